@@ -1,0 +1,37 @@
+# Compile options for every target of the project, in one interface target. Nothing global.
+add_library(betterbox_options INTERFACE)
+add_library(betterbox::options ALIAS betterbox_options)
+target_compile_features(betterbox_options INTERFACE cxx_std_20)
+target_compile_options(betterbox_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
+  -Woverloaded-virtual -Werror=return-type)
+target_include_directories(betterbox_options INTERFACE "${CMAKE_SOURCE_DIR}")
+if(BETTERBOX_SANITIZE)
+  target_compile_options(betterbox_options INTERFACE -fsanitize=${BETTERBOX_SANITIZE}
+    -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+  target_link_options(betterbox_options INTERFACE -fsanitize=${BETTERBOX_SANITIZE})
+endif()
+
+# betterbox_core_library(NAME SOURCES...): a library without I/O: it links vocabulary and std only.
+# Asking for more fails the configuration.
+function(betterbox_core_library name)
+  add_library(${name} STATIC ${ARGN})
+  set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON BETTERBOX_CORE TRUE)
+  target_link_libraries(${name} PUBLIC betterbox_options)
+endfunction()
+
+# Fails the configuration if a core target links (directly or not) anything but cores.
+function(betterbox_check_core name)
+  get_target_property(linked ${name} LINK_LIBRARIES)
+  foreach(library IN LISTS linked)
+    if(library MATCHES "^(betterbox_options|betterbox::options)$")
+      continue()
+    endif()
+    if(NOT TARGET ${library})
+      message(FATAL_ERROR "${name} is a core (no I/O) but links ${library}")
+    endif()
+    get_target_property(is_core ${library} BETTERBOX_CORE)
+    if(NOT is_core)
+      message(FATAL_ERROR "${name} is a core (no I/O) but links ${library}")
+    endif()
+  endforeach()
+endfunction()

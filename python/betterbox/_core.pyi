@@ -1,0 +1,187 @@
+"""The native half of BetterBox: clients, agents, slots. Private; the public names are in `betterbox`."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, final
+
+BoxKey = tuple[int, int, int]
+"""(agent, seat, life): one served object on the bus."""
+
+BoxRow = tuple[BoxKey, str, bool, list[tuple[str, int]], str, int]
+"""(key, class name, sandbox, [(method, flags)], host, pid). Flags: 1 concurrent, 2 async."""
+
+version: str
+
+# --- the bus ------------------------------------------------------------------------------------
+
+def read_bus_file(path: str) -> dict[str, Any] | None:
+    """The bus file's fields (see runtime/bus_file.h), or None if there is no file. Raises BusError."""
+
+def find_or_start_bus(
+    bus_file: str, scheduler_argv: Sequence[str], log_file: str, timeout: float
+) -> dict[str, Any]:
+    """The bus behind a bus file; started if nobody answers and `scheduler_argv` is given. Raises BusError."""
+
+def start_daemon(argv: Sequence[str], log_file: str, timeout: float) -> str:
+    """Start a detached process; returns the line it wrote to its --ready-fd. Raises BusError."""
+
+# --- items --------------------------------------------------------------------------------------
+
+@final
+class Pages:
+    """Items encoded one by one, as they are now. Not thread-safe."""
+
+    def __init__(self) -> None: ...
+    def append(self, item: object) -> None:
+        """Encode one item. Raises SerializationError."""
+    def extend(self, items: Iterable[object], path: str = "item") -> None:
+        """Encode many; `path` names them in errors: ``args[0][17]``."""
+    def extend_range(self, start: int, step: int, count: int) -> None:
+        """Integers, as a description."""
+    def __len__(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+def encode_arguments(args: tuple[object, ...], kwargs: dict[str, object]) -> bytes:
+    """Arguments of a direct call. Raises SerializationError naming the path (``args[0].model``)."""
+
+# --- clients ------------------------------------------------------------------------------------
+
+ALL: int
+"""`Call.wait`: until every item has an outcome (and no more can come)."""
+ANY: int
+"""`Call.wait`: until one item succeeded, or all have an outcome."""
+LANDED: int
+"""`Call.wait`: until `next_landed` has something, or all have an outcome."""
+
+@final
+class Call:
+    """One call and its outcomes: thread-safe. Dropping the last reference forgets (cancels) it, unless
+    `keep()` was called."""
+
+    @property
+    def token(self) -> int:
+        """Unique in this process; what `Client.drive` returns."""
+    @property
+    def port(self) -> int: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def total(self) -> int | None:
+        """Items, None while more may come."""
+    @property
+    def known(self) -> int:
+        """Items sent so far."""
+    @property
+    def settled(self) -> int:
+        """Items that have an outcome."""
+    def feed(self, pages: Pages, closed: bool = False) -> None:
+        """Append items of a generator call (the pages object is empty afterwards)."""
+    def fail_feed(self, error: BaseException) -> None:
+        """The generator raised: no more items; when those known have settled, waits raise `error`."""
+    def feed_room(self, timeout: float) -> int:
+        """Wait until items may be fed (window, bytes); returns how many, 0 after the timeout or when the call is over."""
+    def free_running(self, on: bool) -> None:
+        """`all()` waits: the window of a generator call is lifted. Counts up (True) and down (False)."""
+    def wait(self, until: int, timeout: float | None) -> bool:
+        """Wait for item number `until` (>= 0), or ALL, ANY, LANDED. False after the timeout.
+        Runs signal handlers (KeyboardInterrupt); the GIL is released."""
+    def done(self) -> bool: ...
+    def cancelled(self) -> bool: ...
+    def cancel(self) -> bool:
+        """Ask to drop what is unsettled; those get CallCancelledError at once. False if all was settled."""
+    def get(self, index: int) -> tuple[bool, Any]:
+        """(True, value) or (False, exception) of a settled item. REQUIRES: it is settled, not taken."""
+    def take(self, index: int) -> tuple[bool, Any]:
+        """`get`, and its memory goes (a generator call's window moves on)."""
+    def results(self) -> list[Any]:
+        """All values in order; raises the error of the lowest index. REQUIRES: done()."""
+    def outcomes(self) -> list[Any]:
+        """All values in order, exceptions in their places. REQUIRES: done()."""
+    def folds(self) -> list[Any]:
+        """Values of a fold call's parts in item order; raises the error of the lowest index. REQUIRES: done()."""
+    def next_landed(self) -> int | None:
+        """The next index in order of arrival that this method has not returned yet."""
+    def first_success(self) -> int | None:
+        """The first item, in order of arrival, that succeeded."""
+    def notify(self) -> None:
+        """Make `Client.drive` return this call's token once it is done (at once if it is)."""
+    def keep(self) -> None: ...
+    def explain(self, timeout: float) -> dict[str, Any]:
+        """Fields of CallStats (runtime/messages.h) as plain dicts, seconds as floats
+        (`busy_s`, `longest_s`, `makespan_s`)."""
+
+@final
+class Client:
+    """This process's connection to a bus. Thread-safe. Dead in a forked child (BusError)."""
+
+    def __init__(self, endpoint: str, name: str, background: bool = False) -> None:
+        """Connect and greet; raises BusError when nobody answers within the liveness bound."""
+    @property
+    def peer(self) -> int: ...
+    def connected(self) -> bool: ...
+    def drive(self) -> list[int]:
+        """The background thread's body: carries messages while nobody waits; returns tokens of calls
+        that asked for `notify` and are done, one batch at a time; an empty list once closed."""
+    def close(self) -> None:
+        """Say Bye and disconnect: idempotent, bounded. `drive` returns."""
+    def watch(self, port: int) -> None: ...
+    def unwatch(self, port: int) -> None: ...
+    def boxes(self, port: int) -> list[BoxRow]:
+        """Boxes at a watched port that have answered, in join order, as known now."""
+    def wait_boxes(self, port: int, count: int, timeout: float) -> list[BoxRow]:
+        """Wait until `count` boxes at a watched port have answered; after the timeout, those that have."""
+    def first_box(self, port: int, timeout: float) -> BoxRow | None:
+        """The first box at a watched port to respond to a greeting made now."""
+    def box_call(self, boxes: Sequence[BoxKey], method: str, arguments: bytes) -> Call:
+        """A direct call: item i is the response of boxes[i]."""
+    def open_call(
+        self,
+        port: int,
+        method: str,
+        context: bytes,
+        pages: Pages,
+        closed: bool,
+        *,
+        retries: int = 2,
+        idempotent: bool = False,
+        fold: bool = False,
+        timeout: float | None = None,
+        name: str = "",
+        window: bool = False,
+    ) -> Call:
+        """A spread call (port > 0) or a call on plain function slots (port 0). `window`: a generator call."""
+    def submit(
+        self, method: str, context: bytes, item: object, *, retries: int = 2, timeout: float | None = None, name: str = ""
+    ) -> Call:
+        """One item; items with equal context and options are gathered into one growing call."""
+    def deploy(self, port: int, slots: int, name: str, payload: bytes, timeout: float) -> int:
+        """Returns the deployment's serial. Raises BusError, or what the box raised."""
+    def undeploy(self, serial: int) -> None: ...
+    def status(self, timeout: float) -> dict[str, Any]:
+        """Fields of StatusReport (runtime/messages.h) as plain dicts and lists."""
+
+# --- serving in this process ----------------------------------------------------------------------
+
+@final
+class Seat:
+    @property
+    def number(self) -> int: ...
+    def run(self) -> None:
+        """Run the slot on this thread until it is stopped."""
+
+@final
+class Agent:
+    """The agent of a script that serves boxes (worker/agent.h). Thread-safe."""
+
+    def __init__(self, endpoint: str, socket_folder: str, name: str, background: bool = False) -> None: ...
+    def open_seat(self, port: int, payload: bytes) -> Seat: ...
+    def wait_offered(self, seat: Seat, timeout: float) -> bool: ...
+    def close_seat(self, seat: Seat, timeout: float) -> tuple[bool, Any] | None:
+        """None, or (False, exception) if saving failed."""
+    def stop(self) -> None: ...
+    def connected(self) -> bool: ...
+
+# --- inside a slot process ------------------------------------------------------------------------
+
+def template_main(control_fd: int, bell_fd: int) -> int:
+    """The template's loop (worker/slot_main.cc): forks a slot for each request; returns the exit code."""

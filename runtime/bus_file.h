@@ -1,0 +1,39 @@
+// The bus file: where a bus is, as JSON, mode 0600 (docs/operations.md).
+// Also the folder for its sockets: $XDG_RUNTIME_DIR/betterbox/HASH or /tmp/betterbox-UID/HASH (mode
+// 0700, owner checked), HASH from the bus file's absolute path: short enough for a socket path.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace betterbox {
+
+struct BusInfo {
+  std::string endpoint;       ///< "ipc:///..." of the scheduler
+  std::string socket_folder;  ///< where peers of this bus put their sockets
+  std::string host;
+  std::string boot_id;
+  std::uint64_t incarnation = 0;  ///< the scheduler's PeerId
+  std::uint32_t pid = 0;
+  std::string python;         ///< "3.11"
+  bool self_started = false;  ///< ends by itself; peers may start it again
+};
+
+/// Result: the info; nothing if there is no such file. Throws std::runtime_error (says what and where)
+/// if it is there but unreadable, of another owner, or no bus file.
+std::optional<BusInfo> read_bus_file(const std::string& path);
+/// Atomic (temporary file, fsync, rename). Throws std::system_error.
+void write_bus_file(const std::string& path, const BusInfo& info);
+/// Removes the file if it still names this incarnation.
+void remove_bus_file(const std::string& path, std::uint64_t incarnation);
+/// Makes the folder (and parents) if needed. Throws std::runtime_error if it belongs to somebody else,
+/// is a link, or is open to others.
+std::string make_socket_folder(const std::string& bus_file_path);
+/// Removes sockets in `folder` that nobody listens on, then the folder if it is empty.
+void sweep_socket_folder(const std::string& folder);
+
+std::string host_name();
+std::string boot_id();
+
+}  // namespace betterbox

@@ -1,0 +1,29 @@
+// Starting a scheduler in the background, once, however many processes want one at the same moment.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/bus_file.h"
+#include "runtime/time.h"
+
+namespace betterbox {
+
+/// True if a scheduler listens at this bus's endpoint (a connection to the socket succeeds).
+bool bus_answers(const BusInfo& info);
+
+/// Starts `argv` as a daemon: double fork, setsid, working folder /, stdio to `log_file`, every other
+/// descriptor closed except a pipe given as --ready-fd N appended to argv. Result: the line written to
+/// that pipe; throws std::runtime_error with the end of the log if it ends or says nothing until the
+/// deadline. Safe in a process with threads (the child only calls async-signal-safe functions).
+std::string start_daemon(const std::vector<std::string>& argv, const std::string& log_file,
+                         TimePoint deadline);
+
+/// The bus behind `bus_file`: read, and if nobody answers there, and `scheduler_argv` is not empty, started
+/// under an exclusive lock (`bus_file` + ".lock"), checked again once held. Throws std::runtime_error with a text
+/// for people: another host's bus that does not answer, no permission, no start.
+BusInfo find_or_start_bus(const std::string& bus_file, const std::vector<std::string>& scheduler_argv,
+                          const std::string& log_file, TimePoint deadline);
+
+}  // namespace betterbox

@@ -1,0 +1,79 @@
+// Every bound of the system in one place, each with its reason.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "runtime/time.h"
+
+namespace betterbox {
+
+// --- the wire -------------------------------------------------------------------------------------
+inline constexpr std::uint32_t kMagic = 0x31584242;  ///< "BBX1" as little-endian bytes
+inline constexpr std::uint16_t kProtocolVersion = 1;
+/// A message body holds ids, names and numbers, no user data: a megabyte is a hundred times the usual.
+inline constexpr std::size_t kMaxBodyBytes = 4U << 20;
+/// Payload frames of one message: a lease may carry many small pages.
+inline constexpr std::size_t kMaxFrames = 4096;
+/// One frame may hold one large user value.
+inline constexpr std::size_t kMaxFrameBytes = std::size_t{64} << 30;
+
+// --- pages ----------------------------------------------------------------------------------------
+/// A page is closed when it reaches this size: large enough to amortise a message (tens of us),
+/// small enough that credit and slicing stay fine-grained. One larger item is a page of its own.
+inline constexpr std::size_t kPageBytes = 256U << 10;
+/// Items of one lease are counted in 32 bits in the range word.
+inline constexpr std::uint64_t kMaxLeaseItems = std::uint64_t{1} << 30;
+/// Payload bytes of one lease: what a worker must be able to hold per lease (at least one item goes).
+inline constexpr std::size_t kMaxLeaseBytes = 16U << 20;
+
+// --- credit: every queue has a bound ---------------------------------------------------------------
+/// Item bytes that a client may have unsettled at the scheduler (at least one page goes).
+inline constexpr std::size_t kItemWindowBytes = 64U << 20;
+/// Result bytes that the scheduler may have unacknowledged at a client before it stops granting
+/// that client's calls and cuts their leases.
+inline constexpr std::size_t kResultWindowBytes = 64U << 20;
+/// Outcome bytes that a worker may have unacknowledged at the scheduler before it stops emptying
+/// its slots' rings (the slots then wait).
+inline constexpr std::size_t kOutcomeWindowBytes = 64U << 20;
+/// A receiver acknowledges at the latest after this many bytes.
+inline constexpr std::size_t kAckEveryBytes = 1U << 20;
+/// Direct calls of one client that may wait at one agent; further ones wait in the client.
+inline constexpr std::size_t kMaxDirectCallsInFlight = 1024;
+/// Items of a generator call that may be out (pulled and not yet taken by the user).
+inline constexpr std::uint64_t kGeneratorWindowItems = 64U << 10;
+/// Leases that one worker may hold: two per slot keep a slot busy while a result travels.
+inline constexpr std::size_t kMaxLeasesPerSlot = 2;
+inline constexpr std::size_t kMinLeasesPerWorker = 64;
+
+// --- liveness -------------------------------------------------------------------------------------
+/// ZMTP heartbeats: sent each interval; a connection without any for the bound is over.
+inline constexpr Duration kHeartbeatInterval = seconds(1);
+/// The liveness bound: whoever was not heard of for this long counts as gone.
+inline constexpr Duration kLivenessBound = seconds(5);
+/// How long a peer's leases and calls wait for it to come back after its connection ended
+/// (a process that died on this host is known dead at once and does not wait).
+inline constexpr Duration kReconnectGrace = seconds(5);
+/// A scheduler that started by itself ends when its last peer has been gone for this long.
+inline constexpr Duration kIdleSchedulerLife = seconds(60);
+/// Items of a spread call wait this long for a box at a port that has none left.
+inline constexpr Duration kNoBoxGrace = seconds(5);
+/// How long use_box waits for boxes unless told otherwise.
+inline constexpr Duration kDefaultBoxTimeout = seconds(3);
+/// A worker that empties rings often enough sleeps this long between two looks before it asks the
+/// slots to ring: bounds its wake-ups to 1/interval while items are short.
+inline constexpr Duration kDrainInterval = milliseconds(1);
+
+// --- slots ----------------------------------------------------------------------------------------
+inline constexpr std::size_t kInboxBytes = 256U << 10;    ///< worker to slot: contexts, leases, calls
+inline constexpr std::size_t kExpressBytes = 64U << 10;   ///< worker to slot: concurrent and async calls
+inline constexpr std::size_t kOutboxBytes = 512U << 10;   ///< slot to worker: outcomes
+inline constexpr std::uint32_t kMaxSlots = 4096;
+/// Deaths of processes that one item may cause before it is poisoned, unless `retries` says otherwise.
+inline constexpr std::uint32_t kDefaultRetries = 2;
+/// The tail of a slot's stderr that a worker keeps for error messages.
+inline constexpr std::size_t kStderrTailBytes = 4096;
+/// How long a slot that was asked to stop may take before it is killed.
+inline constexpr Duration kSlotStopGrace = seconds(5);
+
+}  // namespace betterbox

@@ -1,0 +1,462 @@
+// Every message of the bus (docs/protocol.md, section "Messages"). Vocabulary only: how a message
+// becomes bytes is codec.cc's business, who carries it a Transport's.
+//
+// A message is a body (one of the structs below) and payload frames, opaque bytes that nobody on the
+// way looks into. A comment `frames:` says which frames a body goes with; the codec refuses others.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "runtime/frame.h"
+#include "runtime/ids.h"
+#include "runtime/range.h"
+
+namespace betterbox {
+
+// --- greeting: the first message of each side of a connection --------------------------------------
+
+enum class Role : std::uint8_t {
+  kScheduler = 1,
+  kWorker = 2,   ///< an agent whose slots are processes
+  kBoxHost = 3,  ///< an agent inside a script: its slots are threads and cannot be killed
+  kClient = 4,
+};
+
+/// A lease that a returning worker still holds: the items it has not delivered (acknowledged).
+struct HeldLease {
+  LeaseId lease;
+  std::vector<Range> undelivered;
+  template <class A> void serialize(A& a) { a(lease, undelivered); }
+};
+
+/// Opens a session, client -> scheduler, agent -> scheduler, and client -> agent.
+struct Hello {
+  Role role = Role::kClient;
+  PeerId peer;
+  std::uint64_t session = 0;      ///< counts this peer's connections to this listener, from 1
+  std::string python;             ///< "3.11"; another minor version is refused
+  std::string host;
+  std::string boot_id;
+  std::uint32_t pid = 0;
+  std::string name;               ///< for people: "w-1234", the script's name
+  std::string endpoint;           ///< agents: where clients reach it directly
+  std::string log_folder;         ///< workers: where the output of slots goes
+  bool background = false;        ///< does not keep a self-started bus alive
+  std::vector<HeldLease> leases;  ///< agents that return
+  std::vector<std::uint64_t> calls;  ///< clients that return: serials of unsettled calls
+  template <class A> void serialize(A& a) {
+    a(role, peer, session, python, host, boot_id, pid, name, endpoint, log_folder, background,
+      leases, calls);
+  }
+};
+
+/// What the scheduler knows of a returning client's call.
+struct KnownCall {
+  std::uint64_t serial = 0;
+  std::uint64_t items = 0;  ///< items received so far: the client goes on from there
+  template <class A> void serialize(A& a) { a(serial, items); }
+};
+
+/// Accepts a session. Calls of the Hello that are not named here are unknown: the client sends them again.
+struct Welcome {
+  PeerId peer;              ///< who answers
+  std::uint64_t session = 0;  ///< of the Hello that this answers
+  std::string host;
+  std::uint32_t pid = 0;
+  std::vector<LeaseId> dropped_leases;  ///< held by the agent, no longer wanted
+  std::vector<KnownCall> calls;
+  template <class A> void serialize(A& a) { a(peer, session, host, pid, dropped_leases, calls); }
+};
+
+enum class RefusalCode : std::uint16_t {
+  kVersion = 1,   ///< protocol or Python version
+  kIdentity = 2,  ///< peer id in use, or role not allowed here
+  kProtocol = 3,  ///< a message that is not allowed at this point
+  kCapacity = 4,  ///< a limit was passed
+  kEnding = 5,    ///< the receiver is shutting down
+};
+
+/// Ends a session with a reason; the sender closes the connection after it.
+struct Refused {
+  RefusalCode code = RefusalCode::kProtocol;
+  std::string text;
+  template <class A> void serialize(A& a) { a(code, text); }
+};
+
+/// A peer leaves on purpose: its leases, calls and boxes end at once.
+struct Bye {
+  template <class A> void serialize(A&) {}
+};
+
+// --- boxes ----------------------------------------------------------------------------------------
+
+enum MethodFlags : std::uint8_t { kPlainMethod = 0, kConcurrentMethod = 1, kAsyncMethod = 2 };
+
+struct MethodInfo {
+  std::string name;
+  std::uint8_t flags = kPlainMethod;
+  template <class A> void serialize(A& a) { a(name, flags); }
+};
+
+struct BoxInfo {
+  BoxId box;
+  Port port;
+  std::string class_name;
+  bool sandbox = false;  ///< methods may be injected: names not in `methods` may exist
+  std::vector<MethodInfo> methods;
+  template <class A> void serialize(A& a) { a(box, port, class_name, sandbox, methods); }
+};
+
+/// agent -> scheduler: what this agent gives the bus. Absolute for the slots, a change for the boxes
+/// (a box named again replaces its earlier entry).
+struct Offer {
+  std::uint32_t function_slots = 0;
+  std::vector<BoxInfo> joined;
+  std::vector<BoxId> left;
+  template <class A> void serialize(A& a) { a(function_slots, joined, left); }
+};
+
+/// client -> scheduler: keep me told about the boxes at `port`. Answered with a snapshot at once.
+struct Watch {
+  Port port;
+  template <class A> void serialize(A& a) { a(port); }
+};
+struct Unwatch {
+  Port port;
+  template <class A> void serialize(A& a) { a(port); }
+};
+
+struct BoxEntry {
+  BoxInfo info;
+  std::string endpoint;  ///< of its agent
+  std::string host;
+  std::uint32_t pid = 0;
+  std::uint64_t joined = 0;  ///< order of joining on this bus
+  template <class A> void serialize(A& a) { a(info, endpoint, host, pid, joined); }
+};
+
+/// scheduler -> watching client. A snapshot replaces what the client knew of the port.
+struct Boxes {
+  Port port;
+  bool snapshot = false;
+  std::vector<BoxEntry> joined;
+  std::vector<BoxId> left;
+  template <class A> void serialize(A& a) { a(port, snapshot, joined, left); }
+};
+
+/// client -> agent: a direct call. frames: [arguments]
+struct BoxCall {
+  std::uint64_t serial = 0;
+  BoxId box;
+  std::string method;
+  template <class A> void serialize(A& a) { a(serial, box, method); }
+};
+/// client -> agent: the result is no longer wanted; what has not started is dropped.
+struct BoxCancel {
+  std::uint64_t serial = 0;
+  template <class A> void serialize(A& a) { a(serial); }
+};
+/// agent -> client. frames: [one item (runtime/page.h)]
+struct BoxReply {
+  std::uint64_t serial = 0;
+  template <class A> void serialize(A& a) { a(serial); }
+};
+
+// --- calls: client and scheduler --------------------------------------------------------------------
+
+/// Items [first, first + count) that lie in the frame at the same place in `frames`.
+struct PageSpan {
+  std::uint64_t first = 0;
+  std::uint64_t count = 0;
+  template <class A> void serialize(A& a) { a(first, count); }
+};
+
+/// client -> scheduler: opens a call. frames: [context] (what runs: code and fixed arguments)
+struct Call {
+  std::uint64_t serial = 0;
+  Port port;               ///< kFunctionPool, or the boxes that the items are spread over
+  std::string method;      ///< a label for people and rates; what runs is in the context
+  std::uint32_t retries = 0;
+  bool idempotent = false;
+  bool fold = false;       ///< `reduce`: outcomes are folds of ranges
+  std::int64_t timeout_ns = 0;  ///< from the opening to the last outcome; 0: none
+  std::string name;
+  std::vector<Range> settled;  ///< a call sent again after a scheduler was lost: already delivered
+  template <class A> void serialize(A& a) {
+    a(serial, port, method, retries, idempotent, fold, timeout_ns, name, settled);
+  }
+};
+
+/// client -> scheduler: items follow each other without gaps. frames: one page per span.
+/// `closed`: no more will come; the call's size is the end of the last span (of all messages).
+struct Items {
+  std::uint64_t serial = 0;
+  std::vector<PageSpan> spans;
+  bool closed = false;
+  template <class A> void serialize(A& a) { a(serial, spans, closed); }
+};
+
+/// client -> scheduler: items of `range` are no longer wanted. Those unsettled get a kCancelled
+/// outcome; slots that run them are killed where they can be.
+struct Cancel {
+  std::uint64_t serial = 0;
+  Range range;
+  template <class A> void serialize(A& a) { a(serial, range); }
+};
+
+/// client -> scheduler: the call's memory may go; unsettled items are cancelled without outcomes.
+struct Forget {
+  std::uint64_t serial = 0;
+  template <class A> void serialize(A& a) { a(serial); }
+};
+
+/// scheduler -> client. frames: one page per span. `ack` numbers these messages per client from 1.
+struct Results {
+  std::uint64_t ack = 0;
+  std::uint64_t serial = 0;
+  std::vector<PageSpan> spans;
+  template <class A> void serialize(A& a) { a(ack, serial, spans); }
+};
+
+/// Receiver of Results or Outcomes -> sender: all up to `ack` have arrived.
+struct Acknowledge {
+  std::uint64_t ack = 0;
+  template <class A> void serialize(A& a) { a(ack); }
+};
+
+struct SlotStats {
+  SeatId seat;
+  std::uint64_t items = 0;
+  std::int64_t busy_ns = 0;
+  template <class A> void serialize(A& a) { a(seat, items, busy_ns); }
+};
+struct AgentStats {
+  PeerId agent;
+  std::string name;
+  std::string host;
+  std::uint32_t pid = 0;
+  std::uint32_t slots = 0;
+  std::uint64_t retries = 0;  ///< items run again because a process here died
+  std::uint64_t steals = 0;   ///< ranges it got that were cut from another lease or slot
+  std::vector<SlotStats> seats;
+  template <class A> void serialize(A& a) {
+    a(agent, name, host, pid, slots, retries, steals, seats);
+  }
+};
+struct CallStats {
+  std::uint64_t total = 0;    ///< items known so far
+  bool closed = false;        ///< `total` is final
+  std::uint64_t settled = 0;
+  std::int64_t makespan_ns = 0;  ///< first grant to last outcome (so far)
+  std::int64_t busy_ns = 0;
+  std::int64_t longest_ns = 0;   ///< longest single item
+  std::vector<AgentStats> agents;
+  std::string waiting;        ///< why what waits is waiting; empty if nothing does
+  template <class A> void serialize(A& a) {
+    a(total, closed, settled, makespan_ns, busy_ns, longest_ns, agents, waiting);
+  }
+};
+
+/// scheduler -> client: every item of the (closed) call has an outcome, all of them sent before this.
+struct Settled {
+  std::uint64_t serial = 0;
+  CallStats stats;
+  template <class A> void serialize(A& a) { a(serial, stats); }
+};
+
+/// client -> scheduler, answered by Explanation.
+struct Explain {
+  std::uint64_t serial = 0;
+  template <class A> void serialize(A& a) { a(serial); }
+};
+struct Explanation {
+  std::uint64_t serial = 0;
+  CallStats stats;
+  template <class A> void serialize(A& a) { a(serial, stats); }
+};
+
+// --- leases: scheduler and agent --------------------------------------------------------------------
+
+/// scheduler -> agent, once per call and agent, before its first lease. frames: [context]
+struct Context {
+  CallId call;
+  Port port;
+  std::string method;
+  bool fold = false;
+  template <class A> void serialize(A& a) { a(call, port, method, fold); }
+};
+
+/// scheduler -> agent: run these items. frames: one page per span (pages may hold more than the range).
+struct Lease {
+  LeaseId lease;
+  CallId call;
+  Range range;
+  std::uint32_t attempt = 0;
+  std::vector<PageSpan> spans;
+  template <class A> void serialize(A& a) { a(lease, call, range, attempt, spans); }
+};
+
+/// scheduler -> agent: give back at most `count` untouched items from the tail. Always answered.
+struct Revoke {
+  LeaseId lease;
+  std::uint64_t count = 0;
+  template <class A> void serialize(A& a) { a(lease, count); }
+};
+/// agent -> scheduler: these items are no longer mine (maybe none).
+struct Released {
+  LeaseId lease;
+  std::vector<Range> ranges;
+  template <class A> void serialize(A& a) { a(lease, ranges); }
+};
+
+/// scheduler -> agent: no outcome of these items is wanted; what runs of them is killed where it can be.
+struct Abandon {
+  LeaseId lease;
+  Range range;
+  template <class A> void serialize(A& a) { a(lease, range); }
+};
+/// scheduler -> agent: the call is over: its leases are abandoned, its context may go.
+struct DropCall {
+  CallId call;
+  template <class A> void serialize(A& a) { a(call); }
+};
+
+/// How the process ended that ran an item.
+struct DeathReport {
+  std::int32_t signal = 0;     ///< 0: it exited
+  std::int32_t exit_code = 0;
+  std::string host;
+  std::uint32_t pid = 0;
+  std::uint64_t peak_kib = 0;
+  std::string stderr_tail;
+  template <class A> void serialize(A& a) { a(signal, exit_code, host, pid, peak_kib, stderr_tail); }
+};
+
+struct OutcomeSpan {
+  std::uint64_t first = 0;
+  std::uint64_t count = 0;
+  SeatId seat;
+  std::int64_t busy_ns = 0;
+  std::int64_t longest_ns = 0;
+  template <class A> void serialize(A& a) { a(first, count, seat, busy_ns, longest_ns); }
+};
+struct LostItem {
+  std::uint64_t index = 0;
+  DeathReport death;
+  template <class A> void serialize(A& a) { a(index, death); }
+};
+
+/// agent -> scheduler. frames: one page per span. `ack` numbers these messages per agent from 1.
+/// `lost`: the process running these items died; they are no longer part of the lease.
+struct Outcomes {
+  std::uint64_t ack = 0;
+  LeaseId lease;
+  std::vector<OutcomeSpan> spans;
+  std::vector<LostItem> lost;
+  std::uint32_t steals = 0;  ///< cuts between the agent's own slots since its last Outcomes
+  template <class A> void serialize(A& a) { a(ack, lease, spans, lost, steals); }
+};
+
+// --- deployment ------------------------------------------------------------------------------------
+
+/// client -> scheduler: host `slots` instances of a box on the workers there are. frames: [box]
+struct Deploy {
+  std::uint64_t serial = 0;
+  Port port;
+  std::uint32_t slots = 1;
+  std::string name;
+  template <class A> void serialize(A& a) { a(serial, port, slots, name); }
+};
+/// scheduler -> worker. `first` numbers the instances over the whole deployment. frames: [box]
+struct Host {
+  CallId deployment;
+  Port port;
+  std::uint32_t first = 0;
+  std::uint32_t slots = 1;
+  std::string name;
+  template <class A> void serialize(A& a) { a(deployment, port, first, slots, name); }
+};
+/// worker -> scheduler: outcome of one Host: all its boxes are offered, or an error. frames: [] or [one error item]
+struct Hosted {
+  CallId deployment;
+  bool ok = true;
+  template <class A> void serialize(A& a) { a(deployment, ok); }
+};
+/// scheduler -> client: the deployment is up or has failed (and was taken down). frames: [] or [one error item]
+struct Deployed {
+  std::uint64_t serial = 0;
+  bool ok = true;
+  std::string error;  ///< where no item says it: no workers
+  template <class A> void serialize(A& a) { a(serial, ok, error); }
+};
+/// client -> scheduler (deployment.client is the sender) -> worker: stop these boxes.
+struct Undeploy {
+  CallId deployment;
+  template <class A> void serialize(A& a) { a(deployment); }
+};
+
+// --- status ----------------------------------------------------------------------------------------
+
+struct Status {
+  template <class A> void serialize(A&) {}
+};
+struct PeerStatus {
+  Role role = Role::kClient;
+  PeerId peer;
+  std::string name;
+  std::string host;
+  std::uint32_t pid = 0;
+  std::uint32_t function_slots = 0;
+  std::uint64_t leased_items = 0;
+  std::string log_folder;
+  bool connected = true;
+  template <class A> void serialize(A& a) {
+    a(role, peer, name, host, pid, function_slots, leased_items, log_folder, connected);
+  }
+};
+struct CallStatus {
+  CallId call;
+  Port port;
+  std::string method;
+  std::string name;
+  std::uint64_t total = 0;
+  std::uint64_t settled = 0;
+  std::uint64_t running = 0;
+  template <class A> void serialize(A& a) { a(call, port, method, name, total, settled, running); }
+};
+struct Counter {
+  std::string name;
+  std::uint64_t value = 0;
+  template <class A> void serialize(A& a) { a(name, value); }
+};
+struct StatusReport {
+  PeerStatus scheduler;
+  std::int64_t uptime_ns = 0;
+  std::vector<PeerStatus> peers;
+  std::vector<BoxEntry> boxes;
+  std::vector<CallStatus> calls;
+  std::vector<Counter> counters;  ///< e.g. malformed_messages, stale_outcomes, sessions_ended
+  template <class A> void serialize(A& a) { a(scheduler, uptime_ns, peers, boxes, calls, counters); }
+};
+
+// --- all of them -----------------------------------------------------------------------------------
+
+/// The order is the wire number (from 1): append only.
+using Body = std::variant<Hello, Welcome, Refused, Bye, Offer, Watch, Unwatch, Boxes, BoxCall,
+                          BoxCancel, BoxReply, Call, Items, Cancel, Forget, Results, Acknowledge,
+                          Settled, Explain, Explanation, Context, Lease, Revoke, Released, Abandon,
+                          DropCall, Outcomes, Deploy, Host, Hosted, Deployed, Undeploy, Status,
+                          StatusReport>;
+
+struct Message {
+  Body body;
+  Frames frames;
+};
+
+/// "Hello", "Lease", ...: for logs and docs.
+const char* kind_name(const Body& body);
+
+}  // namespace betterbox

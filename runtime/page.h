@@ -1,0 +1,116 @@
+// Pages: how items and outcomes travel (docs/protocol.md, section "Pages"). Pure bytes: what a pickle
+// means is Python's business.
+//
+// An *item* is a tag byte and its payload (all numbers little-endian):
+//   0 None  1 True  2 False  3 int (i64)  4 float (f64)  5 str (UTF-8)  6 bytes
+//   7 pickle (protocol 5, nothing out of band)
+//   8 pickle with out-of-band buffers: u32 n, n x u64 length, u64 pickle length, pickle, then the buffers,
+//     each at the next multiple of 64 from the start of the item
+//   9 ndarray: u8 dtype length, dtype (numpy's .str), u8 ndim, ndim x u64 shape, then the data (C order)
+//     at the next multiple of 64 from the start of the item
+//  10 error: an exception. u32 length + text, three times (type name, message, traceback), then a pickle
+//     of the exception (may be empty)
+//  11 lost: an outcome made by the system, not by user code: u16 LostCode, u64 index, i32 signal,
+//     i32 exit code, u32 pid, u64 peak memory in KiB, then u32 length + text, three times (host,
+//     tail of stderr, detail)
+//
+// A *page* is a kind byte, then by kind:
+//   1 items: 3 zero bytes, u32 count, (count + 1) x u32 offsets from the start of the page (ascending,
+//     the last one is the page's size), then the items without gaps
+//   2 int range: 7 zero bytes, u64 count, i64 start, i64 step: item i is int start + i * step
+//   3 fold: 63 zero bytes, then one item: the fold of all items that the page's span covers
+//   4 single: 63 zero bytes, then one item of any size (so that its buffers are aligned)
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "runtime/frame.h"
+#include "runtime/messages.h"
+
+namespace betterbox {
+
+enum class ItemTag : std::uint8_t {
+  kNone = 0, kTrue = 1, kFalse = 2, kInt = 3, kFloat = 4, kStr = 5, kBytes = 6,
+  kPickle = 7, kPickleBuffers = 8, kArray = 9, kError = 10, kLost = 11,
+};
+
+enum class PageKind : std::uint8_t { kItems = 1, kIntRange = 2, kFold = 3, kSingle = 4 };
+
+enum class LostCode : std::uint16_t {
+  kPoisoned = 1,       ///< its process died more often than `retries` allows
+  kCancelled = 2,
+  kTimeout = 3,
+  kBoxLost = 4,        ///< the box (or every box at the port) is gone
+  kWorkerLost = 5,
+  kNoSuchBox = 6,      ///< a direct call for a box that does not sit there (any more)
+  kNoSuchMethod = 7,   ///< detail: the nearest names
+  kBadRequest = 8,     ///< bytes that are no arguments
+  kBusLost = 9,        ///< made by the client itself: the bus is gone
+};
+
+using ItemBytes = std::span<const std::byte>;
+
+/// The parsed form of an item with tag kLost. Texts live as long as the item.
+struct LostItemView {
+  LostCode code{};
+  std::uint64_t index = 0;
+  std::int32_t signal = 0;
+  std::int32_t exit_code = 0;
+  std::uint32_t pid = 0;
+  std::uint64_t peak_kib = 0;
+  std::string_view host, stderr_tail, detail;
+};
+std::string make_lost_item(LostCode code, std::uint64_t index, const DeathReport& death,
+                           std::string_view detail);
+std::optional<LostItemView> parse_lost_item(ItemBytes item);
+
+/// Collects items into one page. The owner finishes a page at kPageBytes, so offsets fit 32 bits.
+class PageBuilder {
+ public:
+  void add(ItemBytes item);
+  std::uint32_t count() const { return static_cast<std::uint32_t>(starts_.size()); }
+  std::size_t bytes() const { return data_.size() + 4 * starts_.size() + 12; }
+  bool empty() const { return starts_.empty(); }
+  /// The page (kSingle for one item, else kItems); the builder is empty afterwards.
+  Frame finish();
+
+ private:
+  std::string data_;
+  std::vector<std::uint64_t> starts_;
+};
+
+/// A checked look at a page. parse() validates every offset once, so item(i) needs no checks.
+class PageView {
+ public:
+  /// Empty if `bytes` is no page. The view refers to `bytes`.
+  static std::optional<PageView> parse(std::span<const std::byte> bytes);
+
+  PageKind kind() const { return kind_; }
+  /// Items in the page (a fold has one).
+  std::uint64_t count() const { return count_; }
+  /// REQUIRES: i < count(), kind not kIntRange.
+  ItemBytes item(std::uint64_t i) const;
+  /// REQUIRES: kind kIntRange.
+  std::int64_t int_item(std::uint64_t i) const { return start_ + static_cast<std::int64_t>(i) * step_; }
+  std::int64_t int_step() const { return step_; }
+
+ private:
+  PageKind kind_{};
+  std::uint64_t count_ = 0;
+  std::int64_t start_ = 0, step_ = 0;
+  std::span<const std::byte> bytes_;
+};
+
+/// A page that describes the integers start, start + step, ... (count of them).
+Frame make_int_range_page(std::int64_t start, std::int64_t step, std::uint64_t count);
+/// One item as a page.
+Frame make_single_page(ItemBytes item, PageKind kind = PageKind::kSingle);
+/// Items [begin, end) of a page as a page of their own. REQUIRES: not a fold, end <= count.
+/// Shares memory when the whole page is asked for.
+Frame slice_page(const Frame& page, const PageView& view, std::uint64_t begin, std::uint64_t end);
+
+}  // namespace betterbox

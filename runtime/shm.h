@@ -1,0 +1,183 @@
+// Shared memory between an agent and a slot: one arena per seat, with the range words of the slot's
+// leases and a byte ring each way (docs/decisions/0002).
+//
+// An arena is an anonymous memory file (memfd) that both sides map, or plain memory when the slot is
+// a thread of the same process. Nothing has a name in a file system, so nothing can be left behind.
+//
+// ByteRing: single producer, single consumer, a stream of records {u32 kind, u32 reserved, u64 size,
+// payload padded to 8}. A record may be larger than the ring: the producer writes it in pieces as the
+// consumer makes room. `head` (bytes written) is stored with release after the bytes, `tail` (bytes
+// read) with release after they were copied out; each side loads the other's with acquire. What the
+// producer had published when it died can still be read.
+//
+// Waking. A slot waits on a futex in the arena; the agent waits in poll() on one eventfd that all its
+// slots share, which a slot writes only while the agent asked for it (`agent_wants_bell`).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "runtime/frame.h"
+#include "runtime/limits.h"
+#include "runtime/range_word.h"
+#include "runtime/time.h"
+
+namespace betterbox {
+
+/// The shared part of a ring. All counters count bytes since the arena was made.
+struct RingHeader {
+  alignas(64) std::atomic<std::uint64_t> head{0};  ///< written by the producer
+  alignas(64) std::atomic<std::uint64_t> tail{0};  ///< written by the consumer
+  alignas(64) std::atomic<std::uint32_t> signal{0};  ///< futex: changed to wake the slot side of this ring
+  std::atomic<std::uint32_t> slot_waits{0};          ///< the slot side sleeps on `signal`
+  std::atomic<std::uint32_t> agent_waits{0};         ///< the agent side has no room and wants the bell
+  std::uint32_t capacity = 0;                        ///< a power of two
+};
+
+/// A place for one lease (part) in a slot. Two of them, so that the next one waits while one runs.
+struct LeaseStation {
+  alignas(64) RangeWord word;
+  /// Items finished of the installed lease: stored (release) after the item's outcome is in the
+  /// outbox. If the process dies with done < next, item next - 1 is the suspect.
+  std::atomic<std::uint32_t> done{0};
+  /// Counts installs; a record from the slot that names another generation is stale.
+  std::atomic<std::uint32_t> generation{0};
+};
+
+inline constexpr int kStations = 2;
+
+struct ArenaHeader {
+  std::uint64_t magic = 0;
+  LeaseStation stations[kStations];
+  RingHeader inbox, express, outbox;
+  /// Set by the agent before it sleeps in poll(), cleared when it wakes.
+  alignas(64) std::atomic<std::uint32_t> agent_wants_bell{0};
+};
+
+struct RecordHeader {
+  std::uint32_t kind = 0;
+  std::uint32_t reserved = 0;
+  std::uint64_t size = 0;  ///< payload bytes
+};
+
+/// A mapped arena. Movable, not copyable; unmaps when destroyed.
+class SlotArena {
+ public:
+  /// A memfd arena; the fd stays open until close_fd() (it is handed to the template).
+  /// Throws std::system_error.
+  static SlotArena create();
+  /// Maps an arena made by create() in another process; takes over `fd`.
+  static SlotArena attach(int fd);
+  /// For a slot that is a thread of this process.
+  static SlotArena create_private();
+
+  SlotArena(SlotArena&&) noexcept;
+  SlotArena& operator=(SlotArena&&) noexcept;
+  ~SlotArena();
+
+  ArenaHeader& header() { return *header_; }
+  int fd() const { return fd_; }
+  void close_fd();
+  std::byte* inbox_data() { return data_; }
+  std::byte* express_data() { return data_ + kInboxBytes; }
+  std::byte* outbox_data() { return data_ + kInboxBytes + kExpressBytes; }
+
+ private:
+  SlotArena() = default;
+  ArenaHeader* header_ = nullptr;
+  std::byte* data_ = nullptr;
+  std::size_t mapped_ = 0;
+  int fd_ = -1;
+};
+
+/// One record, read whole.
+struct Record {
+  std::uint32_t kind = 0;
+  std::string payload;
+};
+
+/// The agent's end of an inbox or express ring: never blocks; what does not fit waits here.
+class RingWriter {
+ public:
+  RingWriter(RingHeader& ring, std::byte* data) : ring_(ring), data_(data) {}
+  /// Queues a record made of `head` (copied) followed by `tail` (shared).
+  void push(std::uint32_t kind, std::string head, Frames tail = {});
+  /// Moves what fits into the ring and wakes the slot. Result: true if nothing is left to move.
+  bool flush();
+  std::size_t queued_bytes() const { return queued_; }
+
+ private:
+  RingHeader& ring_;
+  std::byte* data_;
+  std::deque<Frame> pending_;
+  std::size_t offset_ = 0;  // written of pending_.front()
+  std::size_t queued_ = 0;
+};
+
+/// The agent's end of an outbox: never blocks.
+class RingReader {
+ public:
+  RingReader(RingHeader& ring, const std::byte* data) : ring_(ring), data_(data) {}
+  /// The next complete record. Result: false if there is none yet. Reuses `record`'s memory.
+  bool next(Record& record);
+  bool has_bytes() const;
+
+ private:
+  RingHeader& ring_;
+  const std::byte* data_;
+  RecordHeader partial_;
+  bool in_record_ = false;
+  std::uint64_t got_ = 0;
+  std::string payload_;
+};
+
+/// The slot's end of an inbox or express ring.
+class SlotInbox {
+ public:
+  SlotInbox(RingHeader& ring, const std::byte* data, int bell_fd)
+      : ring_(ring), data_(data), bell_fd_(bell_fd) {}
+  /// True if a record has begun to arrive: cheap, for a look between two items.
+  bool has_bytes() const {
+    return ring_.head.load(std::memory_order_acquire) != ring_.tail.load(std::memory_order_relaxed);
+  }
+  /// Waits at most until `deadline` for bytes. Result: has_bytes(). Hold no GIL.
+  bool wait(TimePoint deadline);
+  /// Reads one record; once it has begun, waits for the rest. Hold no GIL for large ones.
+  /// REQUIRES: has_bytes().
+  void read(Record& record);
+
+ private:
+  void read_bytes(void* to, std::size_t size);
+  RingHeader& ring_;
+  const std::byte* data_;
+  int bell_fd_;
+};
+
+/// The slot's end of an outbox: waits for room. Several threads of a slot may write under a mutex of
+/// the owner.
+class SlotOutbox {
+ public:
+  SlotOutbox(ArenaHeader& arena, RingHeader& ring, std::byte* data, int bell_fd)
+      : arena_(arena), ring_(ring), data_(data), bell_fd_(bell_fd) {}
+  /// Writes one record from parts. Bytes become visible as they are written; the record is complete
+  /// when the call returns. Waits (without limit: the agent's death ends the slot) while full.
+  void write(std::uint32_t kind, std::initializer_list<std::span<const std::byte>> parts);
+  /// True if a record of `size` payload bytes fits now, so that write() will not wait.
+  bool fits(std::size_t size) const;
+  /// Wakes the agent if it asked for it.
+  void ring_bell();
+
+ private:
+  void write_bytes(const void* from, std::size_t size);
+  ArenaHeader& arena_;
+  RingHeader& ring_;
+  std::byte* data_;
+  int bell_fd_;
+};
+
+}  // namespace betterbox

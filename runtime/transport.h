@@ -1,0 +1,62 @@
+// Transport: carries messages between peers; knows connections, not what they are for.
+//
+// A transport may listen (connections come in) and connect (connections go out) at once. A connection
+// is a session: it ends once, is never repaired silently, and messages on it arrive in order and
+// whole or not at all. After kClosed nothing more comes from it.
+//
+// Threads: one at a time. The owner may move between threads under a mutex. `wait_fds` may be waited
+// on (poll) by another thread meanwhile; they are edge-like: call receive() until it is empty before
+// each wait, and again after every send.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/ids.h"
+#include "runtime/messages.h"
+
+namespace betterbox {
+
+/// Counted per transport, never reused.
+using ConnectionId = StrongId<struct ConnectionTag>;
+
+struct TransportEvent {
+  enum Kind {
+    kMessage,    ///< `message` arrived
+    kClosed,     ///< the connection is over (peer gone, or it sent what is no message: see `reason`)
+  };
+  Kind kind = kMessage;
+  ConnectionId connection;
+  Message message;
+  std::string reason;       ///< kClosed: for people
+  bool malformed = false;   ///< kClosed because of bytes that are no message
+};
+
+class Transport {
+ public:
+  virtual ~Transport() = default;
+
+  /// Accepts connections at `endpoint` ("ipc:///path"). Throws std::runtime_error if it cannot.
+  virtual void listen(const std::string& endpoint) = 0;
+
+  /// Starts to connect; failure shows as kClosed. What is sent meanwhile waits for the connection.
+  virtual ConnectionId connect(const std::string& endpoint) = 0;
+
+  /// Result: false if the connection is over (the message is dropped). Never blocks.
+  virtual bool send(ConnectionId to, const Message& message) = 0;
+
+  /// The next event, or nothing. Never blocks.
+  virtual std::optional<TransportEvent> receive() = 0;
+
+  /// Ends a connection; what was sent before is still delivered if the peer reads it within a second.
+  virtual void close(ConnectionId connection) = 0;
+
+  /// File descriptors whose readability means that receive() may have something.
+  virtual std::vector<int> wait_fds() = 0;
+
+  /// Messages dropped because they were malformed, over all connections, since the start.
+  virtual std::uint64_t malformed_messages() const = 0;
+};
+
+}  // namespace betterbox

@@ -1,0 +1,59 @@
+// Agent: the driver of a worker core: its connection to the scheduler, the socket where clients reach
+// its boxes, and its seats. One thread runs it (no GIL, so liveness never waits for user code).
+//
+// Two kinds of slots behind one interface: processes forked from a template (the worker program), and
+// threads of this process (a script that serves boxes; AgentThread below).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "runtime/ids.h"
+#include "runtime/shm.h"
+
+namespace betterbox {
+
+/// The agent of a script that serves boxes. Thread-safe. The script provides the slot threads:
+/// it runs run_slot(open_seat(...).arena, ...) on a thread of its own per box.
+class AgentThread {
+ public:
+  struct Options {
+    std::string scheduler_endpoint;
+    std::string socket_folder;  ///< where the agent's own socket goes
+    std::string name;           ///< for people
+    std::string python_version; ///< "3.11"
+    bool background = false;
+  };
+  struct Seat {
+    SeatId seat;
+    SlotArena* arena;  ///< owned by the agent; valid until close_seat returns
+    int bell_fd;
+  };
+
+  /// Connects and greets the scheduler. Throws std::runtime_error (message for people) when refused
+  /// or when nobody answers within the liveness bound.
+  explicit AgentThread(const Options& options);
+  ~AgentThread();  ///< stop()
+
+  /// Makes a seat for a box at `port` with the given kInit payload. The box is offered to the bus when its slot says
+  /// kReady.
+  Seat open_seat(Port port, std::string init_payload);
+  /// Waits until the box of this seat is offered and the scheduler was told (true), or the slot said kFailed
+  /// (false), at most until `deadline` (false).
+  bool wait_offered(SeatId seat, TimePoint deadline);
+  /// Withdraws the box, tells its slot to stop, waits for kStopped at most until `deadline`.
+  /// Result: the error item of kStopped (empty: fine). The seat's arena is freed: the slot thread
+  /// must have left run_slot or be about to (it touches the arena no more after kStopped).
+  std::string close_seat(SeatId seat, TimePoint deadline);
+  /// Says Bye, ends the thread, removes the socket. Idempotent.
+  void stop();
+  /// False once the bus was lost and could not be found again.
+  bool connected() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace betterbox

@@ -104,7 +104,7 @@ struct Record {
 /// The agent's end of an inbox or express ring: never blocks; what does not fit waits here.
 class RingWriter {
  public:
-  RingWriter(RingHeader& ring, std::byte* data) : ring_(ring), data_(data) {}
+  RingWriter(RingHeader& ring, std::byte* data) : ring_(ring), data_(data), capacity_(ring.capacity) {}
   /// Queues a record made of `head` (copied) followed by `tail` (shared).
   void push(std::uint32_t kind, std::string head, Frames tail = {});
   /// Moves what fits into the ring and wakes the slot. Result: true if nothing is left to move.
@@ -112,8 +112,10 @@ class RingWriter {
   std::size_t queued_bytes() const { return queued_; }
 
  private:
+  std::uint64_t room_at(std::uint64_t head) const;
   RingHeader& ring_;
   std::byte* data_;
+  std::uint64_t capacity_;  // not read again from memory that a slot can write over
   std::deque<Frame> pending_;
   std::size_t offset_ = 0;  // written of pending_.front()
   std::size_t queued_ = 0;
@@ -122,7 +124,8 @@ class RingWriter {
 /// The agent's end of an outbox: never blocks.
 class RingReader {
  public:
-  RingReader(RingHeader& ring, const std::byte* data) : ring_(ring), data_(data) {}
+  RingReader(RingHeader& ring, const std::byte* data)
+      : ring_(ring), data_(data), capacity_(ring.capacity) {}
   /// The next complete record. Result: false if there is none yet. Reuses `record`'s memory.
   bool next(Record& record);
   bool has_bytes() const;
@@ -130,6 +133,7 @@ class RingReader {
  private:
   RingHeader& ring_;
   const std::byte* data_;
+  std::uint64_t capacity_;
   RecordHeader partial_;
   bool in_record_ = false;
   std::uint64_t got_ = 0;

@@ -1,0 +1,534 @@
+// Client, first part: waiting and driving, the session with the scheduler, boxes and direct links.
+// The second part, calls and their outcomes, is client_calls.cc.
+#include "runtime/client.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <utility>
+
+namespace betterbox {
+namespace {
+
+/// After a wait has ended the driver stays away for this long: a caller in a loop of short calls carries
+/// its own messages and shares them with nobody.
+constexpr Duration kDriverRest = milliseconds(5);
+/// A wait looks at signals at least this often, should another thread have received them.
+constexpr Duration kInterruptSlice = seconds(1);
+/// Threads that wait while another one carries look again at least this often.
+constexpr Duration kFollowerSlice = milliseconds(50);
+
+int poll_timeout_ms(TimePoint now, TimePoint until) {
+  if (until == TimePoint::never()) return -1;
+  const std::int64_t ns = std::max<std::int64_t>(0, (until - now).ns);
+  return static_cast<int>(std::min<std::int64_t>((ns + 999'999) / 1'000'000, 60'000));
+}
+
+}  // namespace
+
+Client::Client(std::unique_ptr<Transport> transport, Options options)
+    : options_(std::move(options)), wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), transport_(std::move(transport)) {
+  BB_CHECK(wake_fd_ >= 0);
+  {
+    Lock lock(mutex_);
+    scheduler_ = transport_->connect(options_.endpoint);
+    greet_scheduler();
+  }
+  try {
+    wait([this] { return session_ != Session::kGreeting; }, monotonic_now() + kLivenessBound, {});
+  } catch (...) {
+    ::close(wake_fd_);
+    throw;
+  }
+  Lock lock(mutex_);
+  if (session_ == Session::kOpen) return;
+  const std::string reason = session_ == Session::kGreeting ? "nobody answered" : lost_reason_;
+  ::close(wake_fd_);
+  throw BusError("no scheduler could be reached at " + options_.endpoint + ": " + reason +
+                 "; is the bus still up? `betterbox status` tells");
+}
+
+Client::~Client() {
+  close();
+  ::close(wake_fd_);
+}
+
+bool Client::connected() {
+  Lock lock(mutex_);
+  return session_ == Session::kOpen;
+}
+
+void Client::close() {
+  Lock lock(mutex_);
+  if (closed_) return;
+  flush_streams();
+  pump();
+  if (session_ == Session::kOpen) send({Bye{}, {}});
+  for (auto& [agent, link] : links_) {
+    transport_->send(link.connection, {Bye{}, {}});
+    transport_->close(link.connection);
+  }
+  transport_->close(scheduler_);
+  session_ = Session::kClosed;
+  closed_ = true;
+  fail_scheduled_calls("this process has closed its connection to the bus");
+  const auto direct = direct_;
+  for (const auto& [token, call] : direct) lose_unsettled(call, LostCode::kBusLost, "the connection was closed");
+  waiters_turn_.notify_all();
+  drivers_turn_.notify_all();
+  wake_driver();
+}
+
+// --- waiting and driving --------------------------------------------------------------------------
+
+int Client::poll_transport(Lock& lock, TimePoint until, bool with_wake) {
+  std::vector<pollfd> fds;
+  for (const int fd : transport_->wait_fds()) fds.push_back({fd, POLLIN, 0});
+  if (with_wake) fds.push_back({wake_fd_, POLLIN, 0});
+  lock.unlock();
+  const int result = ::poll(fds.data(), fds.size(), poll_timeout_ms(monotonic_now(), until));
+  const bool interrupted = result < 0 && errno == EINTR;
+  lock.lock();
+  return interrupted ? -1 : result;
+}
+
+bool Client::wait(const Condition& condition, TimePoint deadline, const Interrupt& interrupt) {
+  Lock lock(mutex_);
+  flush_streams();
+  drain();
+  if (condition()) return true;
+
+  ++waiters_;
+  ++waits_;
+  TimePoint now = monotonic_now();
+  TimePoint next_interrupt = now + kInterruptSlice;
+  bool met = false;
+  const auto leave = [&] {
+    --waiters_;
+    last_wait_ = now;
+    if (driver_wants_turn_) drivers_turn_.notify_one();
+    if (waiters_ > 0) waiters_turn_.notify_all();
+  };
+  while (!(met = condition()) && !closed_ && now < deadline) {
+    bool interrupted = false;
+    const TimePoint until = std::min({deadline, next_interrupt, next_deadline()});
+    if (!waiter_polls_) {
+      waiter_polls_ = true;
+      interrupted = poll_transport(lock, until, false) < 0;
+      waiter_polls_ = false;
+      drain();
+      pump();
+      if (waiters_ > 1) waiters_turn_.notify_all();
+    } else {
+      const TimePoint turn = std::min(until, now + kFollowerSlice);
+      waiters_turn_.wait_for(lock, std::chrono::nanoseconds((turn - now).ns));
+      interrupted = true;  // a condition variable does not tell
+    }
+    now = monotonic_now();
+    check_deadlines(now);
+    if (interrupt && (interrupted || now >= next_interrupt)) {
+      next_interrupt = now + kInterruptSlice;
+      lock.unlock();
+      try {
+        interrupt();
+      } catch (...) {
+        lock.lock();
+        leave();
+        throw;
+      }
+      lock.lock();
+    }
+  }
+  leave();
+  return met;
+}
+
+std::vector<std::uint64_t> Client::drive() {
+  Lock lock(mutex_);
+  std::uint64_t waits_seen = waits_;
+  for (;;) {
+    if (closed_) return {};
+    if (session_ == Session::kLost && options_.find_bus) find_bus_again(lock);
+    flush_streams();
+    drain();
+    pump();
+    check_deadlines(monotonic_now());
+    if (!notices_.empty()) return std::exchange(notices_, {});
+
+    const auto has_work = [&] { return closed_ || !notices_.empty() || gathered_any_ || session_ == Session::kLost; };
+    if (waiters_ > 0 && waits_ == waits_seen) {
+      // The same wait as at the last look: a long one. It carries the messages and wakes us when it leaves.
+      driver_wants_turn_ = true;
+      drivers_turn_.wait(lock, [&] { return waiters_ == 0 || has_work(); });
+      driver_wants_turn_ = false;
+    } else if (waiters_ > 0 || monotonic_now() - last_wait_ < kDriverRest) {
+      waits_seen = waits_;
+      drivers_turn_.wait_for(lock, std::chrono::nanoseconds(kDriverRest.ns), has_work);
+    } else {
+      driver_polls_ = true;
+      TimePoint until = next_deadline();
+      if (unacknowledged_bytes_ > 0) until = std::min(until, monotonic_now() + milliseconds(100));
+      const int ready = poll_transport(lock, until, true);
+      driver_polls_ = false;
+      clear_wake();
+      if (ready == 0) acknowledge(true);
+    }
+  }
+}
+
+void Client::wake_driver() {
+  if (driver_polls_) {
+    const std::uint64_t one = 1;
+    [[maybe_unused]] const auto written = ::write(wake_fd_, &one, sizeof one);
+  } else {
+    drivers_turn_.notify_one();
+  }
+}
+
+void Client::clear_wake() {
+  std::uint64_t count = 0;
+  [[maybe_unused]] const auto got = ::read(wake_fd_, &count, sizeof count);
+}
+
+TimePoint Client::next_deadline() const {
+  return deadlines_.empty() ? TimePoint::never() : deadlines_.begin()->first;
+}
+
+// --- the session with the scheduler ---------------------------------------------------------------
+
+Hello Client::make_hello(Role role) {
+  Hello hello;
+  hello.role = role;
+  hello.peer = options_.peer;
+  hello.session = ++session_number_;
+  hello.python = options_.python;
+  hello.host = options_.host;
+  hello.boot_id = options_.boot_id;
+  hello.pid = options_.pid;
+  hello.name = options_.name;
+  hello.background = options_.background;
+  return hello;
+}
+
+void Client::greet_scheduler() {
+  session_ = Session::kGreeting;
+  Hello hello = make_hello(Role::kClient);
+  for (const auto& [serial, call] : calls_) hello.calls.push_back(serial);
+  send({std::move(hello), {}});
+}
+
+void Client::on_scheduler_lost(const std::string& reason) {
+  if (session_ == Session::kClosed || session_ == Session::kRefused) return;
+  lost_reason_ = reason;
+  const bool was_open = session_ == Session::kOpen;
+  session_ = Session::kLost;
+  if (was_open && options_.find_bus) {
+    wake_driver();
+  } else if (was_open) {
+    fail_scheduled_calls("the scheduler at " + options_.endpoint + " is gone (" + reason + ")");
+  }
+  waiters_turn_.notify_all();
+}
+
+void Client::find_bus_again(Lock& lock) {
+  lock.unlock();
+  std::string endpoint, problem;
+  try {
+    endpoint = options_.find_bus();
+  } catch (const std::exception& error) {
+    problem = error.what();
+  }
+  lock.lock();
+  if (closed_) return;
+  if (problem.empty()) {
+    scheduler_ = transport_->connect(endpoint);
+    greet_scheduler();
+    const TimePoint deadline = monotonic_now() + kLivenessBound;
+    while (session_ == Session::kGreeting && !closed_ && monotonic_now() < deadline) {
+      poll_transport(lock, std::min(deadline, monotonic_now() + milliseconds(100)), true);
+      clear_wake();
+      drain();
+    }
+    if (session_ == Session::kOpen || closed_) return;
+    problem = lost_reason_;
+  }
+  session_ = Session::kRefused;
+  lost_reason_ = problem;
+  fail_scheduled_calls("the scheduler was lost and could not be found again: " + problem);
+}
+
+void Client::resume(const Welcome& welcome) {
+  session_ = Session::kOpen;
+  std::map<std::uint64_t, std::uint64_t> known;
+  for (const KnownCall& call : welcome.calls) known[call.serial] = call.items;
+  const auto calls = calls_;
+  for (const auto& [serial, call] : calls) {
+    const auto there = known.find(serial);
+    if (there != known.end()) {
+      unsend(*call, std::min(there->second, call->sent));
+    } else if (call->over) {
+      calls_.erase(serial);
+      continue;
+    } else {
+      unsend(*call, 0);
+      call->opening.settled = call->settled.ranges();
+      if (stream_of_.contains(serial)) call->opening.settled.clear();
+      send_opening(call);
+    }
+    call->close_sent = false;
+    unsent_.insert(serial);
+  }
+  for (const auto& [port, watched] : watched_) send({Watch{port}, {}});
+  pump();
+}
+
+void Client::fail_scheduled_calls(const std::string& reason) {
+  const auto calls = calls_;
+  for (const auto& [serial, call] : calls) {
+    if (const auto stream = stream_of_.find(serial); stream != stream_of_.end()) {
+      const auto waiting = std::exchange(stream->second->waiting, {});
+      for (const auto& [index, submission] : waiting) lose_unsettled(submission, LostCode::kBusLost, reason);
+    }
+    call->failure = reason;
+    lose_unsettled(call, LostCode::kBusLost, reason);
+    calls_.erase(serial);
+  }
+  stream_of_.clear();
+  streams_.clear();
+  unsent_.clear();
+}
+
+// --- messages -------------------------------------------------------------------------------------
+
+void Client::send(Message message) { transport_->send(scheduler_, message); }
+
+void Client::drain() {
+  if (session_ == Session::kClosed) return;
+  while (auto event = transport_->receive()) on_event(*event);
+  acknowledge(false);
+}
+
+void Client::on_event(TransportEvent& event) {
+  if (event.connection == scheduler_) {
+    if (event.kind == TransportEvent::kClosed) return on_scheduler_lost(event.reason);
+    return on_scheduler(event.message);
+  }
+  const auto agent = link_of_.find(event.connection);
+  if (agent == link_of_.end()) return;  // closed by us: what was under way
+  if (event.kind == TransportEvent::kClosed) return on_link_closed(event.connection);
+  on_link(links_.at(agent->second), event.message);
+}
+
+void Client::on_scheduler(Message& message) {
+  if (auto* results = std::get_if<Results>(&message.body)) {
+    on_results(*results, message.frames);
+  } else if (auto* boxes = std::get_if<Boxes>(&message.body)) {
+    on_boxes(*boxes);
+  } else if (auto* settled = std::get_if<Settled>(&message.body)) {
+    if (const auto call = calls_.find(settled->serial); call != calls_.end()) {
+      call->second->stats = std::move(settled->stats);
+      call->second->has_stats = true;
+      send({Forget{settled->serial}, {}});
+      calls_.erase(call);
+    }
+  } else if (auto* explanation = std::get_if<Explanation>(&message.body)) {
+    explanations_[explanation->serial] = std::move(explanation->stats);
+  } else if (auto* deployed = std::get_if<Deployed>(&message.body)) {
+    deployed_[deployed->serial] = {deployed->ok, deployed->error,
+                                   message.frames.empty() ? Frame() : message.frames[0], deployed->serial};
+  } else if (auto* report = std::get_if<StatusReport>(&message.body)) {
+    status_ = std::move(*report);
+  } else if (auto* welcome = std::get_if<Welcome>(&message.body)) {
+    if (session_ == Session::kGreeting && welcome->session == session_number_) resume(*welcome);
+  } else if (auto* refused = std::get_if<Refused>(&message.body)) {
+    const bool ending = refused->code == RefusalCode::kEnding;
+    on_scheduler_lost(refused->text);
+    if (!ending) {
+      session_ = Session::kRefused;
+      fail_scheduled_calls("the scheduler refused this process: " + refused->text);
+    }
+    transport_->close(scheduler_);
+  }
+}
+
+void Client::acknowledge(bool now) {
+  if (unacknowledged_bytes_ == 0 || (!now && unacknowledged_bytes_ < kAckEveryBytes)) return;
+  if (session_ == Session::kOpen) send({Acknowledge{ack_seen_}, {}});
+  unacknowledged_bytes_ = 0;
+}
+
+// --- boxes and links ------------------------------------------------------------------------------
+
+void Client::watch(Port port) {
+  Lock lock(mutex_);
+  if (watched_[port].users++ == 0) send({Watch{port}, {}});
+  drain();
+}
+
+void Client::unwatch(Port port) {
+  Lock lock(mutex_);
+  const auto found = watched_.find(port);
+  if (found == watched_.end() || --found->second.users > 0) return;
+  watched_.erase(found);
+  send({Unwatch{port}, {}});
+  drain();
+}
+
+void Client::on_boxes(const Boxes& boxes) {
+  const auto found = watched_.find(boxes.port);
+  if (found == watched_.end()) return;
+  WatchedPort& watched = found->second;
+  watched.known = true;
+  if (boxes.snapshot) watched.boxes.clear();
+  for (const BoxId& box : boxes.left) {
+    std::erase_if(watched.boxes, [&](const auto& entry) { return entry.second.info.box == box; });
+  }
+  for (const BoxEntry& entry : boxes.joined) {
+    std::erase_if(watched.boxes, [&](const auto& known) { return known.second.info.box == entry.info.box; });
+    watched.boxes[entry.joined] = entry;
+    link_to(entry);
+  }
+}
+
+Client::Link& Client::link_to(const BoxEntry& entry) {
+  const PeerId agent = entry.info.box.agent;
+  if (const auto found = links_.find(agent); found != links_.end()) return found->second;
+  Link& link = links_[agent];
+  link.endpoint = entry.endpoint;
+  link.agent = agent;
+  link.connection = transport_->connect(entry.endpoint);
+  link_of_[link.connection] = agent;
+  Hello hello = make_hello(Role::kClient);
+  --session_number_;  // counts sessions with the scheduler only
+  hello.session = link.connection.value;
+  transport_->send(link.connection, {std::move(hello), {}});
+  return link;
+}
+
+void Client::on_link(Link& link, Message& message) {
+  if (auto* reply = std::get_if<BoxReply>(&message.body)) {
+    const auto found = link.in_flight.find(reply->serial);
+    if (found == link.in_flight.end()) return;  // cancelled
+    const auto [call, item] = found->second;
+    link.in_flight.erase(found);
+    settle(call, item, 1, make_single_page(message.frames.at(0).bytes()));
+    check_over(call);
+    while (link.waiting_from < link.waiting.size() && link.sent_in_flight() < kMaxDirectCallsInFlight) {
+      transport_->send(link.connection, link.waiting[link.waiting_from++]);
+    }
+    if (link.waiting_from == link.waiting.size()) link.waiting.clear(), link.waiting_from = 0;
+  } else if (std::get_if<Welcome>(&message.body)) {
+    if (link.ready == 0) link.ready = ++answers_;
+  } else if (std::get_if<Refused>(&message.body) || std::get_if<Bye>(&message.body)) {
+    const ConnectionId connection = link.connection;
+    transport_->close(connection);
+    on_link_closed(connection);
+  }
+}
+
+void Client::on_link_closed(ConnectionId connection) {
+  const auto found = link_of_.find(connection);
+  if (found == link_of_.end()) return;
+  const PeerId agent = found->second;
+  link_of_.erase(found);
+  const auto in_flight = std::move(links_.at(agent).in_flight);
+  links_.erase(agent);
+  for (const auto& [serial, place] : in_flight) {
+    const auto& [call, item] = place;
+    if (call->over) continue;
+    settle_lost(call, item, 1, LostCode::kBoxLost, "its process ended or the connection to it broke while the call was under way");
+    check_over(call);
+  }
+}
+
+std::vector<BoxEntry> Client::answered(Port port) {
+  std::vector<BoxEntry> result;
+  if (const auto watched = watched_.find(port); watched != watched_.end()) {
+    for (const auto& [joined, entry] : watched->second.boxes) {
+      const auto link = links_.find(entry.info.box.agent);
+      if (link != links_.end() && link->second.ready != 0) result.push_back(entry);
+    }
+  }
+  return result;
+}
+
+std::optional<BoxEntry> Client::first_answer(Port port) {
+  std::optional<BoxEntry> best;
+  std::uint64_t best_order = 0;
+  for (BoxEntry& entry : answered(port)) {
+    const std::uint64_t order = links_.at(entry.info.box.agent).ready;
+    if (!best || order < best_order) best = std::move(entry), best_order = order;
+  }
+  return best;
+}
+
+std::vector<BoxEntry> Client::boxes(Port port) {
+  Lock lock(mutex_);
+  drain();
+  return answered(port);
+}
+
+std::vector<BoxEntry> Client::wait_boxes(Port port, std::size_t count, TimePoint deadline, const Interrupt& interrupt) {
+  {
+    Lock lock(mutex_);
+    for (const auto& [joined, entry] : watched_[port].boxes) link_to(entry);
+  }
+  wait([&] { return answered(port).size() >= count; }, deadline, interrupt);
+  Lock lock(mutex_);
+  return answered(port);
+}
+
+std::optional<BoxEntry> Client::first_box(Port port, TimePoint deadline, const Interrupt& interrupt) {
+  {
+    Lock lock(mutex_);
+    for (const auto& [joined, entry] : watched_[port].boxes) link_to(entry);
+  }
+  wait([&] { return first_answer(port).has_value(); }, deadline, interrupt);
+  Lock lock(mutex_);
+  return first_answer(port);
+}
+
+// --- deployment and status ------------------------------------------------------------------------
+
+Client::DeployResult Client::deploy(Port port, std::uint32_t slots, const std::string& name, Frame payload,
+                                    TimePoint deadline, const Interrupt& interrupt) {
+  std::uint64_t serial = 0;
+  {
+    Lock lock(mutex_);
+    serial = next_serial_++;
+    send({Deploy{serial, port, slots, name}, {std::move(payload)}});
+  }
+  const bool answered = wait([&] { return deployed_.contains(serial) || session_ != Session::kOpen; }, deadline, interrupt);
+  Lock lock(mutex_);
+  if (const auto found = deployed_.find(serial); found != deployed_.end()) {
+    DeployResult result = std::move(found->second);
+    deployed_.erase(found);
+    return result;
+  }
+  if (session_ == Session::kOpen) send({Undeploy{{options_.peer, serial}}, {}});
+  return {false, answered ? "the bus was lost" : "the workers did not have the boxes up in time", {}, serial};
+}
+
+void Client::undeploy(std::uint64_t serial) {
+  Lock lock(mutex_);
+  if (session_ == Session::kOpen) send({Undeploy{{options_.peer, serial}}, {}});
+  drain();
+}
+
+StatusReport Client::status(TimePoint deadline, const Interrupt& interrupt) {
+  {
+    Lock lock(mutex_);
+    status_.reset();
+    send({Status{}, {}});
+  }
+  wait([&] { return status_.has_value() || session_ != Session::kOpen; }, deadline, interrupt);
+  Lock lock(mutex_);
+  if (!status_) throw BusError("the scheduler at " + options_.endpoint + " did not answer");
+  return *status_;
+}
+
+}  // namespace betterbox

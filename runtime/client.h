@@ -1,0 +1,353 @@
+// Client: one process's view of a bus: its calls, the boxes it watches, its direct links.
+//
+// The client is a monitor. Every public method may be called from any thread; one mutex guards all
+// state and the transport. A thread that waits carries the messages itself (no hand-over on the way of
+// a reply); `drive`, the body of one background thread, carries them while nobody waits, flushes
+// gathered submissions and reports finished calls. No method calls user code or needs the GIL.
+//
+// Implements the client's side of docs/protocol.md, "Greeting", "Direct calls", "Spread calls" and
+// "Return of a peer".
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "runtime/ids.h"
+#include "runtime/limits.h"
+#include "runtime/messages.h"
+#include "runtime/page.h"
+#include "runtime/range.h"
+#include "runtime/time.h"
+#include "runtime/transport.h"
+
+namespace betterbox {
+
+/// No scheduler, wrong version, bus lost: the text is for people.
+class BusError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Items that were encoded and not yet given to a call.
+struct EncodedItems {
+  struct Page {
+    Frame frame;
+    std::uint64_t count = 0;
+  };
+  std::vector<Page> pages;
+  std::uint64_t count = 0;
+};
+
+/// The outcome of one item: a look into a page that it keeps alive.
+struct Outcome {
+  Frame page;
+  ItemBytes item;  ///< inside `page`
+  bool failed() const {
+    return item[0] == std::byte{static_cast<std::uint8_t>(ItemTag::kError)} ||
+           item[0] == std::byte{static_cast<std::uint8_t>(ItemTag::kLost)};
+  }
+};
+
+/// One call and its outcomes. All fields are guarded by the client's mutex; users go through Client.
+struct CallState {
+  enum class Kind { kDirect, kScheduled, kSubmission };
+
+  // Constant after the call was made.
+  Kind kind = Kind::kScheduled;
+  std::uint64_t token = 0;   ///< unique in this process
+  std::uint64_t serial = 0;  ///< on the wire: of the call, or of the stream that a submission is part of
+  std::uint64_t index = 0;   ///< submissions: place in the stream
+  Port port;
+  std::string method;
+  bool fold = false;
+  bool windowed = false;     ///< a generator call
+
+  // What goes out.
+  Call opening;              ///< to send again
+  Frame context;
+  struct SentPage {
+    Frame frame;
+    std::uint64_t count = 0;
+    std::uint64_t unsettled = 0;
+  };
+  std::map<std::uint64_t, SentPage> pages;  ///< by first item: not settled yet, sent or not
+  std::uint64_t sent = 0;    ///< items [0, sent) have left
+  std::uint64_t known = 0;   ///< items fed so far
+  bool closed = false;       ///< no more will be fed
+  bool close_sent = false;
+  std::size_t unsent_bytes = 0;
+
+  // What came back.
+  struct ResultPage {
+    Frame frame;
+    PageView view;
+    std::uint64_t count = 0;  ///< items covered; view.count() is 1 where one item stands for many
+    std::uint64_t taken = 0;
+  };
+  std::map<std::uint64_t, ResultPage> results;  ///< by first item
+  RangeSet settled;
+  std::vector<Range> landed;       ///< in order of arrival, from landed_from on
+  std::size_t landed_cursor = 0;   ///< for next_landed
+  std::uint64_t landed_offset = 0;
+  std::size_t success_cursor = 0;  ///< for first_success
+  std::optional<std::uint64_t> success;
+  std::uint64_t taken = 0;
+  int free_running = 0;
+  CallStats stats;
+  bool has_stats = false;
+
+  // How it ends.
+  bool cancelled = false;
+  bool over = false;         ///< every item has an outcome and no more can come
+  bool wants_notify = false;
+  std::string failure;       ///< over for a reason that is no item's: the bus is gone
+  std::optional<TimePoint> deadline;  ///< direct calls: the scheduler watches the others
+
+  bool has_outcome(std::uint64_t i) const { return settled.contains(i); }
+  /// REQUIRES: has_outcome(i), not taken.
+  Outcome outcome(std::uint64_t i) const;
+};
+
+using CallPtr = std::shared_ptr<CallState>;
+
+class Client {
+ public:
+  struct Options {
+    std::string endpoint;     ///< of the scheduler
+    std::string name;
+    std::string host, boot_id, python = "3.11";
+    std::uint32_t pid = 0;
+    PeerId peer;              ///< random, by the caller
+    bool background = false;
+    /// Finds the scheduler again after it was lost (may start one): its endpoint, or throws
+    /// std::runtime_error. Called by `drive` without the mutex. Empty: a lost bus stays lost.
+    std::function<std::string()> find_bus;
+  };
+
+  /// Connects and greets; throws BusError when refused or when nobody answers within the liveness bound.
+  Client(std::unique_ptr<Transport> transport, Options options);
+  ~Client();
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  PeerId peer() const { return options_.peer; }
+  bool connected();
+
+  /// The background thread's body. Returns tokens of calls that want notice and are over; empty once closed.
+  std::vector<std::uint64_t> drive();
+  /// Says Bye; ends every wait. Idempotent, bounded.
+  void close();
+
+  // --- waiting ---
+  /// Called about every second of a wait and when a signal came, without the mutex; may throw, which ends the wait.
+  using Interrupt = std::function<void()>;
+  using Condition = std::function<bool()>;
+  /// Carries messages until `condition` (called with the mutex held) or the deadline. Result: the condition.
+  bool wait(const Condition& condition, TimePoint deadline, const Interrupt& interrupt);
+
+  // --- boxes ---
+  void watch(Port port);
+  void unwatch(Port port);
+  /// Boxes whose agents have answered, in join order, as known now.
+  std::vector<BoxEntry> boxes(Port port);
+  std::vector<BoxEntry> wait_boxes(Port port, std::size_t count, TimePoint deadline, const Interrupt& interrupt);
+  /// Of those that have answered, the one whose answer came first.
+  std::optional<BoxEntry> first_box(Port port, TimePoint deadline, const Interrupt& interrupt);
+
+  // --- calls ---
+  CallPtr box_call(const std::vector<BoxId>& boxes, const std::string& method, Frame arguments,
+                   std::optional<Duration> timeout);
+  struct CallOptions {
+    Port port;
+    std::string method;
+    std::uint32_t retries = kDefaultRetries;
+    bool idempotent = false;
+    bool fold = false;
+    bool windowed = false;
+    std::optional<Duration> timeout;
+    std::string name;
+  };
+  CallPtr open_call(const CallOptions& options, Frame context, EncodedItems items, bool closed);
+  CallPtr submit(const CallOptions& options, Frame context, ItemBytes item);
+  void feed(const CallPtr& call, EncodedItems items, bool closed);
+  /// How many items may be fed now; waits while none, until the deadline; 0: none, or the call is over.
+  std::uint64_t feed_room(const CallPtr& call, TimePoint deadline);
+  void free_running(const CallPtr& call, bool on);
+  bool cancel(const CallPtr& call);
+  /// The user has dropped the call: without `keep` it is cancelled and forgotten.
+  void release(const CallPtr& call, bool keep);
+  void notify(const CallPtr& call);
+
+  // --- outcomes (with the mutex taken inside) ---
+  struct Progress {
+    std::uint64_t known = 0, settled = 0;
+    bool closed = false, over = false, cancelled = false;
+    std::string failure;
+  };
+  Progress progress(const CallPtr& call);
+  std::optional<Outcome> outcome(const CallPtr& call, std::uint64_t i, bool take);
+  /// All result pages in item order: (first, count, page). For calls that are over.
+  struct ResultSpan {
+    std::uint64_t first, count;
+    Frame frame;
+    PageView view;
+  };
+  std::vector<ResultSpan> result_spans(const CallPtr& call);
+  std::optional<std::uint64_t> next_landed(const CallPtr& call);
+  std::optional<std::uint64_t> first_success(const CallPtr& call);
+  CallStats explain(const CallPtr& call, TimePoint deadline, const Interrupt& interrupt);
+
+  // Conditions for wait().
+  Condition settled_item(const CallPtr& call, std::uint64_t i);
+  Condition over(const CallPtr& call);
+  Condition any_success(const CallPtr& call);
+  Condition anything_landed(const CallPtr& call);
+
+  // --- the rest ---
+  struct DeployResult {
+    bool ok = false;
+    std::string error;
+    Frame error_item;  ///< what a box raised
+    std::uint64_t serial = 0;
+  };
+  DeployResult deploy(Port port, std::uint32_t slots, const std::string& name, Frame payload, TimePoint deadline,
+                      const Interrupt& interrupt);
+  void undeploy(std::uint64_t serial);
+  /// Throws BusError if the scheduler does not answer before the deadline.
+  StatusReport status(TimePoint deadline, const Interrupt& interrupt);
+
+ private:
+  using Lock = std::unique_lock<std::mutex>;
+
+  /// One growing call that gathers single submissions with the same context and options.
+  struct Stream {
+    CallPtr call;  ///< the scheduled call itself
+    PageBuilder gathered;
+    std::uint64_t first_gathered = 0;
+    std::unordered_map<std::uint64_t, CallPtr> waiting;  ///< by index
+    std::uint64_t last_use = 0;
+  };
+  /// A connection to an agent.
+  struct Link {
+    std::string endpoint;
+    ConnectionId connection;
+    PeerId agent;
+    std::uint64_t ready = 0;  ///< order of its Welcome; 0: none yet
+    std::map<std::uint64_t, std::pair<CallPtr, std::uint64_t>> in_flight;  ///< by wire serial: call, item
+    std::vector<Message> waiting;  ///< beyond kMaxDirectCallsInFlight
+    std::size_t waiting_from = 0;
+    std::size_t sent_in_flight() const { return in_flight.size() - (waiting.size() - waiting_from); }
+  };
+  struct WatchedPort {
+    int users = 0;
+    bool known = false;  ///< a snapshot has come
+    std::map<std::uint64_t, BoxEntry> boxes;  ///< by join order
+  };
+
+  // Sessions with the scheduler.
+  Hello make_hello(Role role);
+  void greet_scheduler();
+  void on_scheduler_lost(const std::string& reason);
+  void find_bus_again(Lock& lock);
+  void resume(const Welcome& welcome);
+  void fail_scheduled_calls(const std::string& reason);
+
+  // Messages.
+  void drain();
+  void on_event(TransportEvent& event);
+  void on_scheduler(Message& message);
+  void on_link(Link& link, Message& message);
+  void on_results(Results& results, Frames& frames);
+  void on_boxes(const Boxes& boxes);
+  void on_link_closed(ConnectionId connection);
+  void acknowledge(bool now);
+
+  // Calls.
+  CallPtr make_call(CallState::Kind kind, Port port, const std::string& method);
+  void send_opening(const CallPtr& call);
+  void pump();
+  void pump(const CallPtr& call);
+  void flush_streams();
+  void flush(Stream& stream);
+  void settle(const CallPtr& call, std::uint64_t first, std::uint64_t count, Frame page);
+  void settle_sent(CallState& call, Range range);
+  void settle_lost(const CallPtr& call, std::uint64_t first, std::uint64_t count, LostCode code, std::string_view why);
+  void settle_submissions(Stream& stream, std::uint64_t first, std::uint64_t count, const Frame& page);
+  void finish(const CallPtr& call);
+  void check_over(const CallPtr& call);
+  void lose_unsettled(const CallPtr& call, LostCode code, std::string_view why);
+  void check_deadlines(TimePoint now);
+  void forget(const CallPtr& call);
+  Link& link_to(const BoxEntry& entry);
+  void send_on_link(Link& link, Message message);
+  void send(Message message);
+  const BoxEntry* find_entry(const BoxId& box) const;
+  std::optional<BoxEntry> first_answer(Port port);
+  std::vector<BoxEntry> answered(Port port);
+  void wake_driver();
+  void clear_wake();
+  TimePoint next_deadline() const;
+  int poll_transport(Lock& lock, TimePoint until, bool with_wake);
+  void unsend(CallState& call, std::uint64_t from);
+  void retire_idle_streams();
+
+  const Options options_;
+  std::mutex mutex_;
+  std::condition_variable waiters_turn_;  ///< a waiting thread may become the carrier
+  std::condition_variable drivers_turn_;  ///< for drive
+  const int wake_fd_;                     ///< eventfd: ends the driver's poll
+
+  // All below is guarded by mutex_.
+  std::unique_ptr<Transport> transport_;
+  ConnectionId scheduler_;
+  enum class Session { kGreeting, kOpen, kLost, kRefused, kClosed };
+  Session session_ = Session::kGreeting;
+  std::uint64_t session_number_ = 0;
+  std::string lost_reason_;
+  std::uint64_t next_serial_ = 1;
+  std::uint64_t next_direct_serial_ = 1;
+  std::uint64_t answers_ = 0;
+
+  std::map<std::uint64_t, CallPtr> calls_;  ///< scheduled and not over, by serial
+  std::map<std::uint64_t, CallPtr> direct_; ///< direct and not over, by token
+  std::map<std::string, Stream> streams_;   ///< by context and options
+  std::unordered_map<std::uint64_t, Stream*> stream_of_;  ///< by serial
+  bool gathered_any_ = false;
+  TimePoint last_flush_{};
+  std::size_t window_used_ = 0;             ///< bytes of items sent and unsettled
+  std::set<std::uint64_t> unsent_;          ///< serials of calls with pages that have not left
+  std::set<std::pair<TimePoint, std::uint64_t>> deadlines_;  ///< of direct calls, with their tokens
+
+  std::map<Port, WatchedPort> watched_;
+  std::map<PeerId, Link> links_;
+  std::unordered_map<ConnectionId, PeerId> link_of_;
+
+  std::uint64_t ack_seen_ = 0, ack_sent_ = 0;
+  std::size_t unacknowledged_bytes_ = 0;
+
+  std::map<std::uint64_t, DeployResult> deployed_;
+  std::map<std::uint64_t, CallStats> explanations_;
+  std::set<std::uint64_t> explaining_;
+  std::optional<StatusReport> status_;
+  std::vector<std::uint64_t> notices_;      ///< tokens for drive
+  int waiters_ = 0;
+  bool waiter_polls_ = false;
+  bool driver_polls_ = false;
+  std::uint64_t waits_ = 0;                 ///< begun so far
+  bool driver_wants_turn_ = false;          ///< a waiter that leaves wakes the driver
+  TimePoint last_wait_{};
+  bool closed_ = false;
+};
+
+}  // namespace betterbox

@@ -1,0 +1,563 @@
+// Client, second part: calls, their items on the way out and their outcomes on the way in.
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "runtime/client.h"
+
+namespace betterbox {
+namespace {
+
+/// Items messages gather pages up to this size.
+constexpr std::size_t kItemsMessageBytes = 1U << 20;
+/// A generator's feeder runs this far ahead of what could be sent.
+constexpr std::size_t kFeedAheadBytes = 8U << 20;
+/// Streams of single submissions kept open; the idlest go first.
+constexpr std::size_t kMaxStreams = 64;
+/// A submission that comes later than this after the last flush leaves at once.
+constexpr Duration kGatherInterval = microseconds(200);
+
+std::uint64_t next_token() {
+  static std::atomic<std::uint64_t> tokens{0};
+  return ++tokens;
+}
+
+std::string stream_key(const Client::CallOptions& options, const Frame& context) {
+  std::string key = options.name + '\0' + options.method + '\0' + std::to_string(options.retries) + '\0' +
+                    std::to_string(options.timeout ? options.timeout->ns : 0) + '\0';
+  key.append(context.view());
+  return key;
+}
+
+}  // namespace
+
+Outcome CallState::outcome(std::uint64_t i) const {
+  if (cancelled && !settled.contains(i)) {
+    const std::string lost = make_lost_item(LostCode::kCancelled, i, {}, "");
+    Frame page = make_single_page(std::as_bytes(std::span(lost)));
+    const ItemBytes item = PageView::parse(page.bytes())->item(0);
+    return {std::move(page), item};
+  }
+  auto found = results.upper_bound(i);
+  BB_CHECK(found != results.begin());
+  --found;
+  const ResultPage& page = found->second;
+  BB_CHECK(i < found->first + page.count);
+  const std::uint64_t place = page.view.count() == page.count ? i - found->first : 0;
+  return {page.frame, page.view.item(place)};
+}
+
+// --- making calls ---------------------------------------------------------------------------------
+
+CallPtr Client::make_call(CallState::Kind kind, Port port, const std::string& method) {
+  auto call = std::make_shared<CallState>();
+  call->kind = kind;
+  call->token = next_token();
+  call->port = port;
+  call->method = method;
+  return call;
+}
+
+CallPtr Client::box_call(const std::vector<BoxId>& boxes, const std::string& method, Frame arguments,
+                         std::optional<Duration> timeout) {
+  Lock lock(mutex_);
+  drain();
+  CallPtr call = make_call(CallState::Kind::kDirect, {}, method);
+  call->known = boxes.size();
+  call->closed = true;
+  direct_[call->token] = call;
+  if (timeout) {
+    call->deadline = monotonic_now() + *timeout;
+    deadlines_.insert({*call->deadline, call->token});
+    wake_driver();
+  }
+  for (std::uint64_t i = 0; i < boxes.size(); ++i) {
+    const auto link = links_.find(boxes[i].agent);
+    if (link == links_.end()) {
+      settle_lost(call, i, 1, LostCode::kBoxLost, "its process is gone");
+      continue;
+    }
+    const std::uint64_t serial = next_direct_serial_++;
+    link->second.in_flight[serial] = {call, i};
+    send_on_link(link->second, {BoxCall{serial, boxes[i], method}, {arguments}});
+  }
+  check_over(call);
+  drain();
+  return call;
+}
+
+void Client::send_on_link(Link& link, Message message) {
+  if (link.sent_in_flight() > kMaxDirectCallsInFlight || !link.waiting.empty()) {
+    link.waiting.push_back(std::move(message));
+  } else {
+    transport_->send(link.connection, message);
+  }
+}
+
+CallPtr Client::open_call(const CallOptions& options, Frame context, EncodedItems items, bool closed) {
+  Lock lock(mutex_);
+  if (session_ == Session::kRefused || session_ == Session::kClosed) {
+    throw BusError("this process is not connected to the bus any more: " + lost_reason_);
+  }
+  CallPtr call = make_call(CallState::Kind::kScheduled, options.port, options.method);
+  call->fold = options.fold;
+  call->windowed = options.windowed;
+  call->serial = next_serial_++;
+  call->context = std::move(context);
+  call->opening = {call->serial,      options.port, options.method, options.retries, options.idempotent,
+                   options.fold,      options.timeout ? options.timeout->ns : 0, options.name, {}};
+  calls_[call->serial] = call;
+  if (session_ == Session::kOpen) send_opening(call);
+  lock.unlock();
+  feed(call, std::move(items), closed);
+  return call;
+}
+
+void Client::send_opening(const CallPtr& call) { send({call->opening, {call->context}}); }
+
+CallPtr Client::submit(const CallOptions& options, Frame context, ItemBytes item) {
+  Lock lock(mutex_);
+  if (session_ == Session::kRefused || session_ == Session::kClosed) {
+    throw BusError("this process is not connected to the bus any more: " + lost_reason_);
+  }
+  std::string key = stream_key(options, context);
+  auto found = streams_.find(key);
+  // A stream with a timeout would end with its first item's: such a submission has a call of its own.
+  if (found == streams_.end() || options.timeout) {
+    retire_idle_streams();
+    if (options.timeout) key += std::to_string(next_serial_);
+    found = streams_.try_emplace(std::move(key)).first;
+    CallPtr call = make_call(CallState::Kind::kScheduled, options.port, options.method);
+    call->serial = next_serial_++;
+    call->context = std::move(context);
+    call->opening = {call->serial, options.port, options.method, options.retries, options.idempotent,
+                     false,        options.timeout ? options.timeout->ns : 0, options.name, {}};
+    calls_[call->serial] = call;
+    found->second.call = call;
+    stream_of_[call->serial] = &found->second;
+    if (session_ == Session::kOpen) send_opening(call);
+  }
+  Stream& stream = found->second;
+  CallPtr submission = make_call(CallState::Kind::kSubmission, options.port, options.method);
+  submission->serial = stream.call->serial;
+  submission->index = stream.call->known + stream.gathered.count();
+  submission->known = 1;
+  submission->closed = true;
+  stream.waiting[submission->index] = submission;
+  stream.gathered.add(item);
+  stream.last_use = next_serial_++;
+
+  const TimePoint now = monotonic_now();
+  if (now - last_flush_ > kGatherInterval || stream.gathered.bytes() >= kPageBytes) {
+    flush(stream);
+    last_flush_ = now;
+    drain();
+  } else if (!gathered_any_) {
+    gathered_any_ = true;
+    wake_driver();
+  }
+  return submission;
+}
+
+void Client::flush(Stream& stream) {
+  if (stream.gathered.empty()) return;
+  CallState& call = *stream.call;
+  const std::uint64_t count = stream.gathered.count();
+  Frame page = stream.gathered.finish();
+  call.unsent_bytes += page.size();
+  call.pages[call.known] = {std::move(page), count, count};
+  call.known += count;
+  unsent_.insert(call.serial);
+  pump(stream.call);
+}
+
+void Client::flush_streams() {
+  if (!gathered_any_) return;
+  gathered_any_ = false;
+  for (auto& [key, stream] : streams_) flush(stream);
+  last_flush_ = monotonic_now();
+}
+
+void Client::retire_idle_streams() {
+  while (streams_.size() >= kMaxStreams) {
+    auto idlest = streams_.end();
+    for (auto stream = streams_.begin(); stream != streams_.end(); ++stream) {
+      const bool idle = stream->second.waiting.empty() && stream->second.gathered.empty();
+      if (idle && (idlest == streams_.end() || stream->second.last_use < idlest->second.last_use)) idlest = stream;
+    }
+    if (idlest == streams_.end()) return;
+    const std::uint64_t serial = idlest->second.call->serial;
+    stream_of_.erase(serial);
+    calls_.erase(serial);
+    unsent_.erase(serial);
+    streams_.erase(idlest);
+    send({Forget{serial}, {}});
+  }
+}
+
+// --- items on the way out -------------------------------------------------------------------------
+
+void Client::feed(const CallPtr& call, EncodedItems items, bool closed) {
+  Lock lock(mutex_);
+  if (call->over) return;
+  for (EncodedItems::Page& page : items.pages) {
+    call->unsent_bytes += page.frame.size();
+    call->pages[call->known] = {std::move(page.frame), page.count, page.count};
+    call->known += page.count;
+  }
+  call->closed = call->closed || closed;
+  unsent_.insert(call->serial);
+  pump(call);
+  check_over(call);
+  drain();
+}
+
+std::uint64_t Client::feed_room(const CallPtr& call, TimePoint deadline) {
+  const auto room = [&]() -> std::uint64_t {
+    if (call->over || call->closed || call->unsent_bytes >= kFeedAheadBytes) return 0;
+    if (!call->windowed || call->free_running > 0) return kGeneratorWindowItems;
+    const std::uint64_t out = call->known - call->taken;
+    return out < kGeneratorWindowItems ? kGeneratorWindowItems - out : 0;
+  };
+  wait([&] { return call->over || call->closed || room() > 0; }, deadline, {});
+  Lock lock(mutex_);
+  return room();
+}
+
+void Client::free_running(const CallPtr& call, bool on) {
+  Lock lock(mutex_);
+  call->free_running += on ? 1 : -1;
+  waiters_turn_.notify_all();
+}
+
+void Client::pump() {
+  if (unsent_.empty() || session_ != Session::kOpen) return;
+  const auto serials = unsent_;
+  for (const std::uint64_t serial : serials) {
+    if (const auto call = calls_.find(serial); call != calls_.end()) {
+      const CallPtr held = call->second;
+      pump(held);
+    } else {
+      unsent_.erase(serial);
+    }
+  }
+}
+
+/// Sends what the window admits. Where items below `known` have no page any more they were settled before
+/// a scheduler was lost; a description of integers takes their place, which nobody will run.
+void Client::pump(const CallPtr& held) {
+  CallState& call = *held;
+  if (session_ != Session::kOpen) return;
+  while (call.sent < call.known || (call.closed && !call.close_sent)) {
+    Items items{call.serial, {}, false};
+    Frames frames;
+    std::size_t bytes = 0;
+    while (call.sent < call.known && bytes < kItemsMessageBytes && frames.size() < kMaxFrames) {
+      const auto page = call.pages.lower_bound(call.sent);
+      const std::uint64_t next = page == call.pages.end() ? call.known : page->first;
+      if (next > call.sent) {
+        items.spans.push_back({call.sent, next - call.sent});
+        frames.push_back(make_int_range_page(0, 0, next - call.sent));
+        call.sent = next;
+        continue;
+      }
+      const std::size_t size = page->second.frame.size();
+      if (window_used_ > 0 && window_used_ + size > kItemWindowBytes) break;
+      window_used_ += size;
+      bytes += size;
+      call.unsent_bytes -= size;
+      items.spans.push_back({page->first, page->second.count});
+      frames.push_back(page->second.frame);
+      call.sent += page->second.count;
+    }
+    items.closed = call.closed && call.sent == call.known;
+    if (frames.empty() && !items.closed) return;  // no window: results will open it
+    call.close_sent = items.closed;
+    send({std::move(items), std::move(frames)});
+  }
+  unsent_.erase(call.serial);
+}
+
+void Client::unsend(CallState& call, std::uint64_t from) {
+  for (auto page = call.pages.lower_bound(from); page != call.pages.end() && page->first < call.sent; ++page) {
+    window_used_ -= page->second.frame.size();
+    call.unsent_bytes += page->second.frame.size();
+  }
+  call.sent = std::min(call.sent, from);
+}
+
+// --- outcomes on the way in -----------------------------------------------------------------------
+
+void Client::on_results(Results& results, Frames& frames) {
+  for (const Frame& frame : frames) unacknowledged_bytes_ += frame.size() + 64;
+  if (results.ack <= ack_seen_) return;  // sent again after a session ended: it had arrived
+  ack_seen_ = results.ack;
+  const auto found = calls_.find(results.serial);
+  if (found == calls_.end()) return;  // forgotten
+  const CallPtr call = found->second;
+  const auto stream = stream_of_.find(results.serial);
+  for (std::size_t i = 0; i < results.spans.size() && i < frames.size(); ++i) {
+    const PageSpan span = results.spans[i];
+    if (stream != stream_of_.end()) {
+      settle_submissions(*stream->second, span.first, span.count, frames[i]);
+    } else {
+      settle(call, span.first, span.count, std::move(frames[i]));
+    }
+  }
+  check_over(call);
+  if (!unsent_.empty()) pump();
+}
+
+void Client::settle(const CallPtr& call, std::uint64_t first, std::uint64_t count, Frame page) {
+  if (call->over || count == 0) return;
+  const Range range{first, first + count};
+  auto view = PageView::parse(page.bytes());
+  const bool fits = view && view->kind() != PageKind::kIntRange && (view->count() == count || view->count() == 1);
+  if (!fits) {
+    return settle_lost(call, first, count, LostCode::kBadRequest, "its result arrived unreadable");
+  }
+  settle_sent(*call, range);
+  if (call->settled.insert(range) != count) return;  // had an outcome: exactly once
+  call->results.emplace(first, CallState::ResultPage{std::move(page), *view, count, 0});
+  call->landed.push_back(range);
+}
+
+void Client::settle_lost(const CallPtr& call, std::uint64_t first, std::uint64_t count, LostCode code,
+                         std::string_view why) {
+  const std::string item = make_lost_item(code, first, {}, why);
+  settle(call, first, count, make_single_page(std::as_bytes(std::span(item))));
+}
+
+/// Frees what is kept for sending again, and opens the window.
+void Client::settle_sent(CallState& call, Range range) {
+  if (call.pages.empty()) return;
+  auto page = call.pages.upper_bound(range.begin);
+  if (page != call.pages.begin()) --page;
+  while (page != call.pages.end() && page->first < range.end) {
+    const Range covered{std::max(range.begin, page->first), std::min(range.end, page->first + page->second.count)};
+    if (covered.empty()) {
+      ++page;
+      continue;
+    }
+    page->second.unsettled -= std::min(page->second.unsettled, covered.size());
+    if (page->second.unsettled > 0) {
+      ++page;
+      continue;
+    }
+    (page->first < call.sent ? window_used_ : call.unsent_bytes) -= page->second.frame.size();
+    page = call.pages.erase(page);
+  }
+}
+
+void Client::settle_submissions(Stream& stream, std::uint64_t first, std::uint64_t count, const Frame& page) {
+  const auto view = PageView::parse(page.bytes());
+  settle_sent(*stream.call, {first, first + count});
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const auto found = stream.waiting.find(first + i);
+    if (found == stream.waiting.end()) continue;  // cancelled
+    const CallPtr submission = std::move(found->second);
+    stream.waiting.erase(found);
+    if (view && view->kind() != PageKind::kIntRange && (view->count() == count || view->count() == 1)) {
+      settle(submission, 0, 1, slice_page(page, *view, view->count() == count ? i : 0, (view->count() == count ? i : 0) + 1));
+    } else {
+      settle_lost(submission, 0, 1, LostCode::kBadRequest, "its result arrived unreadable");
+    }
+    check_over(submission);
+  }
+}
+
+void Client::check_over(const CallPtr& call) {
+  if (!call->over && call->closed && call->settled.size() == call->known) finish(call);
+}
+
+void Client::finish(const CallPtr& call) {
+  call->over = true;
+  if (call->kind == CallState::Kind::kDirect) {
+    direct_.erase(call->token);
+    if (call->deadline) deadlines_.erase({*call->deadline, call->token});
+  }
+  if (call->wants_notify) {
+    notices_.push_back(call->token);
+    wake_driver();
+  }
+}
+
+void Client::lose_unsettled(const CallPtr& call, LostCode code, std::string_view why) {
+  if (call->over) return;
+  for (const Range& range : call->settled.missing({0, call->known})) {
+    settle_lost(call, range.begin, range.size(), code, why);
+  }
+  call->closed = true;
+  check_over(call);
+}
+
+void Client::check_deadlines(TimePoint now) {
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    const CallPtr call = direct_.at(deadlines_.begin()->second);
+    deadlines_.erase(deadlines_.begin());
+    for (auto& [agent, link] : links_) {
+      std::erase_if(link.in_flight, [&](const auto& entry) {
+        if (entry.second.first != call) return false;
+        transport_->send(link.connection, {BoxCancel{entry.first}, {}});
+        return true;
+      });
+    }
+    lose_unsettled(call, LostCode::kTimeout, "");
+  }
+}
+
+// --- ending calls ---------------------------------------------------------------------------------
+
+bool Client::cancel(const CallPtr& call) {
+  Lock lock(mutex_);
+  drain();
+  if (call->over) return false;
+  call->cancelled = true;
+  call->closed = true;
+  switch (call->kind) {
+    case CallState::Kind::kDirect:
+      for (auto& [agent, link] : links_) {
+        std::erase_if(link.in_flight, [&](const auto& entry) {
+          if (entry.second.first != call) return false;
+          transport_->send(link.connection, {BoxCancel{entry.first}, {}});
+          return true;
+        });
+      }
+      break;
+    case CallState::Kind::kSubmission:
+      flush_streams();
+      if (const auto stream = stream_of_.find(call->serial); stream != stream_of_.end()) {
+        stream->second->waiting.erase(call->index);
+      }
+      if (session_ == Session::kOpen) send({Cancel{call->serial, {call->index, call->index + 1}}, {}});
+      break;
+    case CallState::Kind::kScheduled:
+      forget(call);
+      break;
+  }
+  finish(call);
+  waiters_turn_.notify_all();
+  drain();
+  return true;
+}
+
+void Client::forget(const CallPtr& call) {
+  unsend(*call, 0);
+  call->pages.clear();
+  unsent_.erase(call->serial);
+  if (calls_.erase(call->serial) > 0 && session_ == Session::kOpen) send({Forget{call->serial}, {}});
+}
+
+void Client::release(const CallPtr& call, bool keep) {
+  if (!keep) cancel(call);
+}
+
+void Client::notify(const CallPtr& call) {
+  Lock lock(mutex_);
+  if (!call->over) {
+    call->wants_notify = true;
+    return;
+  }
+  notices_.push_back(call->token);
+  wake_driver();
+}
+
+// --- reading outcomes -----------------------------------------------------------------------------
+
+Client::Progress Client::progress(const CallPtr& call) {
+  Lock lock(mutex_);
+  if (!call->over) drain();
+  return {call->known, call->settled.size(), call->closed, call->over, call->cancelled, call->failure};
+}
+
+std::optional<Outcome> Client::outcome(const CallPtr& call, std::uint64_t i, bool take) {
+  Lock lock(mutex_);
+  if (!call->has_outcome(i) && !call->cancelled) return std::nullopt;
+  Outcome result = call->outcome(i);
+  if (!take || !call->has_outcome(i)) return result;
+  auto page = std::prev(call->results.upper_bound(i));
+  ++call->taken;
+  if (++page->second.taken == page->second.count) call->results.erase(page);
+  // The feeder waits for room in a wait of its own.
+  if (call->windowed && call->taken % (kGeneratorWindowItems / 8) == 0) waiters_turn_.notify_all();
+  return result;
+}
+
+std::vector<Client::ResultSpan> Client::result_spans(const CallPtr& call) {
+  Lock lock(mutex_);
+  std::vector<ResultSpan> spans;
+  spans.reserve(call->results.size());
+  for (const auto& [first, page] : call->results) spans.push_back({first, page.count, page.frame, page.view});
+  return spans;
+}
+
+std::optional<std::uint64_t> Client::next_landed(const CallPtr& call) {
+  Lock lock(mutex_);
+  if (call->landed_cursor == call->landed.size()) return std::nullopt;
+  const Range range = call->landed[call->landed_cursor];
+  const std::uint64_t index = range.begin + call->landed_offset;
+  if (++call->landed_offset == range.size()) {
+    call->landed_offset = 0;
+    ++call->landed_cursor;
+  }
+  return index;
+}
+
+std::optional<std::uint64_t> Client::first_success(const CallPtr& call) {
+  Lock lock(mutex_);
+  if (!any_success(call)()) return std::nullopt;
+  return call->success;
+}
+
+CallStats Client::explain(const CallPtr& call, TimePoint deadline, const Interrupt& interrupt) {
+  std::uint64_t serial = call->serial;
+  {
+    Lock lock(mutex_);
+    flush_streams();
+    if (call->has_stats || call->kind == CallState::Kind::kDirect || !calls_.contains(serial) || session_ != Session::kOpen) {
+      CallStats stats = call->stats;
+      stats.total = call->known;
+      stats.closed = call->closed;
+      stats.settled = call->settled.size();
+      if (!call->over && call->kind == CallState::Kind::kDirect) stats.waiting = "the boxes have not answered yet";
+      return stats;
+    }
+    explanations_.erase(serial);
+    send({Explain{serial}, {}});
+  }
+  wait([&] { return explanations_.contains(serial) || call->has_stats || session_ != Session::kOpen; }, deadline, interrupt);
+  Lock lock(mutex_);
+  if (call->has_stats) return call->stats;
+  if (const auto found = explanations_.find(serial); found != explanations_.end()) {
+    CallStats stats = std::move(found->second);
+    explanations_.erase(found);
+    return stats;
+  }
+  throw BusError("the scheduler did not explain the call in time");
+}
+
+Client::Condition Client::settled_item(const CallPtr& call, std::uint64_t i) {
+  return [call, i] { return call->over || call->has_outcome(i); };
+}
+
+Client::Condition Client::over(const CallPtr& call) {
+  return [call] { return call->over; };
+}
+
+Client::Condition Client::any_success(const CallPtr& call) {
+  return [call] {
+    while (!call->success && call->success_cursor < call->landed.size()) {
+      const Range range = call->landed[call->success_cursor++];
+      for (std::uint64_t i = range.begin; i < range.end && !call->success; ++i) {
+        if (!call->outcome(i).failed()) call->success = i;
+      }
+    }
+    return call->success.has_value() || call->over;
+  };
+}
+
+Client::Condition Client::anything_landed(const CallPtr& call) {
+  return [call] { return call->over || call->landed_cursor < call->landed.size(); };
+}
+
+}  // namespace betterbox

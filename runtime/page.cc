@@ -1,0 +1,206 @@
+#include "runtime/page.h"
+
+#include <bit>
+#include <limits>
+
+namespace betterbox {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "pages are little-endian, as is every supported machine");
+
+constexpr std::size_t kItemsHeaderBytes = 8;
+constexpr std::size_t kIntRangeBytes = 32;
+constexpr std::size_t kSingleOffset = 64;
+
+template <class T>
+void append(std::string& out, T value) {
+  out.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
+void append_text(std::string& out, std::string_view text) {
+  append(out, static_cast<std::uint32_t>(text.size()));
+  out.append(text);
+}
+
+template <class T>
+T load(std::span<const std::byte> bytes, std::size_t at) {
+  T value;
+  std::memcpy(&value, bytes.data() + at, sizeof value);
+  return value;
+}
+
+/// Reads fields one after the other; `ok` turns false at the first that is not all there.
+struct FieldReader {
+  std::span<const std::byte> rest;
+  bool ok = true;
+
+  template <class T>
+  void read(T& value) {
+    if (rest.size() < sizeof value) {
+      ok = false;
+      return;
+    }
+    std::memcpy(&value, rest.data(), sizeof value);
+    rest = rest.subspan(sizeof value);
+  }
+  void read(std::string_view& text) {
+    std::uint32_t size = 0;
+    read(size);
+    if (!ok || rest.size() < size) {
+      ok = false;
+      return;
+    }
+    text = {reinterpret_cast<const char*>(rest.data()), size};
+    rest = rest.subspan(size);
+  }
+};
+
+Frame make_items_page(std::string_view data, const std::vector<std::uint64_t>& starts) {
+  const std::size_t table = kItemsHeaderBytes + 4 * (starts.size() + 1);
+  BB_CHECK(table + data.size() <= std::numeric_limits<std::uint32_t>::max());
+  std::string page;
+  page.reserve(table + data.size());
+  append(page, static_cast<std::uint32_t>(PageKind::kItems));  // the kind and three zero bytes
+  append(page, static_cast<std::uint32_t>(starts.size()));
+  for (const std::uint64_t start : starts) append(page, static_cast<std::uint32_t>(table + start));
+  append(page, static_cast<std::uint32_t>(table + data.size()));
+  page.append(data);
+  return Frame(std::move(page));
+}
+
+}  // namespace
+
+std::string make_lost_item(LostCode code, std::uint64_t index, const DeathReport& death, std::string_view detail) {
+  std::string item(1, static_cast<char>(ItemTag::kLost));
+  append(item, static_cast<std::uint16_t>(code));
+  append(item, index);
+  append(item, death.signal);
+  append(item, death.exit_code);
+  append(item, death.pid);
+  append(item, death.peak_kib);
+  append_text(item, death.host);
+  append_text(item, death.stderr_tail);
+  append_text(item, detail);
+  return item;
+}
+
+std::optional<LostItemView> parse_lost_item(ItemBytes item) {
+  if (item.empty() || item[0] != std::byte{static_cast<std::uint8_t>(ItemTag::kLost)}) return std::nullopt;
+  LostItemView lost;
+  std::uint16_t code = 0;
+  FieldReader fields{item.subspan(1)};
+  fields.read(code);
+  fields.read(lost.index);
+  fields.read(lost.signal);
+  fields.read(lost.exit_code);
+  fields.read(lost.pid);
+  fields.read(lost.peak_kib);
+  fields.read(lost.host);
+  fields.read(lost.stderr_tail);
+  fields.read(lost.detail);
+  if (!fields.ok || !fields.rest.empty()) return std::nullopt;
+  lost.code = static_cast<LostCode>(code);
+  return lost;
+}
+
+void PageBuilder::add(ItemBytes item) {
+  starts_.push_back(data_.size());
+  data_.append(reinterpret_cast<const char*>(item.data()), item.size());
+}
+
+Frame PageBuilder::finish() {
+  BB_CHECK(!empty());
+  Frame page = starts_.size() == 1 ? make_single_page(std::as_bytes(std::span(data_))) : make_items_page(data_, starts_);
+  data_.clear();
+  starts_.clear();
+  return page;
+}
+
+std::optional<PageView> PageView::parse(std::span<const std::byte> bytes) {
+  if (bytes.size() < kItemsHeaderBytes) return std::nullopt;
+  PageView view;
+  view.bytes_ = bytes;
+  view.kind_ = static_cast<PageKind>(bytes[0]);
+  switch (view.kind_) {
+    case PageKind::kItems: {
+      view.count_ = load<std::uint32_t>(bytes, 4);
+      // 64-bit arithmetic: a hostile count cannot wrap.
+      const std::uint64_t table = kItemsHeaderBytes + 4 * (view.count_ + 1);
+      if (view.count_ == 0 || table > bytes.size()) return std::nullopt;
+      std::uint32_t previous = load<std::uint32_t>(bytes, kItemsHeaderBytes);
+      if (previous != table) return std::nullopt;
+      for (std::uint64_t i = 1; i <= view.count_; ++i) {
+        const auto offset = load<std::uint32_t>(bytes, kItemsHeaderBytes + 4 * i);
+        if (offset <= previous) return std::nullopt;  // an item has a tag byte at least
+        previous = offset;
+      }
+      if (previous != bytes.size()) return std::nullopt;
+      return view;
+    }
+    case PageKind::kIntRange: {
+      if (bytes.size() != kIntRangeBytes) return std::nullopt;
+      view.count_ = load<std::uint64_t>(bytes, 8);
+      view.start_ = load<std::int64_t>(bytes, 16);
+      view.step_ = load<std::int64_t>(bytes, 24);
+      if (view.count_ == 0 || view.count_ > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) return std::nullopt;
+      std::int64_t span = 0, last = 0;
+      if (__builtin_mul_overflow(static_cast<std::int64_t>(view.count_ - 1), view.step_, &span) ||
+          __builtin_add_overflow(view.start_, span, &last)) {
+        return std::nullopt;
+      }
+      return view;
+    }
+    case PageKind::kFold:
+    case PageKind::kSingle:
+      if (bytes.size() <= kSingleOffset) return std::nullopt;
+      view.count_ = 1;
+      return view;
+  }
+  return std::nullopt;
+}
+
+ItemBytes PageView::item(std::uint64_t i) const {
+  BB_CHECK(i < count_ && kind_ != PageKind::kIntRange);
+  if (kind_ != PageKind::kItems) return bytes_.subspan(kSingleOffset);
+  const auto begin = load<std::uint32_t>(bytes_, kItemsHeaderBytes + 4 * i);
+  const auto end = load<std::uint32_t>(bytes_, kItemsHeaderBytes + 4 * (i + 1));
+  return bytes_.subspan(begin, end - begin);
+}
+
+Frame make_int_range_page(std::int64_t start, std::int64_t step, std::uint64_t count) {
+  std::string page;
+  page.reserve(kIntRangeBytes);
+  append(page, static_cast<std::uint64_t>(PageKind::kIntRange));  // the kind and seven zero bytes
+  append(page, count);
+  append(page, start);
+  append(page, step);
+  return Frame(std::move(page));
+}
+
+Frame make_single_page(ItemBytes item, PageKind kind) {
+  BB_CHECK(kind == PageKind::kSingle || kind == PageKind::kFold);
+  std::string page(kSingleOffset, '\0');
+  page[0] = static_cast<char>(kind);
+  page.append(reinterpret_cast<const char*>(item.data()), item.size());
+  return Frame(std::move(page));
+}
+
+Frame slice_page(const Frame& page, const PageView& view, std::uint64_t begin, std::uint64_t end) {
+  BB_CHECK(begin < end && end <= view.count() && view.kind() != PageKind::kFold);
+  if (begin == 0 && end == view.count()) return page;
+  if (view.kind() == PageKind::kIntRange) {
+    return make_int_range_page(view.int_item(begin), view.int_step(), end - begin);
+  }
+  if (end - begin == 1) return make_single_page(view.item(begin));
+  std::vector<std::uint64_t> starts;
+  starts.reserve(end - begin);
+  const ItemBytes first = view.item(begin);
+  const ItemBytes last = view.item(end - 1);
+  for (std::uint64_t i = begin; i < end; ++i) {
+    starts.push_back(static_cast<std::uint64_t>(view.item(i).data() - first.data()));
+  }
+  const auto size = static_cast<std::size_t>(last.data() + last.size() - first.data());
+  return make_items_page({reinterpret_cast<const char*>(first.data()), size}, starts);
+}
+
+}  // namespace betterbox

@@ -1,0 +1,25 @@
+// Names of the message kinds, in the order of Body.
+#include "runtime/messages.h"
+
+#include <array>
+
+#include "runtime/check.h"
+
+namespace betterbox {
+namespace {
+
+constexpr std::array<const char*, std::variant_size_v<Body>> kNames = {
+    "Hello",   "Welcome",  "Refused",     "Bye",      "Offer",       "Watch",   "Unwatch",
+    "Boxes",   "BoxCall",  "BoxCancel",   "BoxReply", "Call",        "Items",   "Cancel",
+    "Forget",  "Results",  "Acknowledge", "Settled",  "Explain",     "Explanation",
+    "Context", "Lease",    "Revoke",      "Released", "Abandon",     "DropCall", "Outcomes",
+    "Deploy",  "Host",     "Hosted",      "Deployed", "Undeploy",    "Status",  "StatusReport"};
+
+}  // namespace
+
+const char* kind_name(const Body& body) {
+  BB_CHECK(!body.valueless_by_exception());
+  return kNames[body.index()];
+}
+
+}  // namespace betterbox

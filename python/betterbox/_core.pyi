@@ -1,6 +1,6 @@
 """The native half of BetterBox: clients, agents, slots. Private; the public names are in `betterbox`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
 BoxKey = tuple[int, int, int]
@@ -114,8 +114,14 @@ class Call:
 class Client:
     """This process's connection to a bus. Thread-safe. Dead in a forked child (BusError)."""
 
-    def __init__(self, endpoint: str, name: str, background: bool = False) -> None:
-        """Connect and greet; raises BusError when nobody answers within the liveness bound."""
+    def __init__(
+        self, endpoint: str, name: str, background: bool = False, find_bus: Callable[[], str] | None = None
+    ) -> None:
+        """Connect and greet; raises BusError when nobody answers within the liveness bound.
+
+        `find_bus` is called (on the thread of `drive`) when the scheduler was lost: the endpoint of its
+        successor, or an exception. Calls that were under way are then sent again. Without it a lost bus stays lost.
+        """
     @property
     def peer(self) -> int: ...
     def connected(self) -> bool: ...
@@ -132,8 +138,10 @@ class Client:
         """Wait until `count` boxes at a watched port have answered; after the timeout, those that have."""
     def first_box(self, port: int, timeout: float) -> BoxRow | None:
         """The first box at a watched port to respond to a greeting made now."""
-    def box_call(self, boxes: Sequence[BoxKey], method: str, arguments: bytes) -> Call:
-        """A direct call: item i is the response of boxes[i]."""
+    def box_call(
+        self, boxes: Sequence[BoxKey], method: str, arguments: bytes, timeout: float | None = None
+    ) -> Call:
+        """A direct call: item i is the response of boxes[i]; after `timeout` seconds CallTimeoutError takes its place."""
     def open_call(
         self,
         port: int,
@@ -173,7 +181,10 @@ class Seat:
 class Agent:
     """The agent of a script that serves boxes (worker/agent.h). Thread-safe."""
 
-    def __init__(self, endpoint: str, socket_folder: str, name: str, background: bool = False) -> None: ...
+    def __init__(
+        self, endpoint: str, socket_folder: str, name: str, background: bool = False, bus_file: str = ""
+    ) -> None:
+        """`bus_file`: where to look for a scheduler's successor. Raises BusError."""
     def open_seat(self, port: int, payload: bytes) -> Seat: ...
     def wait_offered(self, seat: Seat, timeout: float) -> bool: ...
     def close_seat(self, seat: Seat, timeout: float) -> tuple[bool, Any] | None:

@@ -1,0 +1,92 @@
+// Bindings of worker/agent.h (a script that serves) and of the template's loop (a worker's slots).
+#include <Python.h>
+#include <pybind11/pybind11.h>
+
+#include "python/src/bindings.h"
+#include "python/src/object_codec.h"
+#include "runtime/client.h"
+#include "worker/agent.h"
+#include "worker/slot.h"
+#include "worker/template_loop.h"
+
+namespace py = pybind11;
+
+namespace betterbox {
+namespace {
+
+std::string python_version() { return std::to_string(PY_MAJOR_VERSION) + "." + std::to_string(PY_MINOR_VERSION); }
+
+std::unique_ptr<AgentThread> make_agent(const std::string& endpoint, const std::string& socket_folder,
+                                        const std::string& name, bool background, const std::string& bus_file) {
+  AgentThread::Options options;
+  options.scheduler_endpoint = endpoint;
+  options.socket_folder = socket_folder;
+  options.bus_file = bus_file;
+  options.name = name;
+  options.python_version = python_version();
+  options.background = background;
+  try {
+    py::gil_scoped_release release;
+    return std::make_unique<AgentThread>(options);
+  } catch (const std::runtime_error& error) {
+    throw BusError(error.what());
+  }
+}
+
+py::object close_seat(AgentThread& self, const AgentThread::Seat& seat, double timeout) {
+  std::string error;
+  {
+    py::gil_scoped_release release;
+    error = self.close_seat(seat.seat, monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)});
+  }
+  if (error.empty()) return py::none();
+  PyObject* failure = decode_failure(std::as_bytes(std::span(error)), "stop", {});
+  if (failure == nullptr) throw py::error_already_set();
+  return py::make_tuple(false, py::reinterpret_steal<py::object>(failure));
+}
+
+}  // namespace
+
+void register_agent(py::module_& module) {
+  using Seat = AgentThread::Seat;
+  py::class_<Seat>(module, "Seat", "A place for one box of this script.")
+      .def_property_readonly("number", [](const Seat& seat) { return seat.seat.value; })
+      .def(
+          "run", [](Seat& seat) { run_slot(*seat.arena, {seat.bell_fd, true}); },
+          "Run the slot on this thread until it is stopped.");
+  py::class_<AgentThread>(module, "Agent", "The agent of a script that serves boxes. Thread-safe.")
+      .def(py::init(&make_agent), py::arg("endpoint"), py::arg("socket_folder"), py::arg("name"),
+           py::arg("background") = false, py::arg("bus_file") = "")
+      .def(
+          "open_seat",
+          [](AgentThread& self, int port, const py::bytes& payload) {
+            std::string bytes = payload;
+            py::gil_scoped_release release;
+            return self.open_seat(Port{static_cast<std::uint16_t>(port)}, std::move(bytes));
+          },
+          py::arg("port"), py::arg("payload"))
+      .def(
+          "wait_offered",
+          [](AgentThread& self, const Seat& seat, double timeout) {
+            py::gil_scoped_release release;
+            return self.wait_offered(seat.seat, monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)});
+          },
+          py::arg("seat"), py::arg("timeout"))
+      .def("close_seat", &close_seat, py::arg("seat"), py::arg("timeout"),
+           "None, or (False, exception) if saving failed.")
+      .def("stop", &AgentThread::stop, py::call_guard<py::gil_scoped_release>())
+      .def("connected", &AgentThread::connected);
+  module.def(
+      "template_main",
+      [](int control_fd, int bell_fd) {
+        TemplateHooks hooks;
+        hooks.before_fork = [] { PyOS_BeforeFork(); };
+        hooks.after_fork_parent = [] { PyOS_AfterFork_Parent(); };
+        hooks.after_fork_child = [] { PyOS_AfterFork_Child(); };
+        hooks.run_slot = [](SlotArena& arena, int bell) { run_slot(arena, {bell, false}); };
+        return run_template(control_fd, bell_fd, hooks);
+      },
+      py::arg("control_fd"), py::arg("bell_fd"), "The template's loop: forks a slot for each request.");
+}
+
+}  // namespace betterbox

@@ -1,0 +1,69 @@
+// Bindings of runtime/bus_file.h and runtime/bus_start.h.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "python/src/bindings.h"
+#include "runtime/bus_file.h"
+#include "runtime/bus_start.h"
+#include "runtime/client.h"
+
+namespace py = pybind11;
+
+namespace betterbox {
+namespace {
+
+py::dict to_dict(const BusInfo& info) {
+  py::dict fields;
+  fields["endpoint"] = info.endpoint;
+  fields["socket_folder"] = info.socket_folder;
+  fields["host"] = info.host;
+  fields["boot_id"] = info.boot_id;
+  fields["incarnation"] = info.incarnation;
+  fields["pid"] = info.pid;
+  fields["python"] = info.python;
+  fields["self_started"] = info.self_started;
+  return fields;
+}
+
+/// Start-up errors of the runtime are texts for people: a BusError to Python.
+template <class F>
+auto as_bus_error(F&& work) {
+  try {
+    py::gil_scoped_release release;
+    return work();
+  } catch (const std::runtime_error& error) {
+    throw BusError(error.what());
+  }
+}
+
+}  // namespace
+
+void register_bus(py::module_& module) {
+  module.def(
+      "read_bus_file",
+      [](const std::string& path) -> py::object {
+        const auto info = as_bus_error([&] { return read_bus_file(path); });
+        if (!info) return py::none();
+        return to_dict(*info);
+      },
+      py::arg("path"), "The bus file's fields, or None if there is no file. Raises BusError.");
+  module.def(
+      "find_or_start_bus",
+      [](const std::string& bus_file, const std::vector<std::string>& scheduler_argv, const std::string& log_file,
+         double timeout) {
+        const TimePoint deadline = monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)};
+        return to_dict(as_bus_error([&] { return find_or_start_bus(bus_file, scheduler_argv, log_file, deadline); }));
+      },
+      py::arg("bus_file"), py::arg("scheduler_argv"), py::arg("log_file"), py::arg("timeout"),
+      "The bus behind a bus file; started if nobody answers and `scheduler_argv` is given. Raises BusError.");
+  module.def(
+      "start_daemon",
+      [](const std::vector<std::string>& argv, const std::string& log_file, double timeout) {
+        const TimePoint deadline = monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)};
+        return as_bus_error([&] { return start_daemon(argv, log_file, deadline); });
+      },
+      py::arg("argv"), py::arg("log_file"), py::arg("timeout"),
+      "Start a detached process; returns the line it wrote to its --ready-fd. Raises BusError.");
+}
+
+}  // namespace betterbox

@@ -1,0 +1,529 @@
+// Bindings of runtime/client.h: Client and Call as betterbox._core.pyi describes them.
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <unistd.h>
+
+#include <random>
+
+#include "python/src/bindings.h"
+#include "python/src/item_bindings.h"
+#include "python/src/object_codec.h"
+#include "runtime/bus_file.h"
+#include "runtime/client.h"
+#include "runtime/zmq_transport.h"
+
+namespace py = pybind11;
+
+namespace betterbox {
+namespace {
+
+constexpr std::int64_t kWaitAll = -1;
+constexpr std::int64_t kWaitAny = -2;
+constexpr std::int64_t kWaitLanded = -3;
+
+PeerId random_peer_id() {
+  std::random_device device;
+  std::uint64_t id = 0;
+  while (id == 0) id = (std::uint64_t{device()} << 32) | device();
+  return PeerId{id};
+}
+
+Frame frame_of(const py::bytes& bytes) { return Frame(std::string(bytes)); }
+
+std::optional<Duration> duration_of(std::optional<double> wait_s) {
+  if (!wait_s) return std::nullopt;
+  return Duration{static_cast<std::int64_t>(*wait_s * 1e9)};
+}
+
+// --- plain dicts ----------------------------------------------------------------------------------
+
+py::dict to_dict(const AgentStats& agent) {
+  py::list seats;
+  for (const SlotStats& seat : agent.seats) {
+    py::dict fields;
+    fields["slot"] = seat.seat.value;
+    fields["items"] = seat.items;
+    fields["busy_s"] = Duration{seat.busy_ns}.seconds();
+    seats.append(fields);
+  }
+  py::dict fields;
+  fields["agent"] = agent.agent.value;
+  fields["name"] = agent.name;
+  fields["host"] = agent.host;
+  fields["pid"] = agent.pid;
+  fields["slots"] = agent.slots;
+  fields["retries"] = agent.retries;
+  fields["steals"] = agent.steals;
+  fields["seats"] = seats;
+  return fields;
+}
+
+py::dict to_dict(const CallStats& stats) {
+  py::list agents;
+  for (const AgentStats& agent : stats.agents) agents.append(to_dict(agent));
+  py::dict fields;
+  fields["total"] = stats.closed ? py::object(py::int_(stats.total)) : py::object(py::none());
+  fields["known"] = stats.total;
+  fields["settled"] = stats.settled;
+  fields["makespan_s"] = Duration{stats.makespan_ns}.seconds();
+  fields["busy_s"] = Duration{stats.busy_ns}.seconds();
+  fields["longest_s"] = Duration{stats.longest_ns}.seconds();
+  fields["agents"] = agents;
+  fields["waiting"] = stats.waiting;
+  return fields;
+}
+
+py::dict to_dict(const PeerStatus& peer) {
+  static const char* const kRoles[] = {"unknown", "scheduler", "worker", "box host", "client"};
+  const auto role = static_cast<std::size_t>(peer.role);
+  py::dict fields;
+  fields["role"] = kRoles[role < 5 ? role : 0];
+  fields["peer"] = peer.peer.value;
+  fields["name"] = peer.name;
+  fields["host"] = peer.host;
+  fields["pid"] = peer.pid;
+  fields["slots"] = peer.function_slots;
+  fields["leased_items"] = peer.leased_items;
+  fields["log_folder"] = peer.log_folder;
+  fields["connected"] = peer.connected;
+  return fields;
+}
+
+py::tuple key_of(const BoxId& box) { return py::make_tuple(box.agent.value, box.seat.value, box.life); }
+
+py::dict to_dict(const StatusReport& report) {
+  py::list peers, boxes, calls;
+  py::dict counters;
+  for (const PeerStatus& peer : report.peers) peers.append(to_dict(peer));
+  for (const BoxEntry& entry : report.boxes) {
+    py::list methods;
+    for (const MethodInfo& method : entry.info.methods) methods.append(method.name);
+    py::dict fields;
+    fields["port"] = entry.info.port.value;
+    fields["class"] = entry.info.class_name;
+    fields["box"] = key_of(entry.info.box);
+    fields["host"] = entry.host;
+    fields["pid"] = entry.pid;
+    fields["methods"] = methods;
+    boxes.append(fields);
+  }
+  for (const CallStatus& call : report.calls) {
+    py::dict fields;
+    fields["client"] = call.call.client.value;
+    fields["serial"] = call.call.serial;
+    fields["port"] = call.port.value;
+    fields["method"] = call.method;
+    fields["name"] = call.name;
+    fields["total"] = call.total;
+    fields["settled"] = call.settled;
+    fields["running"] = call.running;
+    calls.append(fields);
+  }
+  for (const Counter& counter : report.counters) counters[py::str(counter.name)] = counter.value;
+  py::dict fields;
+  fields["scheduler"] = to_dict(report.scheduler);
+  fields["uptime_s"] = Duration{report.uptime_ns}.seconds();
+  fields["peers"] = peers;
+  fields["boxes"] = boxes;
+  fields["calls"] = calls;
+  fields["counters"] = counters;
+  return fields;
+}
+
+py::tuple row_of(const BoxEntry& entry) {
+  py::list methods;
+  for (const MethodInfo& method : entry.info.methods) methods.append(py::make_tuple(method.name, method.flags));
+  return py::make_tuple(key_of(entry.info.box), entry.info.class_name, entry.info.sandbox, methods, entry.host, entry.pid);
+}
+
+py::list rows_of(const std::vector<BoxEntry>& entries) {
+  py::list rows;
+  for (const BoxEntry& entry : entries) rows.append(row_of(entry));
+  return rows;
+}
+
+// --- Call -----------------------------------------------------------------------------------------
+
+/// What Python holds of a call. Shares the client, so that it outlives its users.
+class CallHandle {
+ public:
+  CallHandle(std::shared_ptr<Client> client, CallPtr call) : client_(std::move(client)), call_(std::move(call)) {}
+  CallHandle(CallHandle&&) = default;
+  CallHandle& operator=(CallHandle&&) = default;
+  ~CallHandle() {
+    if (!call_ || keep_) return;
+    if (PyGILState_Check() != 0) {
+      py::gil_scoped_release release;
+      client_->release(call_, false);
+    } else {
+      client_->release(call_, false);
+    }
+  }
+
+  const CallState& state() const { return *call_; }  // constant fields only
+  void keep() { keep_ = true; }
+
+  Client::Progress progress() const {
+    py::gil_scoped_release release;
+    return client_->progress(call_);
+  }
+  py::object total() const {
+    const auto now = progress();
+    return now.closed ? py::object(py::int_(now.known)) : py::object(py::none());
+  }
+  void feed(PageWriter& pages, bool closed) {
+    EncodedItems items = pages.finish();
+    py::gil_scoped_release release;
+    client_->feed(call_, std::move(items), closed);
+  }
+  void fail_feed(py::object error) {
+    error_ = std::move(error);
+    py::gil_scoped_release release;
+    client_->feed(call_, {}, true);
+  }
+  std::uint64_t feed_room(double timeout) {
+    const TimePoint deadline = monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)};
+    py::gil_scoped_release release;
+    return client_->feed_room(call_, deadline);
+  }
+  void free_running(bool on) {
+    py::gil_scoped_release release;
+    client_->free_running(call_, on);
+  }
+  bool wait(std::int64_t until, py::object timeout) {
+    const TimePoint deadline = deadline_after(std::move(timeout));
+    bool met = false;
+    {
+      py::gil_scoped_release release;
+      met = client_->wait(condition(until), deadline, check_signals);
+    }
+    const auto now = progress();
+    if (!now.failure.empty() && now.settled < now.known) throw BusError(now.failure);
+    return met;
+  }
+  bool cancel() {
+    py::gil_scoped_release release;
+    return client_->cancel(call_);
+  }
+  void notify() {
+    py::gil_scoped_release release;
+    client_->notify(call_);
+  }
+  py::tuple get(std::uint64_t index, bool take) {
+    std::optional<Outcome> outcome;
+    {
+      py::gil_scoped_release release;
+      outcome = client_->outcome(call_, index, take);
+    }
+    if (!outcome) {
+      if (error_) return py::make_tuple(false, error_);
+      throw py::index_error("item " + std::to_string(index) + " has no outcome");
+    }
+    return decode(outcome->item);
+  }
+  py::list results(bool with_exceptions) {
+    const auto spans = all_spans();
+    py::list values(0);
+    py::object error;
+    for (const auto& span : spans) {
+      for (std::uint64_t i = 0; i < span.count; ++i) {
+        const ItemBytes item = span.view.item(span.view.count() == span.count ? i : 0);
+        if (is_failure(item)) {
+          py::object failure = decode(item)[1];
+          if (!with_exceptions) {
+            raise(failure);
+          }
+          values.append(std::move(failure));
+          continue;
+        }
+        PyObject* value = decode_item(item);
+        if (value == nullptr) {
+          if (!with_exceptions) throw py::error_already_set();
+          values.append(current_exception());
+          continue;
+        }
+        if (PyList_Append(values.ptr(), value) < 0) throw py::error_already_set();
+        Py_DECREF(value);
+      }
+    }
+    if (error_) {
+      if (!with_exceptions) raise(error_);
+      values.append(error_);
+    }
+    return values;
+  }
+  py::list folds() {
+    py::list values;
+    for (const auto& span : all_spans()) {
+      const py::tuple part = decode(span.view.item(0));
+      if (!part[0].cast<bool>()) raise(part[1]);
+      values.append(part[1]);
+    }
+    if (error_) raise(error_);
+    return values;
+  }
+  py::object next_landed() {
+    std::optional<std::uint64_t> index;
+    {
+      py::gil_scoped_release release;
+      index = client_->next_landed(call_);
+    }
+    return index ? py::object(py::int_(*index)) : py::object(py::none());
+  }
+  py::object first_success() {
+    std::optional<std::uint64_t> index;
+    {
+      py::gil_scoped_release release;
+      index = client_->first_success(call_);
+    }
+    return index ? py::object(py::int_(*index)) : py::object(py::none());
+  }
+  py::dict explain(double timeout) {
+    const TimePoint deadline = monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)};
+    CallStats stats;
+    {
+      py::gil_scoped_release release;
+      stats = client_->explain(call_, deadline, check_signals);
+    }
+    return to_dict(stats);
+  }
+
+ private:
+  Client::Condition condition(std::int64_t until) {
+    switch (until) {
+      case kWaitAll: return client_->over(call_);
+      case kWaitAny: return client_->any_success(call_);
+      case kWaitLanded: return client_->anything_landed(call_);
+      default: return client_->settled_item(call_, static_cast<std::uint64_t>(until));
+    }
+  }
+  std::vector<Client::ResultSpan> all_spans() {
+    py::gil_scoped_release release;
+    auto spans = client_->result_spans(call_);
+    const auto now = client_->progress(call_);
+    if (now.cancelled) {
+      spans.clear();
+      if (const auto outcome = client_->outcome(call_, now.known, false)) {
+        spans.push_back({0, std::max<std::uint64_t>(1, now.known), outcome->page, *PageView::parse(outcome->page.bytes())});
+      }
+    }
+    return spans;
+  }
+  static py::object current_exception() {
+    PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    Py_XDECREF(type), Py_XDECREF(traceback);
+    return py::reinterpret_steal<py::object>(value);
+  }
+  [[noreturn]] static void raise(py::handle error) {
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
+    throw py::error_already_set();
+  }
+  /// (True, value) or (False, exception). A value that cannot be loaded here is an exception, too.
+  py::tuple decode(ItemBytes item) const {
+    if (is_failure(item)) {
+      PyObject* failure = decode_failure(item, call_->method, call_->port);
+      if (failure == nullptr) return py::make_tuple(false, current_exception());
+      return py::make_tuple(false, py::reinterpret_steal<py::object>(failure));
+    }
+    PyObject* value = decode_item(item);
+    if (value == nullptr) return py::make_tuple(false, current_exception());
+    return py::make_tuple(true, py::reinterpret_steal<py::object>(value));
+  }
+
+  std::shared_ptr<Client> client_;
+  CallPtr call_;
+  py::object error_;  ///< what the generator raised
+  bool keep_ = false;
+};
+
+// --- Client ---------------------------------------------------------------------------------------
+
+using ClientPtr = std::shared_ptr<Client>;
+
+ClientPtr make_client(const std::string& endpoint, const std::string& name, bool background, py::object find_bus) {
+  Client::Options options;
+  options.endpoint = endpoint;
+  options.name = name;
+  options.background = background;
+  options.host = host_name();
+  options.boot_id = boot_id();
+  options.python = std::to_string(PY_MAJOR_VERSION) + "." + std::to_string(PY_MINOR_VERSION);
+  options.pid = static_cast<std::uint32_t>(::getpid());
+  options.peer = random_peer_id();
+  if (!find_bus.is_none()) {
+    options.find_bus = [find_bus = std::move(find_bus)]() -> std::string {
+      py::gil_scoped_acquire gil;
+      try {
+        return find_bus().cast<std::string>();
+      } catch (py::error_already_set& error) {
+        throw std::runtime_error(py::str(error.value()).cast<std::string>());
+      }
+    };
+  }
+  py::gil_scoped_release release;
+  return std::make_shared<Client>(std::make_unique<ZmqTransport>(), std::move(options));
+}
+
+Client::CallOptions call_options(int port, const std::string& method, std::uint32_t retries, std::optional<double> timeout,
+                                 const std::string& name) {
+  Client::CallOptions options;
+  options.port = Port{static_cast<std::uint16_t>(port)};
+  options.method = method;
+  options.retries = retries;
+  options.timeout = duration_of(timeout);
+  options.name = name;
+  return options;
+}
+
+CallHandle box_call(const ClientPtr& self, const std::vector<std::tuple<std::uint64_t, std::uint32_t, std::uint32_t>>& boxes,
+                    const std::string& method, const py::bytes& arguments, std::optional<double> timeout) {
+  std::vector<BoxId> ids;
+  ids.reserve(boxes.size());
+  for (const auto& [agent, seat, life] : boxes) ids.push_back({PeerId{agent}, SeatId{seat}, life});
+  Frame frame = frame_of(arguments);
+  py::gil_scoped_release release;
+  return {self, self->box_call(ids, method, std::move(frame), duration_of(timeout))};
+}
+
+CallHandle open_call(const ClientPtr& self, int port, const std::string& method, const py::bytes& context, PageWriter& pages,
+                     bool closed, std::uint32_t retries, bool idempotent, bool fold, std::optional<double> timeout,
+                     const std::string& name, bool window) {
+  Client::CallOptions options = call_options(port, method, retries, timeout, name);
+  options.idempotent = idempotent;
+  options.fold = fold;
+  options.windowed = window;
+  EncodedItems items = pages.finish();
+  Frame frame = frame_of(context);
+  py::gil_scoped_release release;
+  return {self, self->open_call(options, std::move(frame), std::move(items), closed)};
+}
+
+CallHandle submit(const ClientPtr& self, const std::string& method, const py::bytes& context, py::handle item,
+                  std::uint32_t retries, std::optional<double> timeout, const std::string& name) {
+  std::string encoded;
+  if (!encode_item(item.ptr(), "args", encoded)) throw py::error_already_set();
+  const Client::CallOptions options = call_options(0, method, retries, timeout, name);
+  Frame frame = frame_of(context);
+  py::gil_scoped_release release;
+  return {self, self->submit(options, std::move(frame), std::as_bytes(std::span(encoded)))};
+}
+
+std::uint64_t deploy(Client& self, int port, std::uint32_t slots, const std::string& name, const py::bytes& payload,
+                     double timeout) {
+  Frame frame = frame_of(payload);
+  Client::DeployResult result;
+  {
+    py::gil_scoped_release release;
+    result = self.deploy(Port{static_cast<std::uint16_t>(port)}, slots, name, std::move(frame),
+                         monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)}, check_signals);
+  }
+  if (result.ok) return result.serial;
+  if (result.error_item.empty()) throw BusError("the boxes could not be deployed: " + result.error);
+  PyObject* failure = decode_failure(result.error_item.bytes(), name, Port{static_cast<std::uint16_t>(port)});
+  if (failure == nullptr) throw py::error_already_set();
+  const py::object error = py::reinterpret_steal<py::object>(failure);
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(failure)), failure);
+  throw py::error_already_set();
+}
+
+py::list wait_boxes(Client& self, int port, std::size_t count, py::object timeout) {
+  const TimePoint deadline = deadline_after(std::move(timeout));
+  std::vector<BoxEntry> entries;
+  {
+    py::gil_scoped_release release;
+    entries = self.wait_boxes(Port{static_cast<std::uint16_t>(port)}, count, deadline, check_signals);
+  }
+  return rows_of(entries);
+}
+
+py::object first_box(Client& self, int port, py::object timeout) {
+  const TimePoint deadline = deadline_after(std::move(timeout));
+  std::optional<BoxEntry> entry;
+  {
+    py::gil_scoped_release release;
+    entry = self.first_box(Port{static_cast<std::uint16_t>(port)}, deadline, check_signals);
+  }
+  return entry ? py::object(row_of(*entry)) : py::object(py::none());
+}
+
+py::list boxes(Client& self, int port) {
+  std::vector<BoxEntry> entries;
+  {
+    py::gil_scoped_release release;
+    entries = self.boxes(Port{static_cast<std::uint16_t>(port)});
+  }
+  return rows_of(entries);
+}
+
+py::dict status(Client& self, double timeout) {
+  StatusReport report;
+  {
+    py::gil_scoped_release release;
+    report = self.status(monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)}, check_signals);
+  }
+  return to_dict(report);
+}
+
+void register_call(py::module_& module) {
+  py::class_<CallHandle>(module, "Call", "One call and its outcomes: thread-safe.")
+      .def_property_readonly("token", [](const CallHandle& self) { return self.state().token; })
+      .def_property_readonly("port", [](const CallHandle& self) { return self.state().port.value; })
+      .def_property_readonly("method", [](const CallHandle& self) { return self.state().method; })
+      .def_property_readonly("total", &CallHandle::total)
+      .def_property_readonly("known", [](const CallHandle& self) { return self.progress().known; })
+      .def_property_readonly("settled", [](const CallHandle& self) { return self.progress().settled; })
+      .def("feed", &CallHandle::feed, py::arg("pages"), py::arg("closed") = false)
+      .def("fail_feed", &CallHandle::fail_feed, py::arg("error"))
+      .def("feed_room", &CallHandle::feed_room, py::arg("timeout"))
+      .def("free_running", &CallHandle::free_running, py::arg("on"))
+      .def("wait", &CallHandle::wait, py::arg("until"), py::arg("timeout"))
+      .def("done", [](const CallHandle& self) { return self.progress().over; })
+      .def("cancelled", [](const CallHandle& self) { return self.progress().cancelled; })
+      .def("cancel", &CallHandle::cancel)
+      .def("get", [](CallHandle& self, std::uint64_t index) { return self.get(index, false); }, py::arg("index"))
+      .def("take", [](CallHandle& self, std::uint64_t index) { return self.get(index, true); }, py::arg("index"))
+      .def("results", [](CallHandle& self) { return self.results(false); })
+      .def("outcomes", [](CallHandle& self) { return self.results(true); })
+      .def("folds", &CallHandle::folds)
+      .def("next_landed", &CallHandle::next_landed)
+      .def("first_success", &CallHandle::first_success)
+      .def("notify", &CallHandle::notify)
+      .def("keep", &CallHandle::keep)
+      .def("explain", &CallHandle::explain, py::arg("timeout"));
+}
+
+}  // namespace
+
+void register_client(py::module_& module) {
+  module.attr("ALL") = kWaitAll;
+  module.attr("ANY") = kWaitAny;
+  module.attr("LANDED") = kWaitLanded;
+  register_call(module);
+  const auto no_gil = py::call_guard<py::gil_scoped_release>();
+  py::class_<Client, ClientPtr>(module, "Client", "This process's connection to a bus. Thread-safe.")
+      .def(py::init(&make_client), py::arg("endpoint"), py::arg("name"), py::arg("background") = false,
+           py::arg("find_bus") = py::none())
+      .def_property_readonly("peer", [](const Client& self) { return self.peer().value; })
+      .def("connected", &Client::connected, no_gil)
+      .def("drive", &Client::drive, no_gil)
+      .def("close", &Client::close, no_gil)
+      .def("watch", [](Client& self, int port) { self.watch(Port{static_cast<std::uint16_t>(port)}); }, py::arg("port"), no_gil)
+      .def("unwatch", [](Client& self, int port) { self.unwatch(Port{static_cast<std::uint16_t>(port)}); }, py::arg("port"), no_gil)
+      .def("boxes", &boxes, py::arg("port"))
+      .def("wait_boxes", &wait_boxes, py::arg("port"), py::arg("count"), py::arg("timeout"))
+      .def("first_box", &first_box, py::arg("port"), py::arg("timeout"))
+      .def("box_call", &box_call, py::arg("boxes"), py::arg("method"), py::arg("arguments"), py::arg("timeout") = py::none())
+      .def("open_call", &open_call, py::arg("port"), py::arg("method"), py::arg("context"), py::arg("pages"),
+           py::arg("closed"), py::kw_only(), py::arg("retries") = kDefaultRetries, py::arg("idempotent") = false,
+           py::arg("fold") = false, py::arg("timeout") = py::none(), py::arg("name") = "", py::arg("window") = false)
+      .def("submit", &submit, py::arg("method"), py::arg("context"), py::arg("item"), py::kw_only(),
+           py::arg("retries") = kDefaultRetries, py::arg("timeout") = py::none(), py::arg("name") = "")
+      .def("deploy", &deploy, py::arg("port"), py::arg("slots"), py::arg("name"), py::arg("payload"), py::arg("timeout"))
+      .def("undeploy", &Client::undeploy, py::arg("serial"), no_gil)
+      .def("status", &status, py::arg("timeout"));
+}
+
+}  // namespace betterbox

@@ -1,0 +1,81 @@
+#include "python/src/item_bindings.h"
+
+#include "python/src/bindings.h"
+#include "python/src/object_codec.h"
+
+namespace py = pybind11;
+
+namespace betterbox {
+
+void PageWriter::append(py::handle item, std::string_view path) {
+  item_.clear();
+  if (!encode_item(item.ptr(), path, item_)) throw py::error_already_set();
+  // A large item gets a page of its own, so that its neighbours stay cheap to move.
+  if (!page_.empty() && page_.bytes() + item_.size() > kPageBytes) close_page();
+  page_.add(std::as_bytes(std::span(item_)));
+  ++count_;
+  if (page_.bytes() >= kPageBytes) close_page();
+}
+
+void PageWriter::extend(py::handle items, const std::string& path) {
+  std::uint64_t index = 0;
+  std::string name;
+  for (py::handle item : py::iter(items)) {
+    // The name is needed only for a pickle that fails; simple values never look at it.
+    if (PyLong_CheckExact(item.ptr()) || PyFloat_CheckExact(item.ptr())) {
+      append(item, path);
+    } else {
+      name = path + '[' + std::to_string(index) + ']';
+      append(item, name);
+    }
+    ++index;
+  }
+}
+
+void PageWriter::extend_range(std::int64_t start, std::int64_t step, std::uint64_t count) {
+  if (count == 0) return;
+  close_page();
+  items_.pages.push_back({make_int_range_page(start, step, count), count});
+  count_ += count;
+}
+
+void PageWriter::close_page() {
+  if (page_.empty()) return;
+  const std::uint64_t count = page_.count();
+  Frame frame = page_.finish();
+  closed_bytes_ += frame.size();
+  items_.pages.push_back({std::move(frame), count});
+}
+
+EncodedItems PageWriter::finish() {
+  close_page();
+  EncodedItems items = std::exchange(items_, {});
+  items.count = std::exchange(count_, 0);
+  closed_bytes_ = 0;
+  return items;
+}
+
+void register_items(py::module_& module) {
+  py::class_<PageWriter>(module, "Pages", "Items encoded one by one, as they are now. Not thread-safe.")
+      .def(py::init<>())
+      .def(
+          "append", [](PageWriter& self, py::handle item) { self.append(item, "item"); }, py::arg("item"),
+          "Encode one item. Raises SerializationError.")
+      .def("extend", &PageWriter::extend, py::arg("items"), py::arg("path") = "item",
+           "Encode many; `path` names them in errors: ``args[0][17]``.")
+      .def("extend_range", &PageWriter::extend_range, py::arg("start"), py::arg("step"), py::arg("count"),
+           "Integers, as a description.")
+      .def("__len__", &PageWriter::size)
+      .def_property_readonly("nbytes", &PageWriter::nbytes);
+  module.def(
+      "encode_arguments",
+      [](py::tuple args, py::dict kwargs) {
+        const auto page = encode_arguments(args.ptr(), kwargs.ptr());
+        if (!page) throw py::error_already_set();
+        return py::bytes(reinterpret_cast<const char*>(page->data()), page->size());
+      },
+      py::arg("args"), py::arg("kwargs"),
+      "Arguments of a direct call. Raises SerializationError naming the path (``args[0].model``).");
+}
+
+}  // namespace betterbox

@@ -1,0 +1,35 @@
+// Pages: Python items encoded and not yet given to a call.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <string_view>
+
+#include "runtime/client.h"
+#include "runtime/page.h"
+
+namespace betterbox {
+
+/// Encodes items one by one into pages of about kPageBytes. Wants the GIL.
+class PageWriter {
+ public:
+  void append(pybind11::handle item, std::string_view path);
+  void extend(pybind11::handle items, const std::string& path);
+  void extend_range(std::int64_t start, std::int64_t step, std::uint64_t count);
+  std::uint64_t size() const { return count_; }
+  std::size_t nbytes() const { return closed_bytes_ + page_.bytes(); }
+  /// What was written; the writer is empty afterwards.
+  EncodedItems finish();
+
+ private:
+  void close_page();
+
+  EncodedItems items_;
+  PageBuilder page_;
+  std::string item_;
+  std::uint64_t count_ = 0;
+  std::size_t closed_bytes_ = 0;
+};
+
+}  // namespace betterbox

@@ -1,0 +1,49 @@
+// betterbox._core: registers the bindings and translates C++ errors. Nothing else.
+#include <Python.h>
+
+#include <exception>
+
+#include "python/src/bindings.h"
+#include "runtime/client.h"
+
+namespace py = pybind11;
+
+namespace betterbox {
+
+void raise_error(const char* name, const std::string& text) {
+  const py::object type = py::module_::import("betterbox._errors").attr(name);
+  PyErr_SetString(type.ptr(), text.c_str());
+  throw py::error_already_set();
+}
+
+TimePoint deadline_after(py::object timeout) {
+  if (timeout.is_none()) return TimePoint::never();
+  const double wait_s = timeout.cast<double>();
+  if (!(wait_s < 1e9)) return TimePoint::never();
+  return monotonic_now() + Duration{static_cast<std::int64_t>(std::max(0.0, wait_s) * 1e9)};
+}
+
+void check_signals() {
+  py::gil_scoped_acquire gil;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
+}  // namespace betterbox
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "The native half of BetterBox: clients, agents, slots.";
+  module.attr("version") = BETTERBOX_VERSION;
+  // The one translator. BB's own error first; what is left of std::exception pybind11 knows.
+  py::register_exception_translator([](std::exception_ptr error) {
+    try {
+      if (error) std::rethrow_exception(error);
+    } catch (const betterbox::BusError& problem) {
+      const py::object type = py::module_::import("betterbox._errors").attr("BusError");
+      PyErr_SetString(type.ptr(), problem.what());
+    }
+  });
+  betterbox::register_bus(module);
+  betterbox::register_items(module);
+  betterbox::register_client(module);
+  betterbox::register_agent(module);
+}

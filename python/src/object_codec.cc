@@ -1,0 +1,455 @@
+#include "python/src/object_codec.h"
+
+#include <cstring>
+#include <vector>
+
+#include "python/src/py_ref.h"
+
+namespace betterbox {
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+
+template <class T>
+void append(std::string& out, T value) {
+  out.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
+void append_tag(std::string& out, ItemTag tag) { out.push_back(static_cast<char>(tag)); }
+
+void append_text(std::string& out, std::string_view text) {
+  append(out, static_cast<std::uint32_t>(text.size()));
+  out.append(text);
+}
+
+/// Pads to a multiple of 64 from where the item began.
+void align(std::string& out, std::size_t item_start) {
+  const std::size_t past = (out.size() - item_start) % kAlignment;
+  if (past != 0) out.append(kAlignment - past, '\0');
+}
+
+std::size_t aligned(std::size_t offset) { return (offset + kAlignment - 1) / kAlignment * kAlignment; }
+
+template <class T>
+bool read(ItemBytes item, std::size_t& at, T& value) {
+  if (item.size() - at < sizeof value) return false;
+  std::memcpy(&value, item.data() + at, sizeof value);
+  at += sizeof value;
+  return true;
+}
+
+bool read_text(ItemBytes item, std::size_t& at, std::string_view& text) {
+  std::uint32_t size = 0;
+  if (!read(item, at, size) || item.size() - at < size) return false;
+  text = {reinterpret_cast<const char*>(item.data()) + at, size};
+  at += size;
+  return true;
+}
+
+PyObject* unreadable() {
+  PyErr_SetString(PyExc_ValueError, "betterbox: an item arrived that is no item (a bug, or another version at the other end)");
+  return nullptr;
+}
+
+/// numpy.ndarray if numpy has been imported, else null. Borrowed.
+PyTypeObject* ndarray_type() {
+  static PyTypeObject* type = nullptr;
+  if (type != nullptr) return type;
+  PyObject* modules = PyImport_GetModuleDict();
+  PyObject* numpy = PyDict_GetItemString(modules, "numpy");
+  if (numpy == nullptr) return nullptr;
+  PyObject* found = PyObject_GetAttrString(numpy, "ndarray");
+  if (found == nullptr) PyErr_Clear();
+  return type = reinterpret_cast<PyTypeObject*>(found);  // kept for good
+}
+
+/// Result: 1 encoded, 0 not a plain array (nothing appended), -1 error.
+int encode_array(PyObject* array, std::string& out) {
+  PyRef dtype(PyObject_GetAttrString(array, "dtype"));
+  if (!dtype) return -1;
+  PyRef kind(PyObject_GetAttrString(dtype.get(), "kind"));
+  PyRef name(PyObject_GetAttrString(dtype.get(), "str"));
+  if (!kind || !name) return -1;
+  const char* kind_text = PyUnicode_AsUTF8(kind.get());
+  const char* name_text = PyUnicode_AsUTF8(name.get());
+  if (kind_text == nullptr || name_text == nullptr) return -1;
+  if (std::strchr("biufc", kind_text[0]) == nullptr) return 0;
+  Py_buffer buffer;
+  if (PyObject_GetBuffer(array, &buffer, PyBUF_ND | PyBUF_C_CONTIGUOUS) < 0) {
+    PyErr_Clear();  // not contiguous: the pickle keeps its order
+    return 0;
+  }
+  const std::size_t start = out.size();
+  append_tag(out, ItemTag::kArray);
+  append(out, static_cast<std::uint8_t>(std::strlen(name_text)));
+  out.append(name_text);
+  append(out, static_cast<std::uint8_t>(buffer.ndim));
+  for (int i = 0; i < buffer.ndim; ++i) append(out, static_cast<std::uint64_t>(buffer.shape[i]));
+  align(out, start);
+  out.append(static_cast<const char*>(buffer.buf), static_cast<std::size_t>(buffer.len));
+  PyBuffer_Release(&buffer);
+  return 1;
+}
+
+PyObject* decode_array(ItemBytes item) {
+  std::size_t at = 1;
+  std::uint8_t name_size = 0, ndim = 0;
+  if (!read(item, at, name_size) || item.size() - at < name_size) return unreadable();
+  const std::string name(reinterpret_cast<const char*>(item.data()) + at, name_size);
+  at += name_size;
+  if (!read(item, at, ndim)) return unreadable();
+  PyRef shape(PyTuple_New(ndim));
+  if (!shape) return nullptr;
+  for (int i = 0; i < ndim; ++i) {
+    std::uint64_t extent = 0;
+    if (!read(item, at, extent)) return unreadable();
+    PyTuple_SET_ITEM(shape.get(), i, PyLong_FromUnsignedLongLong(extent));
+  }
+  at = std::min(aligned(at), item.size());
+  PyRef numpy(PyImport_ImportModule("numpy"));
+  if (!numpy) return nullptr;
+  PyRef array(PyObject_CallMethod(numpy.get(), "empty", "Os", shape.get(), name.c_str()));
+  if (!array) return nullptr;
+  Py_buffer buffer;
+  if (PyObject_GetBuffer(array.get(), &buffer, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS) < 0) return nullptr;
+  const bool fits = static_cast<std::size_t>(buffer.len) == item.size() - at;
+  if (fits) std::memcpy(buffer.buf, item.data() + at, item.size() - at);
+  PyBuffer_Release(&buffer);
+  return fits ? array.release() : unreadable();
+}
+
+/// betterbox._pickling.dump, looked up once. Borrowed.
+PyObject* pickling_dump() {
+  static PyObject* dump = nullptr;
+  if (dump == nullptr) {
+    PyRef module(PyImport_ImportModule("betterbox._pickling"));
+    if (module) dump = PyObject_GetAttrString(module.get(), "dump");
+  }
+  return dump;
+}
+
+PyObject* pickle_loads() {
+  static PyObject* loads = nullptr;
+  if (loads == nullptr) {
+    PyRef module(PyImport_ImportModule("pickle"));
+    if (module) loads = PyObject_GetAttrString(module.get(), "loads");
+  }
+  return loads;
+}
+
+bool encode_pickle(PyObject* object, std::string_view path, std::string& out) {
+  PyObject* dump = pickling_dump();
+  if (dump == nullptr) return false;
+  PyRef dumped(PyObject_CallFunction(dump, "Os#", object, path.data(), static_cast<Py_ssize_t>(path.size())));
+  if (!dumped) return false;
+  PyObject *pickle = nullptr, *buffers = nullptr;
+  if (!PyArg_ParseTuple(dumped.get(), "SO!", &pickle, &PyList_Type, &buffers)) return false;
+  const std::string_view bytes{PyBytes_AS_STRING(pickle), static_cast<std::size_t>(PyBytes_GET_SIZE(pickle))};
+  const Py_ssize_t count = PyList_GET_SIZE(buffers);
+  const std::size_t start = out.size();
+  if (count == 0) {
+    append_tag(out, ItemTag::kPickle);
+    out.append(bytes);
+    return true;
+  }
+  std::vector<Py_buffer> views(static_cast<std::size_t>(count));
+  Py_ssize_t got = 0;
+  bool ok = true;
+  for (; ok && got < count; ++got) {
+    PyRef raw(PyObject_CallMethod(PyList_GET_ITEM(buffers, got), "raw", nullptr));
+    ok = raw && PyObject_GetBuffer(raw.get(), &views[static_cast<std::size_t>(got)], PyBUF_SIMPLE) == 0;
+    if (!ok) break;
+  }
+  if (ok) {
+    append_tag(out, ItemTag::kPickleBuffers);
+    append(out, static_cast<std::uint32_t>(count));
+    for (const Py_buffer& view : views) append(out, static_cast<std::uint64_t>(view.len));
+    append(out, static_cast<std::uint64_t>(bytes.size()));
+    out.append(bytes);
+    for (const Py_buffer& view : views) {
+      align(out, start);
+      out.append(static_cast<const char*>(view.buf), static_cast<std::size_t>(view.len));
+    }
+  }
+  for (Py_ssize_t i = 0; i < got; ++i) PyBuffer_Release(&views[static_cast<std::size_t>(i)]);
+  return ok;
+}
+
+PyObject* load_pickle(ItemBytes pickle, PyObject* buffers) {
+  PyObject* loads = pickle_loads();
+  if (loads == nullptr) return nullptr;
+  PyRef view(PyMemoryView_FromMemory(const_cast<char*>(reinterpret_cast<const char*>(pickle.data())),
+                                     static_cast<Py_ssize_t>(pickle.size()), PyBUF_READ));
+  if (!view) return nullptr;
+  if (buffers == nullptr) return PyObject_CallOneArg(loads, view.get());
+  PyRef args(PyTuple_Pack(1, view.get()));
+  PyRef kwargs(Py_BuildValue("{sO}", "buffers", buffers));
+  return args && kwargs ? PyObject_Call(loads, args.get(), kwargs.get()) : nullptr;
+}
+
+PyObject* decode_pickle_buffers(ItemBytes item) {
+  std::size_t at = 1;
+  std::uint32_t count = 0;
+  if (!read(item, at, count) || (item.size() - at) / 8 < count) return unreadable();
+  std::vector<std::uint64_t> sizes(count);
+  for (std::uint64_t& size : sizes) read(item, at, size);
+  std::uint64_t pickle_size = 0;
+  if (!read(item, at, pickle_size) || item.size() - at < pickle_size) return unreadable();
+  const ItemBytes pickle = item.subspan(at, pickle_size);
+  at += pickle_size;
+  PyRef buffers(PyList_New(0));
+  if (!buffers) return nullptr;
+  for (const std::uint64_t size : sizes) {
+    at = aligned(at);
+    if (at > item.size() || item.size() - at < size) return unreadable();
+    PyRef buffer(PyByteArray_FromStringAndSize(reinterpret_cast<const char*>(item.data()) + at, static_cast<Py_ssize_t>(size)));
+    if (!buffer || PyList_Append(buffers.get(), buffer.get()) < 0) return nullptr;
+    at += size;
+  }
+  return load_pickle(pickle, buffers.get());
+}
+
+PyObject* text_object(std::string_view text) {
+  return PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace");
+}
+
+/// Calls a hook of betterbox._remote; its result must be an exception.
+PyObject* call_remote_hook(const char* name, PyObject* args) {
+  PyRef held(args);
+  PyRef module(PyImport_ImportModule("betterbox._remote"));
+  if (!module || !held) return nullptr;
+  PyRef hook(PyObject_GetAttrString(module.get(), name));
+  return hook ? PyObject_CallObject(hook.get(), held.get()) : nullptr;
+}
+
+/// True for values that encode_item writes without a pickle.
+bool is_simple(PyObject* object) {
+  return object == Py_None || PyBool_Check(object) || PyLong_CheckExact(object) || PyFloat_CheckExact(object) ||
+         PyUnicode_CheckExact(object) || PyBytes_CheckExact(object);
+}
+
+bool all_simple(PyObject* args, PyObject* kwargs) {
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args); ++i) {
+    if (!is_simple(PyTuple_GET_ITEM(args, i))) return false;
+  }
+  if (kwargs == nullptr) return true;
+  PyObject *key = nullptr, *value = nullptr;
+  for (Py_ssize_t at = 0; PyDict_Next(kwargs, &at, &key, &value);) {
+    if (!is_simple(value) || PyUnicode_FindChar(key, ',', 0, PyUnicode_GET_LENGTH(key), 1) != -1) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+bool encode_item(PyObject* object, std::string_view path, std::string& out) {
+  if (object == Py_None) return append_tag(out, ItemTag::kNone), true;
+  if (object == Py_True) return append_tag(out, ItemTag::kTrue), true;
+  if (object == Py_False) return append_tag(out, ItemTag::kFalse), true;
+  if (PyLong_CheckExact(object)) {
+    int overflow = 0;
+    const long long value = PyLong_AsLongLongAndOverflow(object, &overflow);
+    if (overflow == 0) {
+      append_tag(out, ItemTag::kInt);
+      append(out, static_cast<std::int64_t>(value));
+      return true;
+    }
+  } else if (PyFloat_CheckExact(object)) {
+    append_tag(out, ItemTag::kFloat);
+    append(out, PyFloat_AS_DOUBLE(object));
+    return true;
+  } else if (PyUnicode_CheckExact(object)) {
+    Py_ssize_t size = 0;
+    if (const char* text = PyUnicode_AsUTF8AndSize(object, &size)) {
+      append_tag(out, ItemTag::kStr);
+      out.append(text, static_cast<std::size_t>(size));
+      return true;
+    }
+    PyErr_Clear();  // lone surrogates: the pickle keeps them
+  } else if (PyBytes_CheckExact(object)) {
+    append_tag(out, ItemTag::kBytes);
+    out.append(PyBytes_AS_STRING(object), static_cast<std::size_t>(PyBytes_GET_SIZE(object)));
+    return true;
+  } else if (Py_TYPE(object) == ndarray_type()) {
+    const int encoded = encode_array(object, out);
+    if (encoded != 0) return encoded > 0;
+  }
+  return encode_pickle(object, path, out);
+}
+
+PyObject* decode_item(ItemBytes item) {
+  if (item.empty()) return unreadable();
+  const ItemBytes rest = item.subspan(1);
+  const char* text = reinterpret_cast<const char*>(rest.data());
+  const auto size = static_cast<Py_ssize_t>(rest.size());
+  switch (static_cast<ItemTag>(item[0])) {
+    case ItemTag::kNone: return Py_NewRef(Py_None);
+    case ItemTag::kTrue: return Py_NewRef(Py_True);
+    case ItemTag::kFalse: return Py_NewRef(Py_False);
+    case ItemTag::kInt: {
+      std::int64_t value = 0;
+      if (rest.size() != sizeof value) return unreadable();
+      std::memcpy(&value, rest.data(), sizeof value);
+      return PyLong_FromLongLong(value);
+    }
+    case ItemTag::kFloat: {
+      double value = 0;
+      if (rest.size() != sizeof value) return unreadable();
+      std::memcpy(&value, rest.data(), sizeof value);
+      return PyFloat_FromDouble(value);
+    }
+    case ItemTag::kStr: return PyUnicode_DecodeUTF8(text, size, nullptr);
+    case ItemTag::kBytes: return PyBytes_FromStringAndSize(text, size);
+    case ItemTag::kPickle: return load_pickle(rest, nullptr);
+    case ItemTag::kPickleBuffers: return decode_pickle_buffers(item);
+    case ItemTag::kArray: return decode_array(item);
+    case ItemTag::kError:
+    case ItemTag::kLost: break;
+  }
+  return unreadable();
+}
+
+PyObject* decode_page_item(const PageView& page, std::uint64_t i) {
+  if (page.kind() == PageKind::kIntRange) return PyLong_FromLongLong(page.int_item(i));
+  return decode_item(page.item(i));
+}
+
+bool is_failure(ItemBytes item) {
+  const auto tag = static_cast<ItemTag>(item[0]);
+  return tag == ItemTag::kError || tag == ItemTag::kLost;
+}
+
+PyObject* decode_failure(ItemBytes item, std::string_view method, Port port) {
+  if (static_cast<ItemTag>(item[0]) == ItemTag::kError) {
+    std::size_t at = 1;
+    std::string_view type, message, traceback;
+    if (!read_text(item, at, type) || !read_text(item, at, message) || !read_text(item, at, traceback)) return unreadable();
+    return call_remote_hook(
+        "rebuild_error",
+        Py_BuildValue("(NNNy#)", text_object(type), text_object(message), text_object(traceback),
+                      reinterpret_cast<const char*>(item.data()) + at, static_cast<Py_ssize_t>(item.size() - at)));
+  }
+  const auto lost = parse_lost_item(item);
+  if (!lost) return unreadable();
+  return call_remote_hook(
+      "lost_error", Py_BuildValue("(iKiiIKNNNNi)", static_cast<int>(lost->code), static_cast<unsigned long long>(lost->index),
+                                  lost->signal, lost->exit_code, static_cast<unsigned>(lost->pid),
+                                  static_cast<unsigned long long>(lost->peak_kib), text_object(lost->host),
+                                  text_object(lost->stderr_tail), text_object(lost->detail), text_object(method),
+                                  static_cast<int>(port.value)));
+}
+
+std::string encode_current_error() {
+  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyErr_NormalizeException(&type, &value, &traceback);
+  if (traceback != nullptr && value != nullptr) PyException_SetTraceback(value, traceback);
+  PyRef held_type(type), held_value(value), held_traceback(traceback);
+  std::string item;
+  append_tag(item, ItemTag::kError);
+  PyRef module(PyImport_ImportModule("betterbox._slot"));
+  PyRef fields(module ? PyObject_CallMethod(module.get(), "describe_error", "O", value != nullptr ? value : Py_None) : nullptr);
+  const char *name = nullptr, *message = nullptr, *trace = nullptr, *pickle = nullptr;
+  Py_ssize_t name_size = 0, message_size = 0, trace_size = 0, pickle_size = 0;
+  if (!fields || !PyArg_ParseTuple(fields.get(), "s#s#s#y#", &name, &name_size, &message, &message_size, &trace, &trace_size,
+                                   &pickle, &pickle_size)) {
+    PyErr_Clear();
+    append_text(item, value != nullptr ? Py_TYPE(value)->tp_name : "Exception");
+    append_text(item, "an error that cannot be described");
+    append_text(item, "");
+    return item;
+  }
+  append_text(item, {name, static_cast<std::size_t>(name_size)});
+  append_text(item, {message, static_cast<std::size_t>(message_size)});
+  append_text(item, {trace, static_cast<std::size_t>(trace_size)});
+  item.append(pickle, static_cast<std::size_t>(pickle_size));
+  return item;
+}
+
+std::optional<Frame> encode_arguments(PyObject* args, PyObject* kwargs) {
+  if (kwargs != nullptr && PyDict_GET_SIZE(kwargs) == 0) kwargs = nullptr;
+  std::string item;
+  if (!all_simple(args, kwargs)) {
+    PyRef both(Py_BuildValue("(OO)", args, kwargs != nullptr ? kwargs : Py_None));
+    if (!both) return std::nullopt;
+    if (encode_pickle(both.get(), "call", item)) return make_single_page(std::as_bytes(std::span(item)));
+    // Say it again by the name that the caller knows.
+    PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (encode_pickle(args, "args", item) && (kwargs == nullptr || encode_pickle(kwargs, "kwargs", item))) {
+      PyErr_Restore(type, value, traceback);
+    } else {
+      Py_XDECREF(type), Py_XDECREF(value), Py_XDECREF(traceback);
+    }
+    return std::nullopt;
+  }
+  PageBuilder page;
+  std::string names;
+  if (kwargs != nullptr) {
+    PyObject *key = nullptr, *value = nullptr;
+    for (Py_ssize_t at = 0; PyDict_Next(kwargs, &at, &key, &value);) {
+      if (!names.empty()) names += ',';
+      const char* name = PyUnicode_AsUTF8(key);
+      if (name == nullptr) return std::nullopt;
+      names += name;
+    }
+    append_tag(item, ItemTag::kStr);
+    item += names;
+  } else {
+    append_tag(item, ItemTag::kNone);
+  }
+  page.add(std::as_bytes(std::span(item)));
+  const auto add = [&](PyObject* value) {
+    item.clear();
+    if (!encode_item(value, "args", item)) return false;
+    page.add(std::as_bytes(std::span(item)));
+    return true;
+  };
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args); ++i) {
+    if (!add(PyTuple_GET_ITEM(args, i))) return std::nullopt;
+  }
+  if (kwargs != nullptr) {
+    PyObject *key = nullptr, *value = nullptr;
+    for (Py_ssize_t at = 0; PyDict_Next(kwargs, &at, &key, &value);) {
+      if (!add(value)) return std::nullopt;
+    }
+  }
+  return page.finish();
+}
+
+bool decode_arguments(std::span<const std::byte> bytes, PyObject*& args, PyObject*& kwargs) {
+  args = kwargs = nullptr;
+  const auto page = PageView::parse(bytes);
+  if (!page || page->kind() == PageKind::kIntRange || page->kind() == PageKind::kFold) return unreadable() != nullptr;
+  PyRef first(decode_item(page->item(0)));
+  if (!first) return false;
+  if (PyTuple_Check(first.get())) {
+    PyObject *both_args = nullptr, *both_kwargs = nullptr;
+    if (!PyArg_ParseTuple(first.get(), "O!O", &PyTuple_Type, &both_args, &both_kwargs)) return false;
+    args = Py_NewRef(both_args);
+    kwargs = both_kwargs == Py_None ? nullptr : Py_NewRef(both_kwargs);
+    return true;
+  }
+  PyRef names(first.get() == Py_None ? PyList_New(0) : PyUnicode_Check(first.get()) ? PyObject_CallMethod(first.get(), "split", "s", ",") : unreadable());
+  if (!names) return false;
+  const auto keywords = static_cast<std::uint64_t>(PyList_GET_SIZE(names.get()));
+  if (page->count() < 1 + keywords) return unreadable() != nullptr;
+  const std::uint64_t positional = page->count() - 1 - keywords;
+  PyRef tuple(PyTuple_New(static_cast<Py_ssize_t>(positional)));
+  PyRef dict(keywords > 0 ? PyDict_New() : nullptr);
+  if (!tuple || (keywords > 0 && !dict)) return false;
+  for (std::uint64_t i = 0; i < positional; ++i) {
+    PyObject* value = decode_item(page->item(1 + i));
+    if (value == nullptr) return false;
+    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i), value);
+  }
+  for (std::uint64_t i = 0; i < keywords; ++i) {
+    PyRef value(decode_item(page->item(1 + positional + i)));
+    if (!value || PyDict_SetItem(dict.get(), PyList_GET_ITEM(names.get(), static_cast<Py_ssize_t>(i)), value.get()) < 0) return false;
+  }
+  args = tuple.release();
+  kwargs = dict.release();
+  return true;
+}
+
+}  // namespace betterbox

@@ -1,0 +1,40 @@
+// Python objects to items (runtime/page.h) and back. Exact int, float, bool, None, str, bytes and plain
+// C-ordered ndarrays take a raw path; everything else is a pickle made by betterbox._pickling.
+//
+// All functions want the GIL. Those that return false or null have set a Python error.
+#pragma once
+
+#include <Python.h>
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "runtime/page.h"
+
+namespace betterbox {
+
+/// Appends the item for `object`. `path` names it in a SerializationError ("args[0]").
+bool encode_item(PyObject* object, std::string_view path, std::string& out);
+
+/// A new reference to the object in a (value) item. Errors and lost items: decode_failure.
+PyObject* decode_item(ItemBytes item);
+
+/// Item i of a page, also of one that describes integers.
+PyObject* decode_page_item(const PageView& page, std::uint64_t i);
+
+bool is_failure(ItemBytes item);
+
+/// A new reference to the exception that an error or lost item stands for. `method` and `port` say what was called.
+PyObject* decode_failure(ItemBytes item, std::string_view method, Port port);
+
+/// The error item for the Python error that is set (which is cleared). Never fails.
+std::string encode_current_error();
+
+/// Arguments of a direct call as a page. Simple values one by one, anything else as one pickle of both.
+std::optional<Frame> encode_arguments(PyObject* args, PyObject* kwargs);
+
+/// The other way. On success `args` and `kwargs` (null if there are none) hold new references.
+bool decode_arguments(std::span<const std::byte> page, PyObject*& args, PyObject*& kwargs);
+
+}  // namespace betterbox

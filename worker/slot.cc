@@ -1,0 +1,566 @@
+// The slot's loop: takes records from its inbox, runs calls and the items of leases, writes outcomes.
+//
+// Order: what has arrived in the inbox is handled between two items, so a direct call waits for one item
+// at most. Items are claimed one by one from the station's range word; `done` is published after an
+// item's outcome is in the outbox, so whoever finds this process dead knows what it was doing.
+#include "worker/slot.h"
+
+#include <deque>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "python/src/object_codec.h"
+#include "python/src/py_ref.h"
+#include "runtime/page.h"
+#include "worker/slot_protocol.h"
+
+namespace betterbox {
+namespace {
+
+/// A fold that has gone on for this long is handed out, so that a death loses no more than that.
+constexpr Duration kFoldFlush = milliseconds(500);
+/// How often the express thread looks whether its slot has ended.
+constexpr Duration kExpressSlice = milliseconds(200);
+
+std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
+
+template <class T>
+std::span<const std::byte> bytes_of_struct(const T& value) {
+  return std::as_bytes(std::span(&value, 1));
+}
+
+/// Takes a fixed struct off the front of a record's payload.
+template <class T>
+T take(std::span<const std::byte>& rest) {
+  T value;
+  BB_CHECK(rest.size() >= sizeof value);
+  std::memcpy(&value, rest.data(), sizeof value);
+  rest = rest.subspan(sizeof value);
+  return value;
+}
+
+/// The outbox, shared by the slot's threads. A writer with room writes at once; one that must wait gives up
+/// the GIL first, so no thread ever waits for the mutex with the GIL while its holder wants the GIL.
+class Outlet {
+ public:
+  Outlet(SlotArena& arena, int bell_fd) : outbox_(arena.header(), arena.header().outbox, arena.outbox_data(), bell_fd) {}
+
+  void write(FromSlot kind, std::span<const std::byte> head, std::span<const std::byte> tail = {}) {
+    if (std::unique_lock lock(mutex_, std::try_to_lock); lock.owns_lock()) {
+      if (closed_) return;
+      if (outbox_.fits(head.size() + tail.size())) return write_locked(kind, head, tail);
+    }
+    GilRelease release;
+    std::lock_guard lock(mutex_);
+    if (!closed_) write_locked(kind, head, tail);
+  }
+
+  /// Nothing is written afterwards: the arena may go.
+  void close() {
+    GilRelease release;
+    std::lock_guard lock(mutex_);
+    closed_ = true;
+  }
+
+ private:
+  void write_locked(FromSlot kind, std::span<const std::byte> head, std::span<const std::byte> tail) {
+    outbox_.write(static_cast<std::uint32_t>(kind), {head, tail});
+    outbox_.ring_bell();
+  }
+
+  std::mutex mutex_;
+  SlotOutbox outbox_;
+  bool closed_ = false;
+};
+
+/// What a call runs: unpickled once per call and slot.
+struct Plan {
+  PyRef callable;
+  PyRef args;     // tuple with places for the spread arguments
+  PyRef kwargs;   // dict, maybe empty
+  PyRef places;   // tuple of int (position) or str (keyword)
+  PyRef fold;     // callable or null
+  PyRef single_error;  // bytes: the error item that stands for every item, when the context cannot be loaded
+  int simple_place = -1;  // one spread argument, positional: the fast way
+  std::vector<PyObject*> vector;  // borrowed from args, for vectorcall; one free place in front
+  PyRef kwnames;
+};
+
+struct ActiveLease {
+  struct Page {
+    std::uint64_t first = 0, count = 0;
+    PageView view;
+  };
+  SlotLease lease;
+  std::string payload;  // keeps the pages
+  std::vector<Page> pages;
+  std::size_t page = 0;  // where the next item is, or before
+  Plan* plan = nullptr;
+};
+
+class Slot {
+ public:
+  Slot(SlotArena& arena, const SlotOptions& options)
+      : arena_(arena),
+        options_(options),
+        inbox_(arena.header().inbox, arena.inbox_data(), options.bell_fd),
+        outlet_(std::make_shared<Outlet>(arena, options.bell_fd)) {}
+
+  void run() {
+    if (!start()) return end();
+    while (!stopped_) {
+      if (inbox_.has_bytes()) {
+        inbox_.read(record_);
+        handle(record_);
+      } else if (!leases_.empty()) {
+        run_items(leases_.front());
+      } else {
+        wait();
+      }
+    }
+    end();
+  }
+
+ private:
+  // --- life ---
+
+  bool start() {
+    {
+      GilRelease release;
+      while (!inbox_.wait(TimePoint::never())) {
+      }
+      inbox_.read(record_);
+    }
+    if (record_.kind == static_cast<std::uint32_t>(ToSlot::kStop)) {
+      outlet_->write(FromSlot::kStopped, {});
+      return false;
+    }
+    BB_CHECK(record_.kind == static_cast<std::uint32_t>(ToSlot::kInit));
+    std::span<const std::byte> rest = bytes_of(record_.payload);
+    const auto instance = take<std::uint32_t>(rest);
+    const auto flags = take<std::uint32_t>(rest);
+    hooks_ = PyRef(PyImport_ImportModule("betterbox._slot"));
+    PyRef made(hooks_ ? PyObject_CallMethod(hooks_.get(), "init", "y#OIO", reinterpret_cast<const char*>(rest.data()),
+                                            static_cast<Py_ssize_t>(rest.size()), options_.in_process ? Py_True : Py_False,
+                                            instance, (flags & 1U) != 0 ? Py_True : Py_False)
+                      : nullptr);
+    std::string ready = made ? describe(made.get()) : std::string();
+    if (ready.empty()) {
+      outlet_->write(FromSlot::kFailed, bytes_of(encode_current_error()));
+      return false;
+    }
+    direct_ = PyRef(PyObject_GetAttrString(hooks_.get(), "direct"));
+    finish_ = PyRef(PyObject_GetAttrString(hooks_.get(), "finish"));
+    BB_CHECK(direct_ && finish_);
+    outlet_->write(FromSlot::kReady, bytes_of(ready));
+    tick();
+    return true;
+  }
+
+  /// SlotReady and what follows it, from (class name, sandbox, [(method, flags)]). Empty: a Python error is set.
+  std::string describe(PyObject* made) {
+    const char* class_name = nullptr;
+    Py_ssize_t class_size = 0;
+    int sandbox = 0;
+    PyObject* methods = nullptr;
+    if (!PyArg_ParseTuple(made, "s#pO!", &class_name, &class_size, &sandbox, &PyList_Type, &methods)) return {};
+    std::string list;
+    std::uint32_t count = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(methods); ++i) {
+      const char* name = nullptr;
+      Py_ssize_t size = 0;
+      int flags = 0;
+      if (!PyArg_ParseTuple(PyList_GET_ITEM(methods, i), "s#i", &name, &size, &flags)) return {};
+      if (size > 255) continue;  // no attribute access anybody writes
+      list.push_back(static_cast<char>(flags));
+      list.push_back(static_cast<char>(size));
+      list.append(name, static_cast<std::size_t>(size));
+      has_express_ = has_express_ || flags != 0;
+      ++count;
+    }
+    if (has_express_) start_express();
+    const SlotReady head{static_cast<std::uint32_t>(sandbox), static_cast<std::uint32_t>(class_size), count, 0};
+    std::string ready(reinterpret_cast<const char*>(&head), sizeof head);
+    ready.append(class_name, static_cast<std::size_t>(class_size));
+    return ready + list;
+  }
+
+  /// Sleeps until a record is there (read without the GIL, however large) or something is due.
+  void wait() {
+    bool arrived = false;
+    {
+      GilRelease release;
+      arrived = inbox_.wait(next_tick_);
+      if (arrived) inbox_.read(record_);
+    }
+    if (arrived) handle(record_);
+    if (!stopped_ && next_tick_ != TimePoint::never() && monotonic_now() >= next_tick_) tick();
+  }
+
+  void tick() {
+    next_tick_ = TimePoint::never();
+    PyRef due(PyObject_CallMethod(hooks_.get(), "tick", nullptr));
+    if (!due) {
+      PyErr_WriteUnraisable(hooks_.get());
+      return;
+    }
+    if (due.get() == Py_None) return;
+    const double wait_s = PyFloat_AsDouble(due.get());
+    next_tick_ = monotonic_now() + Duration{static_cast<std::int64_t>(wait_s * 1e9)};
+  }
+
+  void end() {
+    ending_.store(true);
+    if (express_.joinable()) {
+      GilRelease release;
+      express_.join();
+    }
+    outlet_->close();
+  }
+
+  // --- records ---
+
+  void handle(Record& record) {
+    std::span<const std::byte> rest = bytes_of(record.payload);
+    switch (static_cast<ToSlot>(record.kind)) {
+      case ToSlot::kContext: return load_context(take<SlotContext>(rest), rest);
+      case ToSlot::kDropContext: {
+        const auto context = take<SlotContext>(rest);
+        plans_.erase({PeerId{context.client}, context.serial});
+        return;
+      }
+      case ToSlot::kLease: return accept_lease(take<SlotLease>(rest), std::move(record.payload));
+      case ToSlot::kCall: return run_call(take<SlotCall>(rest), rest);
+      case ToSlot::kCancelCall: return;  // in order of arrival: it has run by now
+      case ToSlot::kStop: return stop();
+      case ToSlot::kInit: break;
+    }
+    BB_CHECK(!"a record that no slot knows");
+  }
+
+  void stop() {
+    PyRef saved(PyObject_CallMethod(hooks_.get(), "stop", nullptr));
+    const std::string error = saved ? std::string() : encode_current_error();
+    ending_.store(true);
+    if (express_.joinable()) {
+      GilRelease release;
+      express_.join();
+    }
+    outlet_->write(FromSlot::kStopped, bytes_of(error));
+    stopped_ = true;
+  }
+
+  // --- contexts and leases ---
+
+  void load_context(const SlotContext& context, std::span<const std::byte> bytes) {
+    Plan& plan = plans_[{PeerId{context.client}, context.serial}];
+    PyRef loaded(PyObject_CallMethod(hooks_.get(), "load_call", "y#", reinterpret_cast<const char*>(bytes.data()),
+                                     static_cast<Py_ssize_t>(bytes.size())));
+    PyObject *callable = nullptr, *args = nullptr, *kwargs = nullptr, *places = nullptr, *fold = nullptr;
+    if (!loaded || !PyArg_ParseTuple(loaded.get(), "OO!O!O!O", &callable, &PyTuple_Type, &args, &PyDict_Type, &kwargs,
+                                     &PyTuple_Type, &places, &fold)) {
+      const std::string error = encode_current_error();
+      plan.single_error = PyRef(PyBytes_FromStringAndSize(error.data(), static_cast<Py_ssize_t>(error.size())));
+      return;
+    }
+    plan.callable = PyRef::borrow(callable);
+    plan.args = PyRef::borrow(args);
+    plan.kwargs = PyRef::borrow(kwargs);
+    plan.places = PyRef::borrow(places);
+    if (fold != Py_None) plan.fold = PyRef::borrow(fold);
+    if (PyTuple_GET_SIZE(places) == 1 && PyLong_CheckExact(PyTuple_GET_ITEM(places, 0))) {
+      prepare_vectorcall(plan);
+    }
+  }
+
+  /// One positional spread argument: an array of borrowed references with one place that changes.
+  void prepare_vectorcall(Plan& plan) {
+    plan.simple_place = static_cast<int>(PyLong_AsLong(PyTuple_GET_ITEM(plan.places.get(), 0)));
+    const Py_ssize_t positional = PyTuple_GET_SIZE(plan.args.get());
+    const Py_ssize_t keywords = PyDict_GET_SIZE(plan.kwargs.get());
+    plan.vector.push_back(nullptr);  // for PY_VECTORCALL_ARGUMENTS_OFFSET
+    for (Py_ssize_t i = 0; i < positional; ++i) plan.vector.push_back(PyTuple_GET_ITEM(plan.args.get(), i));
+    if (keywords == 0) return;
+    plan.kwnames = PyRef(PyTuple_New(keywords));
+    PyObject *key = nullptr, *value = nullptr;
+    Py_ssize_t place = 0;
+    for (Py_ssize_t at = 0; PyDict_Next(plan.kwargs.get(), &at, &key, &value);) {
+      plan.vector.push_back(value);
+      PyTuple_SET_ITEM(plan.kwnames.get(), place++, Py_NewRef(key));
+    }
+  }
+
+  void accept_lease(const SlotLease& lease, std::string payload) {
+    ActiveLease& active = leases_.emplace_back();
+    active.lease = lease;
+    active.payload = std::move(payload);
+    std::span<const std::byte> rest = bytes_of(active.payload).subspan(sizeof(SlotLease));
+    while (!rest.empty()) {
+      const auto first = take<std::uint64_t>(rest);
+      const auto count = take<std::uint64_t>(rest);
+      const auto size = take<std::uint64_t>(rest);
+      auto view = PageView::parse(rest.first(size));
+      if (!view) break;  // its items become errors
+      active.pages.push_back({first, count, *view});
+      rest = rest.subspan(std::min(rest.size(), static_cast<std::size_t>((size + 7) / 8 * 8)));
+    }
+    const auto plan = plans_.find({PeerId{lease.client}, lease.serial});
+    BB_CHECK(plan != plans_.end());
+    active.plan = &plan->second;
+  }
+
+  // --- items ---
+
+  /// Runs items of the lease until it is used up or a record arrives.
+  void run_items(ActiveLease& active) {
+    LeaseStation& station = arena_.header().stations[active.lease.station];
+    TimePoint before = monotonic_now();
+    Fold fold{before};
+    while (!inbox_.has_bytes()) {
+      const auto offset = station.word.claim();
+      if (!offset) {
+        write_fold(active, station, fold);
+        const SlotLeaseDone done{active.lease.station, active.lease.generation};
+        leases_.pop_front();
+        outlet_->write(FromSlot::kLeaseDone, bytes_of_struct(done));
+        return;
+      }
+      PyRef result(run_item(active, active.lease.base + *offset));
+      const TimePoint after = monotonic_now();
+      const Duration busy = after - before;
+      before = after;
+      if (active.plan->fold && result) {
+        add_to_fold(active, station, fold, std::move(result), *offset, busy, after);
+      } else {
+        write_fold(active, station, fold);
+        write_outcome(active, station, *offset, result.get(), busy);
+      }
+    }
+    write_fold(active, station, fold);
+    if (before >= next_tick_) tick();
+  }
+
+  PyObject* run_item(ActiveLease& active, std::uint64_t index) {
+    Plan& plan = *active.plan;
+    if (plan.single_error) return nullptr;
+    while (active.page + 1 < active.pages.size() && index >= active.pages[active.page + 1].first) ++active.page;
+    if (active.pages.empty() || index < active.pages[active.page].first ||
+        index - active.pages[active.page].first >= active.pages[active.page].view.count()) {
+      PyErr_SetString(PyExc_RuntimeError, "betterbox: the item did not arrive with its lease");
+      return nullptr;
+    }
+    const ActiveLease::Page& page = active.pages[active.page];
+    PyRef item(decode_page_item(page.view, index - page.first));
+    if (!item) return nullptr;
+    return finished(plan.simple_place >= 0 ? call_simple(plan, item.get()) : call_general(plan, item.get()));
+  }
+
+  static PyObject* call_simple(Plan& plan, PyObject* item) {
+    const auto positional = static_cast<std::size_t>(PyTuple_GET_SIZE(plan.args.get()));
+    plan.vector[1 + static_cast<std::size_t>(plan.simple_place)] = item;
+    return PyObject_Vectorcall(plan.callable.get(), plan.vector.data() + 1, positional | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                               plan.kwnames.get());
+  }
+
+  /// Spread arguments by keyword, or several of them (the item is then a tuple of them).
+  static PyObject* call_general(Plan& plan, PyObject* item) {
+    const Py_ssize_t places = PyTuple_GET_SIZE(plan.places.get());
+    PyRef args(PySequence_List(plan.args.get()));
+    PyRef kwargs(PyDict_Copy(plan.kwargs.get()));
+    if (!args || !kwargs) return nullptr;
+    for (Py_ssize_t i = 0; i < places; ++i) {
+      PyObject* value = places == 1 ? item : PyTuple_GetItem(item, i);
+      if (value == nullptr) return nullptr;
+      PyObject* place = PyTuple_GET_ITEM(plan.places.get(), i);
+      const int set = PyLong_CheckExact(place) ? PyList_SetItem(args.get(), PyLong_AsSsize_t(place), Py_NewRef(value))
+                                               : PyDict_SetItem(kwargs.get(), place, value);
+      if (set < 0) return nullptr;
+    }
+    PyRef tuple(PyList_AsTuple(args.get()));
+    return tuple ? PyObject_Call(plan.callable.get(), tuple.get(), kwargs.get()) : nullptr;
+  }
+
+  /// Steals `value`. Promises and awaitables give their values (betterbox._slot.finish).
+  PyObject* finished(PyObject* value) {
+    if (value == nullptr || !may_be_promise(value)) return value;
+    PyRef held(value);
+    return PyObject_CallOneArg(finish_.get(), value);
+  }
+
+  bool may_be_promise(PyObject* value) {
+    PyTypeObject* type = Py_TYPE(value);
+    if (type == &_PyNone_Type || type == &PyLong_Type || type == &PyUnicode_Type || type == &PyFloat_Type ||
+        type == &PyBytes_Type || type == &PyBool_Type || type == &PyTuple_Type || type == &PyList_Type || type == &PyDict_Type) {
+      return false;
+    }
+    if (PyCoro_CheckExact(value)) return true;
+    if (!promise_type_) {
+      PyObject* module = PyDict_GetItemString(PyImport_GetModuleDict(), "betterbox._promise");
+      if (module == nullptr) return false;  // nobody can have made one
+      promise_type_ = PyRef(PyObject_GetAttrString(module, "Promise"));
+      if (!promise_type_) PyErr_Clear();
+    }
+    return promise_type_ && PyObject_IsInstance(value, promise_type_.get()) == 1;
+  }
+
+  /// `result` null: a Python error is set (or the context could not be loaded).
+  void write_outcome(ActiveLease& active, LeaseStation& station, std::uint32_t offset, PyObject* result, Duration busy) {
+    item_.clear();
+    if (result == nullptr && active.plan->single_error) {
+      PyErr_Clear();
+      item_.assign(PyBytes_AS_STRING(active.plan->single_error.get()),
+                   static_cast<std::size_t>(PyBytes_GET_SIZE(active.plan->single_error.get())));
+    } else if (result == nullptr || !encode_item(result, "result", item_)) {
+      item_ = encode_current_error();
+    }
+    const SlotOutcome outcome{active.lease.station, active.lease.generation, offset, 1, busy.ns, busy.ns};
+    outlet_->write(FromSlot::kOutcome, bytes_of_struct(outcome), bytes_of(item_));
+    station.done.store(offset + 1, std::memory_order_release);
+  }
+
+  // --- folds ---
+
+  struct Fold {
+    TimePoint began{};
+    PyRef value{};
+    std::uint32_t first = 0, count = 0;
+    Duration busy{}, longest{};
+  };
+
+  void add_to_fold(ActiveLease& active, LeaseStation& station, Fold& fold, PyRef result, std::uint32_t offset, Duration busy,
+                   TimePoint now) {
+    if (fold.count == 0) {
+      fold.first = offset;
+      fold.value = std::move(result);
+    } else {
+      fold.value = PyRef(PyObject_CallFunctionObjArgs(active.plan->fold.get(), fold.value.get(), result.get(), nullptr));
+    }
+    ++fold.count;
+    fold.busy = fold.busy + busy;
+    fold.longest = std::max(fold.longest, busy);
+    if (!fold.value || now - fold.began > kFoldFlush) {
+      write_fold(active, station, fold);
+      fold.began = now;
+    }
+  }
+
+  /// Hands out what has been folded so far (an error of the folding function stands for all of it).
+  void write_fold(ActiveLease& active, LeaseStation& station, Fold& fold) {
+    if (fold.count == 0) return;
+    PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+    if (fold.value) PyErr_Fetch(&type, &value, &traceback);  // of the item that ended the fold: not ours
+    item_.clear();
+    if (!fold.value || !encode_item(fold.value.get(), "result", item_)) item_ = encode_current_error();
+    const SlotOutcome outcome{active.lease.station, active.lease.generation, fold.first, fold.count, fold.busy.ns, fold.longest.ns};
+    outlet_->write(FromSlot::kOutcome, bytes_of_struct(outcome), bytes_of(item_));
+    station.done.store(fold.first + fold.count, std::memory_order_release);
+    PyErr_Restore(type, value, traceback);
+    fold = Fold{fold.began};
+  }
+
+  // --- direct calls ---
+
+  void run_call(const SlotCall& call, std::span<const std::byte> rest) {
+    const std::string method(reinterpret_cast<const char*>(rest.data()), call.method_size);
+    PyObject *args = nullptr, *kwargs = nullptr, *result = nullptr;
+    PyRef callable(PyObject_CallFunction(direct_.get(), "s#", method.data(), static_cast<Py_ssize_t>(method.size())));
+    if (callable && decode_arguments(rest.subspan(call.method_size), args, kwargs)) {
+      PyRef held_args(args), held_kwargs(kwargs);
+      result = finished(PyObject_Call(callable.get(), args, kwargs));
+    }
+    PyRef held(result);
+    reply(*outlet_, call.token, result, item_);
+    if (next_tick_ != TimePoint::never() && monotonic_now() >= next_tick_) tick();
+  }
+
+  static void reply(Outlet& outlet, std::uint64_t token, PyObject* result, std::string& item) {
+    item.clear();
+    if (result == nullptr || !encode_item(result, "result", item)) item = encode_current_error();
+    outlet.write(FromSlot::kReply, bytes_of_struct(token), bytes_of(item));
+  }
+
+  // --- concurrent and async methods ---
+
+  void start_express() {
+    PyRef state(PyObject_CallMethod(hooks_.get(), "current", nullptr));
+    if (!state) return PyErr_Clear();
+    express_ = std::thread([this, held = state.release()] { run_express(held); });
+  }
+
+  void run_express(PyObject* state) {
+    SlotInbox express(arena_.header().express, arena_.express_data(), options_.bell_fd);
+    Record record;
+    {
+      GilHold gil;
+      PyRef adopted(PyObject_CallMethod(hooks_.get(), "adopt", "O", state));
+      if (!adopted) PyErr_WriteUnraisable(hooks_.get());
+      Py_DECREF(state);
+    }
+    while (!ending_.load()) {
+      if (!express.wait(monotonic_now() + kExpressSlice)) continue;
+      express.read(record);
+      if (record.kind != static_cast<std::uint32_t>(ToSlot::kCall)) continue;
+      GilHold gil;
+      std::span<const std::byte> rest = bytes_of(record.payload);
+      const auto call = take<SlotCall>(rest);
+      express_call(call, rest);
+    }
+  }
+
+  struct Replier {
+    std::shared_ptr<Outlet> outlet;
+    std::uint64_t token;
+  };
+
+  void express_call(const SlotCall& call, std::span<const std::byte> rest) {
+    const std::string method(reinterpret_cast<const char*>(rest.data()), call.method_size);
+    PyObject *args = nullptr, *kwargs = nullptr;
+    std::string item;
+    if (!decode_arguments(rest.subspan(call.method_size), args, kwargs)) return reply(*outlet_, call.token, nullptr, item);
+    PyRef held_args(args), held_kwargs(kwargs != nullptr ? kwargs : PyDict_New());
+    static PyMethodDef definition{"reply", &Slot::reply_from_python, METH_VARARGS, "Answer this call: (ok, value or exception)."};
+    PyRef capsule(PyCapsule_New(new Replier{outlet_, call.token}, nullptr, [](PyObject* self) {
+      delete static_cast<Replier*>(PyCapsule_GetPointer(self, nullptr));
+    }));
+    PyRef answer(PyCFunction_New(&definition, capsule.get()));
+    PyRef done(PyObject_CallMethod(hooks_.get(), "express", "sOOO", method.c_str(), args, held_kwargs.get(), answer.get()));
+    if (!done) reply(*outlet_, call.token, nullptr, item);
+  }
+
+  static PyObject* reply_from_python(PyObject* self, PyObject* args) {
+    const auto* replier = static_cast<Replier*>(PyCapsule_GetPointer(self, nullptr));
+    int ok = 0;
+    PyObject* value = nullptr;
+    if (replier == nullptr || !PyArg_ParseTuple(args, "pO", &ok, &value)) return nullptr;
+    std::string item;
+    if (ok == 0) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(value)), value);
+    reply(*replier->outlet, replier->token, ok != 0 ? value : nullptr, item);
+    Py_RETURN_NONE;
+  }
+
+  SlotArena& arena_;
+  const SlotOptions options_;
+  SlotInbox inbox_;
+  std::shared_ptr<Outlet> outlet_;
+  PyRef hooks_, direct_, finish_, promise_type_;
+  std::map<CallId, Plan> plans_;
+  std::deque<ActiveLease> leases_;
+  Record record_;
+  std::string item_;
+  TimePoint next_tick_ = TimePoint::never();
+  bool stopped_ = false;
+  bool has_express_ = false;
+  std::atomic<bool> ending_{false};
+  std::thread express_;
+};
+
+}  // namespace
+
+void run_slot(SlotArena& arena, const SlotOptions& options) {
+  Slot slot(arena, options);
+  slot.run();
+}
+
+}  // namespace betterbox

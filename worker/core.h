@@ -1,0 +1,296 @@
+// The worker core: a state machine without I/O. It knows seats, leases, calls and pages (as opaque
+// frames); its driver turns messages, rings and processes into events, and effects into those.
+//
+// Guarantees:
+//  - every item of a lease leaves in exactly one way: an outcome, lost, released, or abandoned;
+//  - work is divided when a turn ends (TurnEnded), so that one turn's facts are seen together;
+//  - iteration order never depends on hashing or addresses.
+// Files: core.cc leases, sessions, outcomes; core_divide.cc who runs what; core_boxes.cc seats' lives,
+// boxes and direct calls. Messages: docs/protocol.md, sections "Leases" and "Boxes".
+#pragma once
+
+#include <array>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/limits.h"
+#include "runtime/page.h"
+#include "runtime/range.h"
+#include "worker/effects.h"
+#include "worker/events.h"
+
+namespace betterbox {
+
+/// Fast items fill pages: outcomes of one lease leave at most once in this time (the first and the last at once).
+inline constexpr Duration kOutcomeInterval = milliseconds(5);
+/// A seat changes its client (a process is made anew) or is taken from a call at most once in this time.
+inline constexpr Duration kSwitchInterval = milliseconds(100);
+/// A slot for plain functions that has been idle for this long gives its memory back.
+inline constexpr Duration kIdleSeatLife = seconds(60);
+/// A box that died or failed this often without having served anything is given up.
+inline constexpr std::uint32_t kMaxFruitlessLives = 3;
+/// Payload bytes of one part of a lease: what a slot reads before it starts.
+inline constexpr std::size_t kChunkBytes = 1U << 20;
+
+/// Stations of a seat: one runs, one waits (kStations of runtime/shm.h, which cores do not include).
+inline constexpr int kSeatStations = 2;
+
+class WorkerCore {
+ public:
+  struct Options {
+    PeerId self;
+    std::uint32_t function_slots = 0;
+    bool in_process = false;  ///< seats are threads of this process: they cannot be killed
+  };
+
+  explicit WorkerCore(const Options& options);
+
+  void handle(TimePoint now, Event&& event, Effects& effects);
+  /// When a TurnEnded is due although nothing happened.
+  TimePoint next_deadline() const;
+
+  /// What Hello says about leases.
+  std::vector<HeldLease> held_leases() const;
+  /// True while too much is unacknowledged: outboxes are not to be emptied.
+  bool draining_paused() const { return unacked_bytes_ > kOutcomeWindowBytes; }
+  /// The number of the seat that the next SeatOpened makes.
+  SeatId next_seat() const { return {static_cast<std::uint32_t>(seats_.size())}; }
+  std::uint64_t steals() const { return steals_; }
+  bool idle() const { return leases_.empty() && direct_.empty(); }
+  /// Checks every invariant across all tables (tests, and the end of simulations).
+  void sanity_check() const;
+
+ private:
+  enum class SeatKind { kFunction, kHosted, kInProcess };
+  /// kEmpty: no process (maybe waits for retry_at). kStarting: not ready yet (boxes). kUp: takes work.
+  /// kStopping: was asked to stop. kKilled: a kill is on its way. kGone: for good.
+  enum class SeatState { kEmpty, kStarting, kUp, kStopping, kKilled, kGone };
+
+  struct Station {
+    bool busy = false;
+    LeaseId lease;
+    CallId call;
+    std::uint64_t base = 0;
+    std::uint32_t count = 0;     // after cuts
+    std::uint32_t finished = 0;  // outcomes that have arrived
+    std::uint32_t generation = 0;
+    bool exhausted = false;      // a cut found nothing: do not ask again
+    bool cutting = false;        // CutDone is awaited
+    bool stealing = false;       // for an idle seat
+    bool again = false;          // some outcomes could not be used: their items run once more
+    Range range() const { return {base, base + count}; }
+  };
+  struct Seat {
+    SeatId id;
+    Port port;
+    SeatKind kind = SeatKind::kFunction;
+    SeatState state = SeatState::kEmpty;
+    std::uint32_t life = 0;
+    bool ready = false;   // this life said so
+    bool served = false;  // this life finished an item or call
+    bool failed = false;  // this life said kFailed
+    std::uint32_t fruitless = 0;  // lives in a row that served nothing
+    TimePoint retry_at{};
+    TimePoint kill_at = TimePoint::never();
+    PeerId client;               // function seats: whose code the process has seen
+    TimePoint since{};           // last change of client or reservation
+    TimePoint idle_since{};
+    std::optional<CallId> reserved;  // taken from another call for this one
+    std::array<Station, 2> stations;
+    int running = 0;             // the station that was installed first of those busy
+    std::set<CallId> contexts;   // sent to this life
+    std::set<std::uint64_t> tokens;  // direct calls in this life
+    // boxes
+    std::size_t hosting = 0;     // index in hostings_
+    std::uint32_t instance = 0, flags = 0;
+    Frame payload;
+    BoxInfo info;
+    bool offered = false;
+    Frame error;                 // of kFailed
+
+    bool is_free() const { return !stations[0].busy && !stations[1].busy; }
+    bool has_free_station() const { return !stations[0].busy || !stations[1].busy; }
+    bool occupied() const { return state != SeatState::kEmpty && state != SeatState::kGone; }
+  };
+  struct Page {
+    std::uint64_t first = 0;
+    std::uint64_t count = 0;
+    Frame frame;
+    PageView view;
+  };
+  /// Outcomes of a lease that have not left yet.
+  struct Gathered {
+    std::vector<OutcomeSpan> spans;
+    Frames frames;
+    std::vector<LostItem> lost;
+    std::size_t bytes = 0;
+    bool empty() const { return spans.empty() && lost.empty(); }
+  };
+  struct LeaseState {
+    LeaseId id;
+    CallId call;
+    RangeSet open;       // no outcome yet
+    RangeSet undivided;  // part of open that no station has
+    std::vector<Page> pages;
+    std::size_t page_bytes = 0;
+    std::uint64_t items = 0;
+    std::optional<std::uint64_t> revoke;  // items asked back; answered when no cut is awaited
+    Gathered out;
+    TimePoint sent_at{};
+    std::uint32_t steals = 0;
+  };
+  struct CallState {
+    Context context;
+    Frame frame;
+    std::vector<LeaseId> leases;
+    std::uint32_t stations = 0;       // busy with this call
+    std::uint64_t last_served = 0;
+  };
+  struct Unacked {
+    std::uint64_t ack = 0;
+    std::size_t bytes = 0;
+    Message message;
+  };
+  struct DirectCall {
+    ClientRef client;
+    std::uint64_t serial = 0;
+    SeatId seat;
+  };
+  struct Hosting {
+    CallId deployment;
+    std::vector<SeatId> seats;
+    bool at_start = false;
+    bool answered = false;
+    bool over = false;
+  };
+  using Leases = std::map<LeaseId, LeaseState>;
+
+  // core.cc: sessions, leases, outcomes
+  void on(SessionBegan&& e);
+  void on(SessionEnded&& e);
+  void on(ContextArrived&& e);
+  void on(LeaseGranted&& e);
+  void on(RevokeAsked&& e);
+  void on(ItemsAbandoned&& e);
+  void on(CallDropped&& e);
+  void on(AcknowledgeArrived&& e);
+  void on(SeatProgressed&& e);
+  void on(SubLeaseDone&& e);
+  void on(CutDone&& e);
+  void on(TurnEnded&& e);
+  bool take_pages(LeaseState& lease, LeaseGranted& granted);
+  void abandon(LeaseId id, Range range);
+  void forget_lease(Leases::iterator at);
+  void forget_all_leases();
+  void cut_station(Seat& seat, int station, std::uint32_t count);
+  void kill_if_unwanted(Seat& seat, const Station& station, Position position, std::uint32_t done);
+  void answer_revoke(LeaseState& lease);
+  void cut_for_revoke(LeaseState& lease, std::uint64_t wanted);
+  void gather(LeaseState& lease, const Seat& seat, const SeatProgressed& e, Range range);
+  void lose(LeaseState& lease, std::uint64_t index, const DeathReport& death);
+  void free_station(Seat& seat, int station);
+  void give_back(const Station& station);
+  void flush_outcomes();
+  void send_outcomes(LeaseState& lease);
+  void finish_leases();
+  void release_unservable();
+  void send(Message message);
+  template <class Body>
+  void tell(Body body, Frames frames = {}) {
+    send({std::move(body), std::move(frames)});
+  }
+  template <class T>
+  void effect(T&& value) {
+    effects_->send.emplace_back(std::forward<T>(value));
+  }
+  LeaseState* find_lease(LeaseId id);
+  CallState* find_call(CallId id);
+  Seat* find_seat(SeatId id, std::uint32_t life);
+
+  // core_divide.cc: who runs what
+  void divide();
+  bool assign_one();
+  Seat* choose_seat(CallId id, const CallState& call);
+  int seat_rank(const Seat& seat, CallId id, const CallState& call);
+  void give_part(CallId id, CallState& call, Seat& seat);
+  std::vector<PagePart> page_parts(const LeaseState& lease, Range range) const;
+  LeaseState* next_work(const CallState& call);
+  bool has_work(const CallState& call);
+  void relieve_starved();
+  bool relieve(CallId id, Port port);
+  void steal_for_idle();
+  bool may_switch_client(const Seat& seat);
+  std::uint32_t seats_of(Port port) const;
+  std::uint32_t untouched(const Seat& seat, int station) const;
+  bool client_has_work(PeerId client);
+
+  // core_boxes.cc: seats' lives, boxes, direct calls
+  void on(HostAsked&& e);
+  void on(UndeployAsked&& e);
+  void on(BoxCallArrived&& e);
+  void on(BoxCallCancelled&& e);
+  void on(ClientGone&& e);
+  void on(SeatOpened&& e);
+  void on(SeatCloseAsked&& e);
+  void on(SeatReady&& e);
+  void on(SeatFailed&& e);
+  void on(SeatStopped&& e);
+  void on(SeatReplied&& e);
+  void on(SeatDied&& e);
+  void on(StopAsked&& e);
+  void spawn(Seat& seat);
+  void stop_seat(Seat& seat);
+  void kill_seat(Seat& seat);
+  void withdraw(Seat& seat);
+  void empty_seat(Seat& seat, const SeatDied& e);
+  void settle_station(Seat& seat, int station, const SeatDied& e);
+  void lose_direct_calls(Seat& seat, const DeathReport& death, std::string_view detail);
+  void retry_or_give_up(Seat& seat, const DeathReport& death);
+  void hosting_ready(std::size_t index);
+  void hosting_failed(std::size_t index, Frame error);
+  void refuse_call(ClientRef client, std::uint64_t serial, LostCode code, std::string_view detail);
+  void run_seat_timers();
+  void discard_idle_seats();
+  void offer_everything();
+  bool has_seats(Port port) const;
+
+  const Options options_;
+  TimePoint now_{};
+  Effects* effects_ = nullptr;  // of the event being handled
+
+  bool in_session_ = false;
+  bool ending_ = false, ended_ = false;
+  PeerId scheduler_;
+  std::vector<Message> to_say_;  // answers that wait for a session
+
+  std::deque<Seat> seats_;  // place = SeatId
+  Leases leases_;
+  std::map<CallId, CallState> calls_;
+  std::vector<Hosting> hostings_;
+
+  std::uint64_t next_ack_ = 1;
+  std::deque<Unacked> unacked_;
+  std::size_t unacked_bytes_ = 0;
+
+  std::uint64_t next_token_ = 1;
+  std::map<std::uint64_t, DirectCall> direct_;
+  std::map<std::pair<ClientRef, std::uint64_t>, std::uint64_t> direct_by_client_;
+  std::map<ClientRef, std::size_t> direct_counts_;
+
+  std::uint32_t generation_ = 0;
+  std::uint64_t served_ = 0;
+  std::uint64_t steals_ = 0;
+  std::uint32_t cuts_awaited_ = 0;
+  TimePoint switch_at_ = TimePoint::never();
+};
+
+/// Up to three of `names` that look like `wanted`, as "a, b, c"; empty if none does.
+std::string nearest_names(std::string_view wanted, const std::vector<MethodInfo>& names);
+
+}  // namespace betterbox

@@ -1,0 +1,279 @@
+// Starting a scheduler in the background, once (docs/operations.md, section "The bus that starts by itself").
+#include "runtime/bus_start.h"
+
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <stdexcept>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+namespace betterbox {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kReadyFd = 3;                      ///< of the pipe, in the daemon
+constexpr std::size_t kMaxReadyLine = 64U << 10;
+constexpr std::size_t kLogTailBytes = 2000;      ///< of the log, in an error message
+constexpr int kLockPollMs = 10;
+constexpr char kExecFailed = '\1';               ///< opens the daemon's report that it could not be executed
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd = -1) : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept : fd_(other.release()) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    reset();
+    fd_ = other.release();
+    return *this;
+  }
+  ~Descriptor() { reset(); }
+  int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
+  void reset() {
+    if (fd_ >= 0) ::close(release());
+  }
+  explicit operator bool() const { return fd_ >= 0; }
+
+ private:
+  int fd_;
+};
+
+[[noreturn]] void fail(const std::string& what) {
+  throw std::runtime_error(what + ": " + std::generic_category().message(errno));
+}
+
+int milliseconds_until(TimePoint deadline) {
+  const std::int64_t left = (deadline - monotonic_now()).ns;
+  return left <= 0 ? 0 : static_cast<int>(std::min<std::int64_t>(left / 1'000'000 + 1, 3'600'000));
+}
+
+/// Makes the folder that `path` lies in, and its parents: only for their owner.
+void make_parent_folder(const std::string& path) {
+  const fs::path parent = fs::absolute(path).parent_path();
+  if (parent.empty() || fs::exists(parent)) return;
+  make_parent_folder(parent.string());
+  if (::mkdir(parent.c_str(), 0700) != 0 && errno != EEXIST) fail("cannot make the folder " + parent.string());
+}
+
+// --- the daemon -------------------------------------------------------------------------------------
+
+/// What the child needs, made ready before the fork: behind it nothing may be allocated.
+struct Launch {
+  std::vector<char*> argv;
+  int null_fd = -1;
+  int log_fd = -1;
+  int ready_fd = -1;
+};
+
+void reset_signals() {
+  struct sigaction standard {};
+  standard.sa_handler = SIG_DFL;
+  for (int number = 1; number < NSIG; ++number) ::sigaction(number, &standard, nullptr);
+  sigset_t none;
+  sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+}
+
+/// Runs in the grandchild: async-signal-safe functions only.
+[[noreturn]] void become_daemon(const Launch& launch) {
+  const pid_t self = ::getpid();
+  static_cast<void>(!::write(launch.ready_fd, &self, sizeof self));
+  // First out of the way of 0 to 3, then into place.
+  const int null_fd = ::fcntl(launch.null_fd, F_DUPFD, 10);
+  const int log_fd = ::fcntl(launch.log_fd, F_DUPFD, 10);
+  const int ready_fd = ::fcntl(launch.ready_fd, F_DUPFD, 10);
+  const bool placed = ::dup2(null_fd, 0) == 0 && ::dup2(log_fd, 1) == 1 && ::dup2(log_fd, 2) == 2 &&
+                      ::dup2(ready_fd, kReadyFd) == kReadyFd;
+  if (placed && ::chdir("/") == 0) {
+    ::close_range(kReadyFd + 1, ~0U, 0);
+    reset_signals();
+    ::execv(launch.argv[0], launch.argv.data());
+  }
+  const int error = errno;
+  static_cast<void>(!::write(kReadyFd, &kExecFailed, 1));
+  static_cast<void>(!::write(kReadyFd, &error, sizeof error));
+  ::_exit(127);
+}
+
+/// Forks twice: the daemon is nobody's child that must be waited for, and leads no session of a terminal.
+void fork_daemon(const Launch& launch) {
+  sigset_t all, before;
+  sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);  // no handler of ours runs in the child
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::setsid();
+    const pid_t daemon = ::fork();
+    if (daemon == 0) become_daemon(launch);
+    ::_exit(daemon < 0 ? 1 : 0);
+  }
+  const int error = errno;
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  errno = error;
+  if (child < 0) fail("cannot start a process");
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+}
+
+// --- what it says -----------------------------------------------------------------------------------
+
+/// The end of what was logged since `from`.
+std::string log_tail(const std::string& log_file, off_t from) {
+  const Descriptor file(::open(log_file.c_str(), O_RDONLY | O_CLOEXEC));
+  struct stat status {};
+  if (!file || ::fstat(file.get(), &status) != 0) return {};
+  const off_t begin = std::max(from, status.st_size - static_cast<off_t>(kLogTailBytes));
+  std::string text(static_cast<std::size_t>(std::max<off_t>(status.st_size - begin, 0)), '\0');
+  const ssize_t count = ::pread(file.get(), text.data(), text.size(), begin);
+  text.resize(count > 0 ? static_cast<std::size_t>(count) : 0);
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
+/// Reads until a line is complete, the other side has closed, or the deadline. Result: true if it is not over yet.
+bool read_some(int fd, std::string& text, TimePoint deadline) {
+  pollfd waited{fd, POLLIN, 0};
+  const int ready = ::poll(&waited, 1, milliseconds_until(deadline));
+  if (ready < 0 && errno == EINTR) return true;
+  if (ready <= 0) return false;
+  char buffer[4096];
+  const ssize_t count = ::read(fd, buffer, sizeof buffer);
+  if (count < 0) return errno == EINTR;
+  text.append(buffer, static_cast<std::size_t>(count));
+  return count > 0 && text.size() < kMaxReadyLine;
+}
+
+std::string await_ready_line(int fd, const std::vector<std::string>& argv, const std::string& log_file,
+                             off_t log_start, TimePoint deadline) {
+  std::string text;
+  const auto line_end = [&] { return text.find('\n', std::min(text.size(), sizeof(pid_t))); };
+  while (line_end() == std::string::npos && read_some(fd, text, deadline)) {
+  }
+  if (line_end() != std::string::npos) return text.substr(sizeof(pid_t), line_end() - sizeof(pid_t));
+
+  const std::string said = text.size() > sizeof(pid_t) ? text.substr(sizeof(pid_t)) : std::string();
+  if (said.size() == 1 + sizeof(int) && said[0] == kExecFailed) {
+    int error = 0;
+    std::memcpy(&error, said.data() + 1, sizeof error);
+    throw std::runtime_error("cannot run " + argv[0] + ": " + std::generic_category().message(error));
+  }
+  const bool late = monotonic_now() >= deadline;
+  if (late && text.size() >= sizeof(pid_t)) {
+    pid_t daemon = 0;
+    std::memcpy(&daemon, text.data(), sizeof daemon);
+    if (daemon > 1) ::kill(daemon, SIGKILL);
+  }
+  const std::string tail = log_tail(log_file, log_start);
+  throw std::runtime_error(argv[0] + (late ? " did not become ready in time" : " ended while it started") +
+                           "; its log " + log_file + (tail.empty() ? " is empty" : " ends:\n" + tail));
+}
+
+// --- the lock ---------------------------------------------------------------------------------------
+
+/// Waits for the lock on `path`. The file stays: removing it would let two processes lock two files.
+Descriptor lock_file(const std::string& path, TimePoint deadline) {
+  Descriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!file) fail("cannot open the lock " + path);
+  for (;;) {
+    if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) {
+      struct stat held {}, there {};
+      if (::fstat(file.get(), &held) == 0 && ::stat(path.c_str(), &there) == 0 && held.st_ino == there.st_ino &&
+          held.st_dev == there.st_dev)
+        return file;
+      file = Descriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));  // somebody removed it
+      if (!file) fail("cannot open the lock " + path);
+    } else if (errno != EWOULDBLOCK && errno != EINTR) {
+      fail("cannot lock " + path);
+    }
+    if (monotonic_now() >= deadline)
+      throw std::runtime_error("another process holds " + path + " and has not started the bus in time");
+    ::poll(nullptr, 0, kLockPollMs);
+  }
+}
+
+/// Throws if the file names another machine's bus: it may be alive there, so there must be no second one.
+void refuse_other_host(const std::string& bus_file, const BusInfo& info) {
+  if (info.host == host_name() || info.boot_id == boot_id()) return;
+  throw std::runtime_error("the bus of " + bus_file + " is on host " + info.host + " (pid " +
+                           std::to_string(info.pid) + ") and cannot be reached from " + host_name() +
+                           "; if that host is gone, remove the file; else set BETTERBOX_BUS to another file");
+}
+
+}  // namespace
+
+bool bus_answers(const BusInfo& info) {
+  constexpr std::string_view kScheme = "ipc://";
+  if (!info.endpoint.starts_with(kScheme)) return false;
+  const std::string path = info.endpoint.substr(kScheme.size());
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof address.sun_path) return false;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const Descriptor probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!probe) return false;
+  return ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ||
+         errno == EAGAIN;  // a full backlog: somebody listens
+}
+
+std::string start_daemon(const std::vector<std::string>& argv, const std::string& log_file, TimePoint deadline) {
+  if (argv.empty()) throw std::runtime_error("nothing to start");
+  make_parent_folder(log_file);
+  const Descriptor log(::open(log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600));
+  if (!log) fail("cannot open the log " + log_file);
+  const off_t log_start = ::lseek(log.get(), 0, SEEK_END);
+  const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  if (!null) fail("cannot open /dev/null");
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) fail("cannot make a pipe");
+  const Descriptor read_end(ends[0]);
+  Descriptor write_end(ends[1]);
+
+  std::vector<std::string> arguments = argv;
+  arguments.insert(arguments.end(), {"--ready-fd", std::to_string(kReadyFd)});
+  Launch launch{{}, null.get(), log.get(), write_end.get()};
+  for (std::string& argument : arguments) launch.argv.push_back(argument.data());
+  launch.argv.push_back(nullptr);
+  fork_daemon(launch);
+  write_end.reset();
+  return await_ready_line(read_end.get(), argv, log_file, log_start, deadline);
+}
+
+BusInfo find_or_start_bus(const std::string& bus_file, const std::vector<std::string>& scheduler_argv,
+                          const std::string& log_file, TimePoint deadline) {
+  auto info = read_bus_file(bus_file);
+  if (info && bus_answers(*info)) return *info;
+  if (info) refuse_other_host(bus_file, *info);
+  if (scheduler_argv.empty())
+    throw std::runtime_error(info ? "no scheduler answers at the bus of " + bus_file + " (it was pid " +
+                                        std::to_string(info->pid) + "); start one: betterbox scheduler"
+                                  : "there is no bus file " + bus_file + "; start one: betterbox scheduler");
+
+  make_parent_folder(bus_file);
+  const Descriptor lock = lock_file(bus_file + ".lock", deadline);
+  info = read_bus_file(bus_file);
+  if (info && bus_answers(*info)) return *info;
+  if (info) refuse_other_host(bus_file, *info);
+  start_daemon(scheduler_argv, log_file, deadline);
+  info = read_bus_file(bus_file);
+  if (!info || !bus_answers(*info))
+    throw std::runtime_error("the scheduler started but does not answer; see its log " + log_file);
+  return *info;
+}
+
+}  // namespace betterbox

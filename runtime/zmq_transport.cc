@@ -1,0 +1,574 @@
+// ZeroMQ as a carrier (docs/protocol.md, section "Carrier").
+//
+// How the ROUTER learns that a connection is over. libzmq tells ends through the socket's monitor, by descriptor
+// number; messages name their connection by routing id. The first message of a routing id says its
+// descriptor (ZMQ_SRCFD), which ties the two together. Two traps:
+//  - A disconnect may be told before the last messages were read. So everything that has arrived is read
+//    before an end is acted upon, and kClosed comes behind it.
+//  - Descriptor numbers are used again. So the connections of each number are counted (`Descriptor`), and
+//    the news are read when a routing id is first seen: its acceptance is among them then. If meanwhile an
+//    earlier connection of the same number ended without our having seen its routing id, the message may be
+//    that one's: such a connection is in doubt, and is probed (a mark that receivers ignore) each time the
+//    socket runs dry; ROUTER_MANDATORY refuses a mark to who is gone.
+//
+// Why a very long reconnect interval instead of none: with none, libzmq drops the DEALER's pipe together with
+// arrived messages as soon as the peer closes. So the socket stays, and is closed once it was read.
+#include "runtime/zmq_transport.h"
+
+#include <signal.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <stdexcept>
+#include <utility>
+
+#include "runtime/check.h"
+#include "runtime/codec.h"
+#include "runtime/limits.h"
+
+namespace betterbox {
+namespace {
+
+/// Frames up to this size are copied: it costs less than a shared holder, and received ones would pin libzmq's buffer.
+constexpr std::size_t kCopyBelow = 512;
+/// Marks: messages of the carrier itself, one frame, shorter than a header.
+constexpr std::size_t kEndMark = 0;    ///< the sender has closed this connection
+constexpr std::size_t kProbeMark = 1;  ///< ignored
+constexpr int kLingerMs = 1000;
+constexpr int kReconnectMs = 24 * 3600 * 1000;  ///< never, see above
+constexpr int kBacklog = 4096;                  ///< all peers of a bus may come at once
+constexpr int kMaxSockets = 8192;               ///< three for each direct connection
+constexpr std::uint32_t kReadsBetweenLooks = 256;  ///< news are looked for at least so often while messages flow
+constexpr int kProbes = 8;
+constexpr std::size_t kMaxSocketPath = 107;
+
+struct ZmqMessage {
+  zmq_msg_t raw;
+  ZmqMessage() { zmq_msg_init(&raw); }
+  ~ZmqMessage() { zmq_msg_close(&raw); }
+  ZmqMessage(const ZmqMessage&) = delete;
+  ZmqMessage& operator=(const ZmqMessage&) = delete;
+  std::span<const std::byte> bytes() {
+    return {static_cast<const std::byte*>(zmq_msg_data(&raw)), zmq_msg_size(&raw)};
+  }
+};
+
+[[noreturn]] void fail(const std::string& what) {
+  throw std::runtime_error(what + ": " + zmq_strerror(zmq_errno()));
+}
+
+void set_option(void* socket, int option, int value) {
+  if (zmq_setsockopt(socket, option, &value, sizeof value) != 0) fail("ZeroMQ refuses an option");
+}
+
+int descriptor_of(void* socket) {
+  int fd = -1;
+  std::size_t size = sizeof fd;
+  if (zmq_getsockopt(socket, ZMQ_FD, &fd, &size) != 0) fail("ZeroMQ has no descriptor");
+  return fd;
+}
+
+/// Result: false if there is nothing to receive.
+bool receive_part(void* socket, zmq_msg_t* to) {
+  while (zmq_msg_recv(to, socket, ZMQ_DONTWAIT) < 0)
+    if (errno != EINTR) return false;
+  return true;
+}
+
+bool send_part(void* socket, zmq_msg_t* part, bool more) {
+  while (zmq_msg_send(part, socket, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) < 0) {
+    if (errno == EINTR) continue;
+    zmq_msg_close(part);
+    return false;
+  }
+  return true;
+}
+
+/// Result: false if the receiver is gone.
+bool send_copy(void* socket, const void* data, std::size_t size, bool more) {
+  zmq_msg_t part;
+  if (zmq_msg_init_size(&part, size) != 0) return false;
+  if (size > 0) std::memcpy(zmq_msg_data(&part), data, size);
+  return send_part(socket, &part, more);
+}
+
+bool send_frame(void* socket, const Frame& frame, bool more) {
+  if (frame.size() <= kCopyBelow) return send_copy(socket, frame.data(), frame.size(), more);
+  auto* held = new Frame(frame);  // until zmq has written the bytes
+  const auto release = [](void*, void* hint) { delete static_cast<Frame*>(hint); };
+  zmq_msg_t part;
+  if (zmq_msg_init_data(&part, const_cast<std::byte*>(frame.data()), frame.size(), release, held) != 0) {
+    delete held;
+    return false;
+  }
+  return send_part(socket, &part, more);
+}
+
+Frame to_frame(ZmqMessage& part) {
+  if (part.bytes().size() <= kCopyBelow) return Frame::copy_of(part.bytes());
+  auto held = std::make_shared<ZmqMessage>();
+  zmq_msg_move(&held->raw, &part.raw);
+  const auto bytes = held->bytes();
+  return Frame(held, bytes.data(), bytes.size());
+}
+
+void check_path_length(const std::string& endpoint) {
+  constexpr std::string_view kScheme = "ipc://";
+  if (endpoint.starts_with(kScheme) && endpoint.size() - kScheme.size() > kMaxSocketPath)
+    throw std::runtime_error("the socket path " + endpoint.substr(kScheme.size()) + " is longer than " +
+                             std::to_string(kMaxSocketPath) + " bytes");
+}
+
+/// Threads started meanwhile take no signals.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_;
+};
+
+struct News {
+  int event = 0;
+  int value = 0;
+};
+
+const char* describe(int event) {
+  switch (event) {
+    case ZMQ_EVENT_DISCONNECTED: return "the peer is gone";
+    case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+    case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
+    case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH: return "the peer did not answer the greeting";
+    default: return "nobody listens there";
+  }
+}
+
+}  // namespace
+
+struct ZmqTransport::Socket {
+  void* zmq = nullptr;
+  void* monitor = nullptr;
+  Connection* connection = nullptr;  // DEALER only
+  bool queued = false;               // in ready_
+  bool has_news = true;              // its monitor may have some
+  std::vector<News> news;            // read, not acted upon
+};
+
+struct ZmqTransport::Connection {
+  ConnectionId id;
+  std::unique_ptr<Socket> dealer;
+  std::string routing_id;       // of the ROUTER; empty for a DEALER
+  int descriptor = -1;
+  std::uint64_t generation = 0;  // which of its descriptor's connections it is
+  int probes_left = 0;
+  bool over = false;             // nothing is sent or delivered any more
+};
+
+struct ZmqTransport::Arrival {
+  std::string routing_id;
+  int descriptor = -1;
+  ZmqMessage first;
+  Frames payload;
+  bool oversized = false;
+};
+
+struct ZmqTransport::Descriptor {
+  std::uint64_t accepted = 0;  // connections told by the monitor
+  std::uint64_t ended = 0;     // ends told
+  std::uint64_t settled = 0;   // ends acted upon
+};
+
+ZmqTransport::ZmqTransport() : owner_pid_(getpid()) {
+  SignalsBlocked blocked;
+  context_ = zmq_ctx_new();
+  if (context_ == nullptr) fail("ZeroMQ does not start");
+  zmq_ctx_set(context_, ZMQ_IO_THREADS, 1);
+  zmq_ctx_set(context_, ZMQ_MAX_SOCKETS, kMaxSockets);
+  void* first = zmq_socket(context_, ZMQ_PAIR);  // starts the threads
+  if (first == nullptr) fail("ZeroMQ does not start");
+  zmq_close(first);
+}
+
+ZmqTransport::~ZmqTransport() {
+  if (getpid() != owner_pid_) {  // the threads and connections are the parent's
+    for (auto& [id, connection] : connections_) static_cast<void>(connection->dealer.release());
+    static_cast<void>(router_.release());
+    return;
+  }
+  for (auto& [id, connection] : connections_)
+    if (connection->dealer) shut_socket(std::move(connection->dealer), kLingerMs);
+  if (router_) shut_socket(std::move(router_), kLingerMs);
+  while (zmq_ctx_term(context_) != 0 && errno == EINTR) {
+  }
+}
+
+// --- sockets ----------------------------------------------------------------------------------------
+
+std::unique_ptr<ZmqTransport::Socket> ZmqTransport::open_socket(int type) {
+  auto socket = std::make_unique<Socket>();
+  socket->zmq = zmq_socket(context_, type);
+  if (socket->zmq == nullptr) fail("ZeroMQ has no more sockets");
+  void* zmq = socket->zmq;
+  set_option(zmq, ZMQ_LINGER, kLingerMs);
+  set_option(zmq, ZMQ_SNDHWM, 0);
+  set_option(zmq, ZMQ_RCVHWM, 0);
+  set_option(zmq, ZMQ_RECONNECT_IVL, kReconnectMs);
+  set_option(zmq, ZMQ_BACKLOG, kBacklog);
+  set_option(zmq, ZMQ_HANDSHAKE_IVL, static_cast<int>(kLivenessBound.ns / 1'000'000));
+  set_option(zmq, ZMQ_HEARTBEAT_IVL, static_cast<int>(kHeartbeatInterval.ns / 1'000'000));
+  set_option(zmq, ZMQ_HEARTBEAT_TIMEOUT, static_cast<int>(kLivenessBound.ns / 1'000'000));
+  const std::int64_t max_frame = kMaxFrameBytes;
+  zmq_setsockopt(zmq, ZMQ_MAXMSGSIZE, &max_frame, sizeof max_frame);
+  if (type == ZMQ_ROUTER) set_option(zmq, ZMQ_ROUTER_MANDATORY, 1);
+
+  const std::string address = "inproc://monitor-" + std::to_string(++last_monitor_);
+  constexpr int kEvents = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CONNECT_RETRIED |
+                          ZMQ_EVENT_CLOSED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
+                          ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+  if (zmq_socket_monitor(zmq, address.c_str(), kEvents) != 0) fail("ZeroMQ does not tell about connections");
+  socket->monitor = zmq_socket(context_, ZMQ_PAIR);
+  if (socket->monitor == nullptr) fail("ZeroMQ has no more sockets");
+  set_option(socket->monitor, ZMQ_LINGER, 0);
+  set_option(socket->monitor, ZMQ_RCVHWM, 0);  // or the io thread would wait for us
+  if (zmq_connect(socket->monitor, address.c_str()) != 0) fail("ZeroMQ does not tell about connections");
+
+  sockets_.push_back(socket.get());
+  polled_.push_back({descriptor_of(zmq), POLLIN, 0});
+  polled_.push_back({descriptor_of(socket->monitor), POLLIN, 0});
+  mark_ready(*socket);
+  return socket;
+}
+
+void ZmqTransport::shut_socket(std::unique_ptr<Socket> socket, int linger_ms) {
+  const auto at = std::find(sockets_.begin(), sockets_.end(), socket.get()) - sockets_.begin();
+  sockets_.erase(sockets_.begin() + at);
+  polled_.erase(polled_.begin() + 2 * at, polled_.begin() + 2 * at + 2);
+  std::erase(ready_, socket.get());
+  zmq_socket_monitor(socket->zmq, nullptr, 0);
+  zmq_close(socket->monitor);
+  set_option(socket->zmq, ZMQ_LINGER, linger_ms);
+  zmq_close(socket->zmq);
+}
+
+void ZmqTransport::listen(const std::string& endpoint) {
+  check_path_length(endpoint);
+  if (!router_) router_ = open_socket(ZMQ_ROUTER);
+  if (zmq_bind(router_->zmq, endpoint.c_str()) != 0) fail("cannot listen at " + endpoint);
+  mark_ready(*router_);
+}
+
+ConnectionId ZmqTransport::connect(const std::string& endpoint) {
+  auto connection = std::make_shared<Connection>();
+  connection->id = ConnectionId{++last_connection_};
+  connections_[connection->id.value] = connection;
+  try {
+    check_path_length(endpoint);
+    connection->dealer = open_socket(ZMQ_DEALER);
+    connection->dealer->connection = connection.get();
+    if (zmq_connect(connection->dealer->zmq, endpoint.c_str()) != 0) fail("cannot connect to " + endpoint);
+  } catch (const std::runtime_error& problem) {
+    end(*connection, problem.what(), false);
+    if (connection->dealer) shut_socket(std::move(connection->dealer), 0);
+  }
+  return connection->id;
+}
+
+std::vector<int> ZmqTransport::wait_fds() {
+  std::vector<int> fds;
+  fds.reserve(polled_.size());
+  for (const pollfd& entry : polled_) fds.push_back(entry.fd);
+  return fds;
+}
+
+// --- leaving messages -------------------------------------------------------------------------------
+
+/// Names the receiver to the ROUTER. Result: false if it is gone.
+bool ZmqTransport::send_envelope(Connection& connection) {
+  return connection.dealer ||
+         send_copy(router_->zmq, connection.routing_id.data(), connection.routing_id.size(), true);
+}
+
+bool ZmqTransport::send_mark(Connection& connection, std::size_t bytes) {
+  void* zmq = connection.dealer ? connection.dealer->zmq : router_->zmq;
+  constexpr char kZero = 0;
+  return send_envelope(connection) && send_copy(zmq, &kZero, bytes, false);
+}
+
+bool ZmqTransport::send(ConnectionId to, const Message& message) {
+  const auto found = connections_.find(to.value);
+  if (found == connections_.end() || found->second->over) return false;
+  Connection& connection = *found->second;
+  Socket& socket = connection.dealer ? *connection.dealer : *router_;
+  mark_ready(socket);  // zmq may take the socket's wake-up while it sends
+  if (!send_envelope(connection)) return false;
+
+  const std::size_t count = message.frames.size();
+  if (!send_frame(socket.zmq, Frame(encode(message)), count > 0)) return false;
+  for (std::size_t i = 0; i < count; ++i)
+    if (!send_frame(socket.zmq, message.frames[i], i + 1 < count)) return false;
+  return true;
+}
+
+void ZmqTransport::close(ConnectionId id) {
+  const auto found = connections_.find(id.value);
+  if (found == connections_.end()) return;
+  const ConnectionPtr connection = found->second;
+  connections_.erase(found);
+  if (connection->dealer) {
+    shut_socket(std::move(connection->dealer), kLingerMs);
+  } else if (!connection->over && router_) {
+    mark_ready(*router_);
+    send_mark(*connection, kEndMark);
+  }
+  connection->over = true;
+}
+
+// --- arriving messages ------------------------------------------------------------------------------
+
+std::optional<TransportEvent> ZmqTransport::receive() {
+  for (;;) {
+    while (!events_.empty()) {
+      TransportEvent event = std::move(events_.front());
+      events_.pop_front();
+      const auto found = connections_.find(event.connection.value);
+      if (found == connections_.end()) continue;  // closed by the owner meanwhile
+      if (event.kind == TransportEvent::kClosed) connections_.erase(found);
+      return event;
+    }
+    if (ready_.empty()) find_ready_sockets();
+    if (ready_.empty()) return std::nullopt;
+
+    Socket& socket = *ready_.front();
+    ready_.pop_front();
+    socket.queued = false;
+    if (++reads_ % kReadsBetweenLooks == 0) {
+      mark_ready(socket);
+      find_ready_sockets();
+      if (socket.has_news) settle(socket);
+      continue;
+    }
+    switch (read_one(socket)) {
+      case Reading::kMessage: mark_ready(socket); break;
+      case Reading::kDry: settle(socket); break;
+      case Reading::kShut: break;
+    }
+  }
+}
+
+/// One system call for all sockets. zmq's descriptors are like edges: a socket whose descriptor is silent, that was
+/// read until it was dry and not written to since, has nothing.
+void ZmqTransport::find_ready_sockets() {
+  if (polled_.empty() || ::poll(polled_.data(), polled_.size(), 0) <= 0) return;
+  for (std::size_t i = 0; i < sockets_.size(); ++i) {
+    if (polled_[2 * i + 1].revents != 0) sockets_[i]->has_news = true;
+    if (polled_[2 * i].revents != 0 || polled_[2 * i + 1].revents != 0) mark_ready(*sockets_[i]);
+  }
+}
+
+void ZmqTransport::mark_ready(Socket& socket) {
+  if (socket.queued) return;
+  socket.queued = true;
+  ready_.push_back(&socket);
+}
+
+ZmqTransport::Reading ZmqTransport::read_one(Socket& socket) {
+  const bool is_dealer = &socket != router_.get();
+  Arrival arrival;
+  if (!read_frames(socket, arrival)) return Reading::kDry;
+  const ConnectionPtr connection = sender_of(socket, arrival);
+  if (!connection->over) deliver(*connection, arrival);
+  return is_dealer && !connection->dealer ? Reading::kShut : Reading::kMessage;
+}
+
+/// Result: false if the socket was shut on the way.
+bool ZmqTransport::read_all(Socket& socket) {
+  Reading reading = Reading::kMessage;
+  while (reading == Reading::kMessage) reading = read_one(socket);
+  return reading == Reading::kDry;
+}
+
+bool ZmqTransport::read_frames(Socket& socket, Arrival& arrival) {
+  if (!receive_part(socket.zmq, &arrival.first.raw)) return false;
+  if (&socket == router_.get()) {
+    const auto id = arrival.first.bytes();
+    arrival.routing_id.assign(reinterpret_cast<const char*>(id.data()), id.size());
+    if (!receive_part(socket.zmq, &arrival.first.raw)) return true;  // parts of a message come together
+    arrival.descriptor = zmq_msg_get(&arrival.first.raw, ZMQ_SRCFD);
+  }
+  arrival.oversized = arrival.first.bytes().size() > kHeaderBytes + kMaxBodyBytes;
+  for (bool more = zmq_msg_more(&arrival.first.raw) != 0; more;) {
+    ZmqMessage part;
+    if (!receive_part(socket.zmq, &part.raw)) break;
+    more = zmq_msg_more(&part.raw) != 0;
+    if (arrival.payload.size() < kMaxFrames) {
+      if (!arrival.oversized) arrival.payload.push_back(to_frame(part));
+    } else {
+      arrival.oversized = true;
+    }
+  }
+  return true;
+}
+
+ZmqTransport::ConnectionPtr ZmqTransport::sender_of(Socket& socket, const Arrival& arrival) {
+  if (&socket != router_.get()) return connections_.at(socket.connection->id.value);
+  const auto found = by_routing_id_.find(arrival.routing_id);
+  if (found != by_routing_id_.end()) return found->second;
+
+  read_news(socket);  // its acceptance is told before its first message arrives
+  auto connection = std::make_shared<Connection>();
+  connection->id = ConnectionId{++last_connection_};
+  connection->routing_id = arrival.routing_id;
+  connection->descriptor = arrival.descriptor;
+  const Descriptor& descriptor = descriptors_[arrival.descriptor];
+  connection->generation = descriptor.accepted;
+  if (descriptor.accepted > descriptor.settled + 1) {
+    connection->probes_left = kProbes;
+    doubts_.push_back(connection);
+  }
+  connections_[connection->id.value] = connection;
+  by_routing_id_[connection->routing_id] = connection;
+  by_descriptor_.emplace(connection->descriptor, connection);
+  return connection;
+}
+
+void ZmqTransport::deliver(Connection& connection, Arrival& arrival) {
+  const auto bytes = arrival.first.bytes();
+  const bool is_mark = bytes.size() <= kProbeMark && arrival.payload.empty() && !arrival.oversized;
+  if (is_mark && bytes.size() == kProbeMark) return;
+  if (is_mark) {
+    end(connection, "closed by the peer", false);
+  } else if (arrival.oversized) {
+    end(connection, "a message over the limits", true);
+  } else {
+    auto decoded = decode(bytes, std::move(arrival.payload));
+    if (auto* message = std::get_if<Message>(&decoded)) {
+      TransportEvent event;
+      event.connection = connection.id;
+      event.message = std::move(*message);
+      events_.push_back(std::move(event));
+      return;
+    }
+    end(connection, "malformed message: " + std::get<DecodeError>(decoded).reason, true);
+  }
+  // A ROUTER cannot close one connection: the peer is asked to, and ignored from now on.
+  if (connection.dealer) {
+    shut_socket(std::move(connection.dealer), 0);
+  } else {
+    send_mark(connection, kEndMark);
+  }
+}
+
+// --- ends of connections ----------------------------------------------------------------------------
+
+/// Queues kClosed behind what has arrived.
+void ZmqTransport::end(Connection& connection, const std::string& reason, bool malformed) {
+  if (connection.over) return;
+  connection.over = true;
+  if (malformed) ++malformed_;
+  TransportEvent event;
+  event.kind = TransportEvent::kClosed;
+  event.connection = connection.id;
+  event.reason = reason;
+  event.malformed = malformed;
+  events_.push_back(std::move(event));
+}
+
+/// The ROUTER serves this routing id no longer.
+void ZmqTransport::let_go(Connection& connection) {
+  end(connection, describe(ZMQ_EVENT_DISCONNECTED), false);
+  connection.probes_left = 0;
+  by_routing_id_.erase(connection.routing_id);
+}
+
+/// Result: true if there were news.
+bool ZmqTransport::read_news(Socket& socket) {
+  bool any = false;
+  ZmqMessage part;
+  while (receive_part(socket.monitor, &part.raw)) {
+    any = true;
+    const auto bytes = part.bytes();
+    std::uint16_t event = 0;
+    std::int32_t value = 0;
+    BB_CHECK(bytes.size() == sizeof event + sizeof value);
+    std::memcpy(&event, bytes.data(), sizeof event);
+    std::memcpy(&value, bytes.data() + sizeof event, sizeof value);
+    while (zmq_msg_more(&part.raw) != 0 && receive_part(socket.monitor, &part.raw)) {
+    }
+    if (&socket == router_.get()) {
+      Descriptor& descriptor = descriptors_[value];
+      if (event == ZMQ_EVENT_ACCEPTED) {
+        descriptor.ended = descriptor.accepted++;
+      } else if (event == ZMQ_EVENT_DISCONNECTED) {
+        descriptor.ended = descriptor.accepted;
+      } else {
+        continue;
+      }
+    }
+    socket.news.push_back({event, value});
+  }
+  socket.has_news = false;
+  return any;
+}
+
+/// The socket is dry: acts on what its monitor told.
+void ZmqTransport::settle(Socket& socket) {
+  if (socket.has_news) read_news(socket);
+  if (&socket == router_.get()) {
+    if (!socket.news.empty()) settle_router(socket);
+    settle_doubts(socket);
+  } else if (!socket.news.empty()) {
+    settle_dealer(socket);
+  }
+}
+
+void ZmqTransport::settle_dealer(Socket& socket) {
+  const ConnectionPtr connection = connections_.at(socket.connection->id.value);
+  const News news = socket.news.front();
+  if (!read_all(socket)) return;
+  end(*connection, describe(news.event), false);
+  shut_socket(std::move(connection->dealer), 0);
+}
+
+void ZmqTransport::settle_router(Socket& socket) {
+  do {
+    read_all(socket);
+  } while (read_news(socket));
+  for (const News& news : std::exchange(socket.news, {})) {
+    Descriptor& descriptor = descriptors_[news.value];
+    descriptor.settled = descriptor.ended;
+    const auto [begin, end] = by_descriptor_.equal_range(news.value);
+    for (auto at = begin; at != end;) {
+      if (at->second->generation > descriptor.settled) {
+        ++at;
+        continue;
+      }
+      const ConnectionPtr connection = at->second;
+      at = by_descriptor_.erase(at);
+      let_go(*connection);
+    }
+  }
+}
+
+void ZmqTransport::settle_doubts(Socket& socket) {
+  if (!doubts_.empty()) read_all(socket);
+  for (const ConnectionPtr& connection : std::exchange(doubts_, {})) {
+    if (connection->probes_left == 0) continue;
+    --connection->probes_left;
+    if (send_mark(*connection, kProbeMark)) {
+      doubts_.push_back(connection);
+      continue;
+    }
+    std::erase_if(by_descriptor_, [&](const auto& entry) { return entry.second == connection; });
+    let_go(*connection);
+  }
+}
+
+}  // namespace betterbox

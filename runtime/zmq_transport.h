@@ -1,0 +1,92 @@
+// Messages over ZeroMQ (docs/protocol.md, section "Carrier"): one ROUTER socket for those who connect to
+// us, one DEALER socket for each connection of ours. The one owner of zmq.
+//
+// Guarantees: nothing reconnects by itself; the end of a connection (also of a process killed by SIGKILL) is
+// seen at once, by socket monitors, and shows as kClosed behind everything that had arrived. Frames above
+// kCopyBelow bytes are not copied in either direction. One io thread, which takes no signals.
+#pragma once
+
+#include <poll.h>
+#include <sys/types.h>
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "runtime/transport.h"
+
+namespace betterbox {
+
+class ZmqTransport : public Transport {
+ public:
+  /// Throws std::runtime_error if ZeroMQ cannot start.
+  ZmqTransport();
+  /// Waits at most about a second for what was sent and is still read. In a forked child it only lets go.
+  ~ZmqTransport() override;
+  ZmqTransport(const ZmqTransport&) = delete;
+  ZmqTransport& operator=(const ZmqTransport&) = delete;
+
+  void listen(const std::string& endpoint) override;
+  ConnectionId connect(const std::string& endpoint) override;
+  bool send(ConnectionId to, const Message& message) override;
+  std::optional<TransportEvent> receive() override;
+  void close(ConnectionId connection) override;
+  std::vector<int> wait_fds() override;
+  std::uint64_t malformed_messages() const override { return malformed_; }
+
+ private:
+  struct Socket;      // a zmq socket and its monitor
+  struct Connection;  // one session: a DEALER, or a routing id of the ROUTER
+  struct Arrival;     // one arrived message as frames
+  struct Descriptor;  // how often the ROUTER used one descriptor number
+  using ConnectionPtr = std::shared_ptr<Connection>;
+
+  std::unique_ptr<Socket> open_socket(int type);
+  void shut_socket(std::unique_ptr<Socket> socket, int linger_ms);
+
+  // Arriving messages.
+  void find_ready_sockets();
+  void mark_ready(Socket& socket);
+  enum class Reading { kMessage, kDry, kShut };
+  Reading read_one(Socket& socket);
+  bool read_all(Socket& socket);
+  bool read_frames(Socket& socket, Arrival& arrival);
+  ConnectionPtr sender_of(Socket& socket, const Arrival& arrival);
+  void deliver(Connection& connection, Arrival& arrival);
+
+  // Ends of connections.
+  bool read_news(Socket& socket);
+  void settle(Socket& socket);
+  void settle_dealer(Socket& socket);
+  void settle_router(Socket& socket);
+  void settle_doubts(Socket& socket);
+  void end(Connection& connection, const std::string& reason, bool malformed);
+  void let_go(Connection& connection);
+
+  // Leaving messages.
+  bool send_mark(Connection& connection, std::size_t bytes);
+  bool send_envelope(Connection& connection);
+
+  void* context_ = nullptr;
+  pid_t owner_pid_ = 0;
+  std::uint64_t last_connection_ = 0;
+  std::uint64_t last_monitor_ = 0;
+  std::uint64_t malformed_ = 0;
+  std::uint32_t reads_ = 0;
+
+  std::unique_ptr<Socket> router_;
+  std::unordered_map<std::uint64_t, ConnectionPtr> connections_;      // those that the owner has not seen end
+  std::unordered_map<std::string, ConnectionPtr> by_routing_id_;      // those that the ROUTER still serves
+  std::unordered_multimap<int, ConnectionPtr> by_descriptor_;         // the same
+  std::unordered_map<int, Descriptor> descriptors_;
+  std::vector<ConnectionPtr> doubts_;
+
+  std::vector<Socket*> sockets_;
+  std::vector<pollfd> polled_;   // two for each of sockets_: its own and its monitor's
+  std::deque<Socket*> ready_;    // may have messages or news
+  std::deque<TransportEvent> events_;
+};
+
+}  // namespace betterbox

@@ -28,26 +28,35 @@ int poll_timeout_ms(TimePoint now, TimePoint until) {
   return static_cast<int>(std::min<std::int64_t>((ns + 999'999) / 1'000'000, 60'000));
 }
 
+void ring(int event_fd) {
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const auto written = ::write(event_fd, &one, sizeof one);
+}
+
+void clear(int event_fd) {
+  std::uint64_t count = 0;
+  [[maybe_unused]] const auto got = ::read(event_fd, &count, sizeof count);
+}
+
 }  // namespace
 
 Client::Client(std::unique_ptr<Transport> transport, Options options)
-    : options_(std::move(options)), wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), transport_(std::move(transport)) {
-  BB_CHECK(wake_fd_ >= 0);
+    : options_(std::move(options)),
+      wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      waiter_wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      transport_(std::move(transport)) {
+  BB_CHECK(wake_fd_ >= 0 && waiter_wake_fd_ >= 0);
   {
     Lock lock(mutex_);
-    scheduler_ = transport_->connect(options_.endpoint);
+    scheduler_ = connect(options_.endpoint);
     greet_scheduler();
   }
-  try {
-    wait([this] { return session_ != Session::kGreeting; }, monotonic_now() + kLivenessBound, {});
-  } catch (...) {
-    ::close(wake_fd_);
-    throw;
-  }
+  wait([this] { return session_ != Session::kGreeting; }, monotonic_now() + kLivenessBound, {});
   Lock lock(mutex_);
   if (session_ == Session::kOpen) return;
   const std::string reason = session_ == Session::kGreeting ? "nobody answered" : lost_reason_;
   ::close(wake_fd_);
+  ::close(waiter_wake_fd_);
   throw BusError("no scheduler could be reached at " + options_.endpoint + ": " + reason +
                  "; is the bus still up? `betterbox status` tells");
 }
@@ -55,6 +64,7 @@ Client::Client(std::unique_ptr<Transport> transport, Options options)
 Client::~Client() {
   close();
   ::close(wake_fd_);
+  ::close(waiter_wake_fd_);
 }
 
 bool Client::connected() {
@@ -85,15 +95,23 @@ void Client::close() {
 
 // --- waiting and driving --------------------------------------------------------------------------
 
-int Client::poll_transport(Lock& lock, TimePoint until, bool with_wake) {
-  std::vector<pollfd> fds;
+int Client::poll_transport(Lock& lock, TimePoint until, int wake_fd) {
+  std::vector<pollfd> fds{{wake_fd, POLLIN, 0}};
   for (const int fd : transport_->wait_fds()) fds.push_back({fd, POLLIN, 0});
-  if (with_wake) fds.push_back({wake_fd_, POLLIN, 0});
   lock.unlock();
   const int result = ::poll(fds.data(), fds.size(), poll_timeout_ms(monotonic_now(), until));
   const bool interrupted = result < 0 && errno == EINTR;
+  if (fds[0].revents != 0) clear(wake_fd);
   lock.lock();
   return interrupted ? -1 : result;
+}
+
+/// A new descriptor: whoever polls has to look at it, too.
+ConnectionId Client::connect(const std::string& endpoint) {
+  const ConnectionId connection = transport_->connect(endpoint);
+  if (waiter_polls_) ring(waiter_wake_fd_);
+  if (driver_polls_) ring(wake_fd_);
+  return connection;
 }
 
 bool Client::wait(const Condition& condition, TimePoint deadline, const Interrupt& interrupt) {
@@ -118,7 +136,7 @@ bool Client::wait(const Condition& condition, TimePoint deadline, const Interrup
     const TimePoint until = std::min({deadline, next_interrupt, next_deadline()});
     if (!waiter_polls_) {
       waiter_polls_ = true;
-      interrupted = poll_transport(lock, until, false) < 0;
+      interrupted = poll_transport(lock, until, waiter_wake_fd_) < 0;
       waiter_polls_ = false;
       drain();
       pump();
@@ -172,9 +190,8 @@ std::vector<std::uint64_t> Client::drive() {
       driver_polls_ = true;
       TimePoint until = next_deadline();
       if (unacknowledged_bytes_ > 0) until = std::min(until, monotonic_now() + milliseconds(100));
-      const int ready = poll_transport(lock, until, true);
+      const int ready = poll_transport(lock, until, wake_fd_);
       driver_polls_ = false;
-      clear_wake();
       if (ready == 0) acknowledge(true);
     }
   }
@@ -182,16 +199,10 @@ std::vector<std::uint64_t> Client::drive() {
 
 void Client::wake_driver() {
   if (driver_polls_) {
-    const std::uint64_t one = 1;
-    [[maybe_unused]] const auto written = ::write(wake_fd_, &one, sizeof one);
+    ring(wake_fd_);
   } else {
     drivers_turn_.notify_one();
   }
-}
-
-void Client::clear_wake() {
-  std::uint64_t count = 0;
-  [[maybe_unused]] const auto got = ::read(wake_fd_, &count, sizeof count);
 }
 
 TimePoint Client::next_deadline() const {
@@ -245,14 +256,16 @@ void Client::find_bus_again(Lock& lock) {
   lock.lock();
   if (closed_) return;
   if (problem.empty()) {
-    scheduler_ = transport_->connect(endpoint);
+    scheduler_ = connect(endpoint);
     greet_scheduler();
     const TimePoint deadline = monotonic_now() + kLivenessBound;
     while (session_ == Session::kGreeting && !closed_ && monotonic_now() < deadline) {
-      poll_transport(lock, std::min(deadline, monotonic_now() + milliseconds(100)), true);
-      clear_wake();
+      driver_polls_ = true;
+      poll_transport(lock, std::min(deadline, monotonic_now() + milliseconds(100)), wake_fd_);
+      driver_polls_ = false;
       drain();
     }
+    waiters_turn_.notify_all();
     if (session_ == Session::kOpen || closed_) return;
     problem = lost_reason_;
   }
@@ -400,7 +413,7 @@ Client::Link& Client::link_to(const BoxEntry& entry) {
   Link& link = links_[agent];
   link.endpoint = entry.endpoint;
   link.agent = agent;
-  link.connection = transport_->connect(entry.endpoint);
+  link.connection = connect(entry.endpoint);
   link_of_[link.connection] = agent;
   Hello hello = make_hello(Role::kClient);
   --session_number_;  // counts sessions with the scheduler only

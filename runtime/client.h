@@ -296,9 +296,9 @@ class Client {
   std::optional<BoxEntry> first_answer(Port port);
   std::vector<BoxEntry> answered(Port port);
   void wake_driver();
-  void clear_wake();
   TimePoint next_deadline() const;
-  int poll_transport(Lock& lock, TimePoint until, bool with_wake);
+  int poll_transport(Lock& lock, TimePoint until, int wake_fd);
+  ConnectionId connect(const std::string& endpoint);
   void unsend(CallState& call, std::uint64_t from);
   void retire_idle_streams();
 
@@ -307,6 +307,7 @@ class Client {
   std::condition_variable waiters_turn_;  ///< a waiting thread may become the carrier
   std::condition_variable drivers_turn_;  ///< for drive
   const int wake_fd_;                     ///< eventfd: ends the driver's poll
+  const int waiter_wake_fd_;              ///< eventfd: ends the carrying waiter's poll
 
   // All below is guarded by mutex_.
   std::unique_ptr<Transport> transport_;

@@ -1,0 +1,346 @@
+// The client against a scheduler and agents that a thread plays on an in-memory network.
+#include "runtime/client.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+
+#include <atomic>
+#include <functional>
+#include <thread>
+
+#include "runtime/fake_transport.h"
+
+namespace betterbox {
+namespace {
+
+const TimePoint kSoon = monotonic_now() + seconds(60);
+
+std::string int_item(std::int64_t value) {
+  std::string item(1, static_cast<char>(ItemTag::kInt));
+  item.append(reinterpret_cast<const char*>(&value), sizeof value);
+  return item;
+}
+
+ItemBytes bytes(const std::string& text) { return std::as_bytes(std::span(text)); }
+
+EncodedItems int_items(std::int64_t begin, std::int64_t end) {
+  EncodedItems items;
+  PageBuilder page;
+  for (std::int64_t i = begin; i < end; ++i) page.add(bytes(int_item(i)));
+  items.count = static_cast<std::uint64_t>(end - begin);
+  if (!page.empty()) items.pages.push_back({page.finish(), items.count});
+  return items;
+}
+
+/// Plays a peer at a name of the network: answers messages on a thread of its own until destroyed.
+class PlayedPeer {
+ public:
+  using Answer = std::function<void(PlayedPeer&, ConnectionId, Message&)>;
+
+  PlayedPeer(FakeNetwork& network, const std::string& name, Answer answer)
+      : transport_(network.make_transport()), answer_(std::move(answer)) {
+    transport_->listen(name);
+    thread_ = std::thread([this] { run(); });
+  }
+  ~PlayedPeer() {
+    ending_ = true;
+    thread_.join();
+  }
+  void send(ConnectionId to, Message message) { transport_->send(to, message); }
+  void close(ConnectionId connection) { transport_->close(connection); }
+
+ private:
+  void run() {
+    while (!ending_) {
+      while (auto event = transport_->receive()) {
+        if (event->kind == TransportEvent::kMessage) answer_(*this, event->connection, event->message);
+      }
+      std::vector<pollfd> fds;
+      for (const int fd : transport_->wait_fds()) fds.push_back({fd, POLLIN, 0});
+      ::poll(fds.data(), fds.size(), 10);
+    }
+  }
+
+  std::unique_ptr<Transport> transport_;
+  Answer answer_;
+  std::atomic<bool> ending_{false};
+  std::thread thread_;
+};
+
+/// A scheduler that runs every item itself: the outcome of an item is the item.
+class EchoScheduler {
+ public:
+  void operator()(PlayedPeer& peer, ConnectionId from, Message& message) {
+    if (auto* hello = std::get_if<Hello>(&message.body)) {
+      connection_ = from;
+      peer.send(from, {Welcome{PeerId{1}, hello->session, "here", 1, {}, {}}, {}});
+    } else if (auto* items = std::get_if<Items>(&message.body)) {
+      if (!items->spans.empty()) {
+        peer.send(from, {Results{++ack_, items->serial, items->spans}, message.frames});
+      }
+      if (items->closed) peer.send(from, {Settled{items->serial, {}}, {}});
+    } else if (std::get_if<Watch>(&message.body)) {
+      peer.send(from, {boxes_, {}});
+    } else if (std::get_if<Forget>(&message.body)) {
+      ++forgotten;
+    } else if (std::get_if<Status>(&message.body)) {
+      peer.send(from, {StatusReport{}, {}});
+    }
+  }
+  void add_box(PeerId agent, const std::string& endpoint, std::uint64_t joined) {
+    BoxEntry entry;
+    entry.info = {{agent, SeatId{0}, 1}, Port{80}, "ABox", false, {{"name", 0}}};
+    entry.endpoint = endpoint;
+    entry.joined = joined;
+    boxes_.port = Port{80};
+    boxes_.snapshot = true;
+    boxes_.joined.push_back(entry);
+  }
+  std::atomic<int> forgotten{0};
+
+ private:
+  ConnectionId connection_;
+  std::uint64_t ack_ = 0;
+  Boxes boxes_;
+};
+
+PlayedPeer::Answer agent_named(PeerId id, std::int64_t answer) {
+  return [id, answer](PlayedPeer& peer, ConnectionId from, Message& message) {
+    if (auto* hello = std::get_if<Hello>(&message.body)) {
+      peer.send(from, {Welcome{id, hello->session, "here", 1, {}, {}}, {}});
+    } else if (auto* call = std::get_if<BoxCall>(&message.body)) {
+      if (call->method == "die") return peer.close(from);
+      if (call->method == "sleep") return;
+      peer.send(from, {BoxReply{call->serial}, {Frame(int_item(answer))}});
+    }
+  };
+}
+
+class ClientTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<Client> connect() {
+    Client::Options options;
+    options.endpoint = "scheduler";
+    options.peer = PeerId{77};
+    return std::make_unique<Client>(network_.make_transport(), options);
+  }
+  std::int64_t int_outcome(Client& client, const CallPtr& call, std::uint64_t i) {
+    const auto outcome = client.outcome(call, i, false);
+    std::int64_t value = -1;
+    if (outcome && outcome->item.size() == 9) std::memcpy(&value, outcome->item.data() + 1, 8);
+    return value;
+  }
+  LostCode lost_code(Client& client, const CallPtr& call, std::uint64_t i) {
+    const auto outcome = client.outcome(call, i, false);
+    const auto lost = outcome ? parse_lost_item(outcome->item) : std::nullopt;
+    return lost ? lost->code : LostCode{};
+  }
+
+  FakeNetwork network_;
+  EchoScheduler echo_;
+};
+
+TEST_F(ClientTest, NobodyToConnectToIsABusError) { EXPECT_THROW(connect(), BusError); }
+
+TEST_F(ClientTest, EveryItemOfACallHasItsOwnOutcome) {
+  PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
+  auto client = connect();
+  const CallPtr call = client->open_call({}, Frame("context"), int_items(0, 1000), true);
+  ASSERT_TRUE(client->wait(client->over(call), kSoon, {}));
+  for (std::uint64_t i = 0; i < 1000; ++i) EXPECT_EQ(int_outcome(*client, call, i), static_cast<std::int64_t>(i));
+}
+
+TEST_F(ClientTest, AnEmptyCallIsOverAtOnce) {
+  PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
+  auto client = connect();
+  const CallPtr call = client->open_call({}, Frame("context"), {}, true);
+  EXPECT_TRUE(client->progress(call).over);
+}
+
+TEST_F(ClientTest, SubmissionsAreGatheredAndEachGetsItsOutcome) {
+  PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
+  auto client = connect();
+  std::vector<CallPtr> calls;
+  for (std::int64_t i = 0; i < 500; ++i) calls.push_back(client->submit({}, Frame("f"), bytes(int_item(i))));
+  for (std::int64_t i = 0; i < 500; ++i) {
+    const CallPtr& call = calls[static_cast<std::size_t>(i)];
+    ASSERT_TRUE(client->wait(client->over(call), kSoon, {}));
+    EXPECT_EQ(int_outcome(*client, call, 0), i);
+  }
+}
+
+TEST_F(ClientTest, TheDriverFlushesGatheredSubmissionsAndTellsOfFinishedCalls) {
+  PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
+  auto client = connect();
+  std::atomic<int> told{0};
+  std::thread driver([&] {
+    for (auto tokens = client->drive(); !tokens.empty(); tokens = client->drive()) told += static_cast<int>(tokens.size());
+  });
+  for (std::int64_t i = 0; i < 200; ++i) client->notify(client->submit({}, Frame("f"), bytes(int_item(i))));
+  while (told < 200) std::this_thread::yield();
+  client->close();
+  driver.join();
+  EXPECT_EQ(told, 200);
+}
+
+TEST_F(ClientTest, ManyThreadsMayWaitAtOnce) {
+  PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
+  auto client = connect();
+  std::thread driver([&] {
+    while (!client->drive().empty()) {
+    }
+  });
+  std::vector<std::thread> threads;
+  std::atomic<int> right{0};
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (std::int64_t i = 0; i < 50; ++i) {
+        const CallPtr call = client->submit({}, Frame("f"), bytes(int_item(t * 1000 + i)));
+        if (client->wait(client->over(call), kSoon, {}) && int_outcome(*client, call, 0) == t * 1000 + i) ++right;
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(right, 200);
+  client->close();
+  driver.join();
+}
+
+TEST_F(ClientTest, ACallLargerThanTheWindowArrivesWhole) {
+  PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
+  auto client = connect();
+  EncodedItems items;
+  std::string big(1 << 20, 'x');
+  big[0] = static_cast<char>(ItemTag::kBytes);
+  for (int i = 0; i < 100; ++i) items.pages.push_back({make_single_page(bytes(big)), 1});
+  items.count = 100;
+  const CallPtr call = client->open_call({}, Frame("context"), std::move(items), true);
+  ASSERT_TRUE(client->wait(client->over(call), kSoon, {}));
+  EXPECT_EQ(client->outcome(call, 99, false)->item.size(), big.size());
+}
+
+TEST_F(ClientTest, TakenItemsMoveTheWindowOfAGeneratorCall) {
+  PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
+  auto client = connect();
+  Client::CallOptions options;
+  options.windowed = true;
+  const CallPtr call = client->open_call(options, Frame("context"), {}, false);
+  ASSERT_EQ(client->feed_room(call, kSoon), kGeneratorWindowItems);
+  client->feed(call, int_items(0, static_cast<std::int64_t>(kGeneratorWindowItems)), false);
+  EXPECT_EQ(client->feed_room(call, monotonic_now()), 0U);
+  ASSERT_TRUE(client->wait(client->settled_item(call, 0), kSoon, {}));
+  EXPECT_TRUE(client->outcome(call, 0, true));
+  EXPECT_EQ(client->feed_room(call, kSoon), 1U);
+  client->free_running(call, true);
+  EXPECT_EQ(client->feed_room(call, kSoon), kGeneratorWindowItems);
+}
+
+TEST_F(ClientTest, ACancelledCallIsOverAndItsItemsAreCancelled) {
+  PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
+  auto client = connect();
+  const CallPtr call = client->open_call({}, Frame("context"), {}, false);
+  EXPECT_TRUE(client->cancel(call));
+  EXPECT_FALSE(client->cancel(call));
+  EXPECT_TRUE(client->progress(call).over);
+  EXPECT_EQ(lost_code(*client, call, 0), LostCode::kCancelled);
+}
+
+TEST_F(ClientTest, AGroupCallKeepsTheOrderOfItsBoxes) {
+  PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
+  PlayedPeer one(network_, "one", agent_named(PeerId{11}, 1));
+  PlayedPeer two(network_, "two", agent_named(PeerId{12}, 2));
+  echo_.add_box(PeerId{12}, "two", 1);
+  echo_.add_box(PeerId{11}, "one", 2);
+  auto client = connect();
+  client->watch(Port{80});
+  const auto boxes = client->wait_boxes(Port{80}, 2, kSoon, {});
+  ASSERT_EQ(boxes.size(), 2U);
+  const CallPtr call = client->box_call({boxes[0].info.box, boxes[1].info.box}, "name", Frame("args"), {});
+  ASSERT_TRUE(client->wait(client->over(call), kSoon, {}));
+  EXPECT_EQ(int_outcome(*client, call, 0), 2);
+  EXPECT_EQ(int_outcome(*client, call, 1), 1);
+}
+
+TEST_F(ClientTest, ABoxThatDiesLeavesItsMarkAndTheOthersAnswer) {
+  PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
+  PlayedPeer one(network_, "one", agent_named(PeerId{11}, 1));
+  PlayedPeer two(network_, "two", [](PlayedPeer& peer, ConnectionId from, Message& message) {
+    if (std::get_if<BoxCall>(&message.body)) return peer.close(from);
+    agent_named(PeerId{12}, 2)(peer, from, message);
+  });
+  echo_.add_box(PeerId{11}, "one", 1);
+  echo_.add_box(PeerId{12}, "two", 2);
+  auto client = connect();
+  client->watch(Port{80});
+  const auto boxes = client->wait_boxes(Port{80}, 2, kSoon, {});
+  ASSERT_EQ(boxes.size(), 2U);
+  const CallPtr call = client->box_call({boxes[0].info.box, boxes[1].info.box}, "name", Frame("args"), {});
+  ASSERT_TRUE(client->wait(client->over(call), kSoon, {}));
+  EXPECT_EQ(int_outcome(*client, call, 0), 1);
+  EXPECT_EQ(lost_code(*client, call, 1), LostCode::kBoxLost);
+  EXPECT_EQ(client->first_success(call), 0U);
+  EXPECT_EQ(client->boxes(Port{80}).size(), 1U);
+}
+
+TEST_F(ClientTest, ADirectCallThatTakesTooLongTimesOut) {
+  PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
+  PlayedPeer one(network_, "one", agent_named(PeerId{11}, 1));
+  echo_.add_box(PeerId{11}, "one", 1);
+  auto client = connect();
+  client->watch(Port{80});
+  const auto box = client->first_box(Port{80}, kSoon, {});
+  ASSERT_TRUE(box);
+  const CallPtr call = client->box_call({box->info.box}, "sleep", Frame("args"), milliseconds(20));
+  ASSERT_TRUE(client->wait(client->over(call), kSoon, {}));
+  EXPECT_EQ(lost_code(*client, call, 0), LostCode::kTimeout);
+}
+
+TEST_F(ClientTest, ABusThatIsLostEndsEveryWait) {
+  auto scheduler = std::make_unique<PlayedPeer>(network_, "scheduler", [this](PlayedPeer& peer, ConnectionId from, Message& message) {
+    if (std::get_if<Call>(&message.body)) return peer.close(from);
+    echo_(peer, from, message);
+  });
+  auto client = connect();
+  const CallPtr call = client->open_call({}, Frame("context"), {}, false);
+  ASSERT_TRUE(client->wait(client->over(call), kSoon, {}));
+  EXPECT_FALSE(client->progress(call).failure.empty());
+}
+
+TEST_F(ClientTest, CallsAreSentAgainToTheSuccessorOfALostScheduler) {
+  int calls_seen = 0;
+  auto first = std::make_unique<PlayedPeer>(network_, "scheduler", [&](PlayedPeer& peer, ConnectionId from, Message& message) {
+    if (std::get_if<Items>(&message.body)) return peer.close(from);
+    if (!std::get_if<Call>(&message.body)) echo_(peer, from, message);
+  });
+  EchoScheduler second_echo;
+  PlayedPeer second(network_, "successor", [&](PlayedPeer& peer, ConnectionId from, Message& message) {
+    if (std::get_if<Call>(&message.body)) ++calls_seen;
+    second_echo(peer, from, message);
+  });
+  Client::Options options;
+  options.endpoint = "scheduler";
+  options.peer = PeerId{77};
+  options.find_bus = [] { return std::string("successor"); };
+  Client client(network_.make_transport(), options);
+  std::thread driver([&] {
+    while (!client.drive().empty()) {
+    }
+  });
+  const CallPtr call = client.open_call({}, Frame("context"), int_items(0, 10), true);
+  ASSERT_TRUE(client.wait(client.over(call), kSoon, {}));
+  EXPECT_EQ(int_outcome(client, call, 9), 9);
+  client.close();
+  driver.join();
+  EXPECT_EQ(calls_seen, 1);
+}
+
+TEST_F(ClientTest, ForgetsASettledCallAtTheScheduler) {
+  PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
+  auto client = connect();
+  const CallPtr call = client->open_call({}, Frame("context"), int_items(0, 10), true);
+  ASSERT_TRUE(client->wait([&] { return call->has_stats; }, kSoon, {}));
+  while (echo_.forgotten == 0) std::this_thread::yield();
+}
+
+}  // namespace
+}  // namespace betterbox

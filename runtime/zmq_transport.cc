@@ -44,6 +44,7 @@ constexpr int kMaxSockets = 8192;               ///< three for each direct conne
 constexpr std::uint32_t kReadsBetweenLooks = 256;  ///< news are looked for at least so often while messages flow
 constexpr int kProbes = 8;
 constexpr std::size_t kMaxSocketPath = 107;
+constexpr std::string_view kScheme = "ipc://";
 
 struct ZmqMessage {
   zmq_msg_t raw;
@@ -116,7 +117,6 @@ Frame to_frame(ZmqMessage& part) {
 }
 
 void check_path_length(const std::string& endpoint) {
-  constexpr std::string_view kScheme = "ipc://";
   if (endpoint.starts_with(kScheme) && endpoint.size() - kScheme.size() > kMaxSocketPath)
     throw std::runtime_error("the socket path " + endpoint.substr(kScheme.size()) + " is longer than " +
                              std::to_string(kMaxSocketPath) + " bytes");
@@ -206,6 +206,7 @@ ZmqTransport::~ZmqTransport() {
   for (auto& [id, connection] : connections_)
     if (connection->dealer) shut_socket(std::move(connection->dealer), kLingerMs);
   if (router_) shut_socket(std::move(router_), kLingerMs);
+  for (const std::string& path : socket_files_) ::unlink(path.c_str());  // zmq leaves them
   while (zmq_ctx_term(context_) != 0 && errno == EINTR) {
   }
 }
@@ -262,6 +263,7 @@ void ZmqTransport::listen(const std::string& endpoint) {
   check_path_length(endpoint);
   if (!router_) router_ = open_socket(ZMQ_ROUTER);
   if (zmq_bind(router_->zmq, endpoint.c_str()) != 0) fail("cannot listen at " + endpoint);
+  if (endpoint.starts_with(kScheme)) socket_files_.push_back(endpoint.substr(kScheme.size()));
   mark_ready(*router_);
 }
 

@@ -77,6 +77,7 @@ class ZmqTransport : public Transport {
   std::uint32_t reads_ = 0;
 
   std::unique_ptr<Socket> router_;
+  std::vector<std::string> socket_files_;
   std::unordered_map<std::uint64_t, ConnectionPtr> connections_;      // those that the owner has not seen end
   std::unordered_map<std::string, ConnectionPtr> by_routing_id_;      // those that the ROUTER still serves
   std::unordered_multimap<int, ConnectionPtr> by_descriptor_;         // the same

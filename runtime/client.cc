@@ -177,7 +177,10 @@ std::vector<std::uint64_t> Client::drive() {
     check_deadlines(monotonic_now());
     if (!notices_.empty()) return std::exchange(notices_, {});
 
-    const auto has_work = [&] { return closed_ || !notices_.empty() || gathered_any_ || session_ == Session::kLost; };
+    const auto has_work = [&] {
+      return closed_ || !notices_.empty() || gathered_any_ || (session_ == Session::kLost && options_.find_bus);
+    };
+    if (has_work()) continue;
     if (waiters_ > 0 && waits_ == waits_seen) {
       // The same wait as at the last look: a long one. It carries the messages and wakes us when it leaves.
       driver_wants_turn_ = true;

@@ -24,6 +24,9 @@ using Port = StrongId<struct PortTag, std::uint16_t>;
 /// A seat is a place for one slot in one agent; numbered from 0, never reused for another box.
 using SeatId = StrongId<struct SeatTag, std::uint32_t>;
 
+/// One connection of a transport: counted per transport from 1, never reused.
+using ConnectionId = StrongId<struct ConnectionTag>;
+
 inline constexpr Port kFunctionPool{0};
 
 /// A call is known by who made it and that client's serial number (from 1).

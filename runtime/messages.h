@@ -213,7 +213,9 @@ struct Forget {
   template <class A> void serialize(A& a) { a(serial); }
 };
 
-/// scheduler -> client. frames: one page per span. `ack` numbers these messages per client from 1.
+/// scheduler -> client. frames: one page per span. `ack` numbers these messages per client from 1, and again from 1
+/// where the scheduler had forgotten the client (its Welcome names none of the client's calls).
+/// A kSingle page whose item is `lost` may stand for many items: each item of its span has that outcome.
 struct Results {
   std::uint64_t ack = 0;
   std::uint64_t serial = 0;

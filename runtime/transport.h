@@ -18,9 +18,6 @@
 
 namespace betterbox {
 
-/// Counted per transport, never reused.
-using ConnectionId = StrongId<struct ConnectionTag>;
-
 struct TransportEvent {
   enum Kind {
     kMessage,    ///< `message` arrived

@@ -1,0 +1,166 @@
+#include "scheduler/call_items.h"
+
+#include <algorithm>
+#include <iterator>
+
+namespace betterbox::scheduler {
+
+CallItems::CallItems(const std::vector<Range>& delivered) {
+  for (const Range& r : delivered) settled_.insert(r);
+}
+
+bool CallItems::may_append(const PageSpan& span) const {
+  if (span.count == 0 || span.first >= kMaxIndex || span.count > kMaxIndex - span.first) return false;
+  return span.first >= known_end_ && settled_.contains(Range{known_end_, span.first});
+}
+
+void CallItems::append(const PageSpan& span, Frame page) {
+  const Range range{span.first, span.first + span.count};
+  std::uint64_t fresh = 0;
+  for (const Range& part : settled_.missing(range)) {
+    add_pending({part, 0, false});
+    fresh += part.size();
+  }
+  known_end_ = range.end;
+  unsettled_ += fresh;
+  if (fresh == 0) return;
+  held_bytes_ += page.size();
+  pages_.emplace_hint(pages_.end(), span.first, Page{span.count, fresh, std::move(page)});
+}
+
+void CallItems::close() {
+  for (const Range& r : settled_.intersection({known_end_, kMaxIndex})) {
+    if (r.begin == known_end_) known_end_ = r.end;
+  }
+}
+
+void CallItems::add_pending(const Part& part) {
+  Range range = part.range;
+  pending_items_ += range.size();
+  auto next = pending_.lower_bound(range.begin);
+  if (next != pending_.begin()) {
+    const auto before = std::prev(next);
+    BB_CHECK(before->second.end <= range.begin);
+    if (before->second.end == range.begin && before->second.attempt == part.attempt && before->second.stolen == part.stolen) {
+      range.begin = before->first;
+    }
+  }
+  if (next != pending_.end()) {
+    BB_CHECK(range.end <= next->first);
+    if (next->first == range.end && next->second.attempt == part.attempt && next->second.stolen == part.stolen) {
+      range.end = next->second.end;
+      next = pending_.erase(next);
+    }
+  }
+  pending_.insert_or_assign(next, range.begin, Queued{range.end, part.attempt, part.stolen});
+}
+
+CallItems::Pages::const_iterator CallItems::page_of(std::uint64_t item) const {
+  auto it = pages_.upper_bound(item);
+  BB_CHECK(it != pages_.begin());
+  --it;
+  BB_CHECK(item < it->first + it->second.count);
+  return it;
+}
+
+Part CallItems::take(std::uint64_t max_items, std::size_t max_bytes, std::size_t max_pages) {
+  BB_CHECK(!pending_.empty() && max_items > 0 && max_pages > 0);
+  const auto front = pending_.begin();
+  const Range waiting{front->first, front->second.end};
+  const std::uint64_t wanted_end = waiting.begin + std::min(max_items, waiting.size());
+  auto page = page_of(waiting.begin);
+  std::uint64_t end = std::min(wanted_end, page->first + page->second.count);
+  std::size_t bytes = page->second.frame.size();
+  std::size_t pages = 1;
+  while (end < wanted_end) {
+    ++page;
+    bytes += page->second.frame.size();
+    if (bytes > max_bytes || ++pages > max_pages) break;
+    end = std::min(wanted_end, page->first + page->second.count);
+  }
+  const Part part{{waiting.begin, end}, front->second.attempt, front->second.stolen};
+  const Queued rest = front->second;
+  auto after = pending_.erase(front);
+  if (end < waiting.end) pending_.emplace_hint(after, end, rest);
+  pending_items_ -= part.range.size();
+  return part;
+}
+
+void CallItems::put_back(const Part& part) { add_pending(part); }
+
+std::vector<Range> CallItems::withdraw(Range r) {
+  std::vector<Range> removed;
+  auto it = pending_.upper_bound(r.begin);
+  if (it != pending_.begin() && std::prev(it)->second.end > r.begin) --it;
+  while (it != pending_.end() && it->first < r.end) {
+    const Range queued{it->first, it->second.end};
+    const Queued old = it->second;
+    const Range out{std::max(queued.begin, r.begin), std::min(queued.end, r.end)};
+    removed.push_back(out);
+    pending_items_ -= out.size();
+    it = pending_.erase(it);
+    if (queued.begin < out.begin) pending_.emplace_hint(it, queued.begin, Queued{out.begin, old.attempt, old.stolen});
+    if (out.end < queued.end) it = std::next(pending_.emplace_hint(it, out.end, old));
+  }
+  return removed;
+}
+
+void CallItems::settle(Range r) {
+  BB_CHECK(!r.empty() && r.end <= known_end_);
+  BB_CHECK(settled_.insert(r) == r.size());
+  unsettled_ -= r.size();
+  auto it = pages_.upper_bound(r.begin);
+  BB_CHECK(it != pages_.begin());
+  --it;
+  while (it != pages_.end() && it->first < r.end) {
+    const std::uint64_t overlap = std::min(it->first + it->second.count, r.end) - std::max(it->first, r.begin);
+    it->second.unsettled -= overlap;
+    if (it->second.unsettled > 0) {
+      ++it;
+      continue;
+    }
+    held_bytes_ -= it->second.frame.size();
+    it = pages_.erase(it);
+  }
+}
+
+std::vector<Range> CallItems::unsettled_in(Range r) const {
+  return settled_.missing({r.begin, std::max(r.begin, std::min(r.end, known_end_))});
+}
+
+void CallItems::pages_of(Range r, std::vector<PageSpan>& spans, Frames& frames) const {
+  for (auto it = page_of(r.begin); it != pages_.end() && it->first < r.end; ++it) {
+    spans.push_back({it->first, it->second.count});
+    frames.push_back(it->second.frame);
+  }
+}
+
+std::vector<Range> CallItems::pending_ranges() const {
+  std::vector<Range> all;
+  for (const auto& [begin, queued] : pending_) all.push_back({begin, queued.end});
+  return all;
+}
+
+void CallItems::sanity_check() const {
+  std::uint64_t waiting = 0;
+  std::uint64_t previous_end = 0;
+  for (const auto& [begin, queued] : pending_) {
+    BB_CHECK(previous_end <= begin && begin < queued.end && queued.end <= known_end_);
+    BB_CHECK(settled_.intersection({begin, queued.end}).empty());
+    previous_end = queued.end;
+    waiting += queued.end - begin;
+  }
+  BB_CHECK(waiting == pending_items_);
+  std::uint64_t in_pages = 0;
+  std::size_t bytes = 0;
+  for (const auto& [first, page] : pages_) {
+    std::uint64_t unsettled = 0;
+    for (const Range& r : settled_.missing({first, first + page.count})) unsettled += r.size();
+    BB_CHECK(unsettled == page.unsettled && unsettled > 0);
+    in_pages += unsettled;
+    bytes += page.frame.size();
+  }
+  BB_CHECK(in_pages == unsettled_ && bytes == held_bytes_);
+}
+
+}  // namespace betterbox::scheduler

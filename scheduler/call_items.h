@@ -1,0 +1,91 @@
+// CallItems: where every item of one call is. Each known item is settled, or waits here (pending), or
+// is out in a lease. Memory and time go with ranges and pages, never with items: a call may grow by
+// single items for months, and what is settled in order is one range.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "runtime/frame.h"
+#include "runtime/messages.h"
+#include "runtime/range.h"
+
+namespace betterbox::scheduler {
+
+/// A contiguous range that was or will be granted.
+struct Part {
+  Range range;
+  std::uint32_t attempt = 0;  ///< how often a process was lost with it
+  bool stolen = false;        ///< it was cut from a lease
+};
+
+class CallItems {
+ public:
+  /// Indices stay below this, so that sums of two never wrap.
+  static constexpr std::uint64_t kMaxIndex = std::uint64_t{1} << 62;
+
+  CallItems() = default;
+  /// `delivered`: items that were settled before this scheduler knew the call.
+  explicit CallItems(const std::vector<Range>& delivered);
+
+  /// True if these items may come next: no gap but over delivered items, no overlap, no overflow.
+  bool may_append(const PageSpan& span) const;
+  /// REQUIRES: may_append(span).
+  void append(const PageSpan& span, Frame page);
+  /// No items will follow: delivered items right behind the last one count as known.
+  void close();
+
+  std::uint64_t known_end() const { return known_end_; }
+  std::uint64_t unsettled_items() const { return unsettled_; }
+  std::uint64_t settled_items() const { return known_end_ - unsettled_; }
+  std::uint64_t pending_items() const { return pending_items_; }
+  /// Bytes of the pages that are held: a page goes when its last item is settled.
+  std::size_t held_bytes() const { return held_bytes_; }
+  std::size_t held_pages() const { return pages_.size(); }
+
+  /// Takes pending items from the front: contiguous, at most `max_items`, and as many pages as fit
+  /// `max_bytes` and `max_pages` (at least one item). REQUIRES: pending_items() > 0.
+  Part take(std::uint64_t max_items, std::size_t max_bytes, std::size_t max_pages);
+  /// Makes items pending again. REQUIRES: they were taken and are not settled.
+  void put_back(const Part& part);
+  /// Removes what is pending of `r` from the queue; the caller settles it. Result: the parts removed.
+  std::vector<Range> withdraw(Range r);
+  /// REQUIRES: known, not settled, not pending.
+  void settle(Range r);
+
+  /// The parts of `r` that are known and not settled.
+  std::vector<Range> unsettled_in(Range r) const;
+  /// Appends the pages that hold items of `r`. REQUIRES: `r` is not settled.
+  void pages_of(Range r, std::vector<PageSpan>& spans, Frames& frames) const;
+
+  const RangeSet& settled() const { return settled_; }
+  std::vector<Range> pending_ranges() const;
+  void sanity_check() const;
+
+ private:
+  struct Queued {
+    std::uint64_t end = 0;
+    std::uint32_t attempt = 0;
+    bool stolen = false;
+  };
+  struct Page {
+    std::uint64_t count = 0;
+    std::uint64_t unsettled = 0;
+    Frame frame;
+  };
+  using Pages = std::map<std::uint64_t, Page>;
+
+  Pages::const_iterator page_of(std::uint64_t item) const;
+  void add_pending(const Part& part);
+
+  std::uint64_t known_end_ = 0;
+  std::uint64_t unsettled_ = 0;
+  std::uint64_t pending_items_ = 0;
+  std::size_t held_bytes_ = 0;
+  std::map<std::uint64_t, Queued> pending_;  // by begin; disjoint
+  Pages pages_;                              // by first item; disjoint
+  RangeSet settled_;
+};
+
+}  // namespace betterbox::scheduler

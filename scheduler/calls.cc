@@ -1,0 +1,230 @@
+#include "scheduler/calls.h"
+
+#include <algorithm>
+
+#include "scheduler/boxes.h"
+#include "scheduler/leases.h"
+#include "scheduler/results.h"
+
+namespace betterbox::scheduler {
+namespace {
+
+/// A client that holds back counts per page what is unsettled; a factor leaves room for pages that are partly settled.
+constexpr std::size_t kItemBytesRefused = 4 * kItemWindowBytes;
+constexpr std::int64_t kMaxTimeoutNs = std::int64_t{1} << 60;
+
+const DeathReport kNoDeath;
+
+/// What nobody runs any more: pending items and those in leases are taken from where they are.
+std::vector<Range> take_back_unsettled(const Turn& turn, CallState& call, Range range) {
+  call.items.withdraw(range);
+  abandon(turn, call, range);
+  turn.state.reindex_waiting(call, false);
+  return call.items.unsettled_in(range);
+}
+
+void settle_everything(const Turn& turn, CallState& call, LostCode code, std::string_view detail) {
+  const Range all{0, CallItems::kMaxIndex};
+  call.items.withdraw(all);
+  end_leases(turn, call);
+  turn.state.reindex_waiting(call, false);
+  settle_as_lost(turn, call, call.items.unsettled_in(all), code, kNoDeath, detail);
+}
+
+AgentStats agent_stats(const Share& share) {
+  const Peer& agent = *share.agent;
+  AgentStats stats{agent.id, agent.name, agent.host, agent.pid, share.slots, share.retries, share.steals, {}};
+  for (const auto& [seat, slot] : share.seats) stats.seats.push_back(slot);
+  return stats;
+}
+
+}  // namespace
+
+Complaint on_call(const Turn& turn, Peer& client, Call&& message, Frames&& frames) {
+  State& state = turn.state;
+  const CallId id{client.id, message.serial};
+  if (message.serial == 0) return "Call without a serial number";
+  if (state.find_call(id) != nullptr) return "Call " + std::to_string(message.serial) + " is open already";
+  if (frames.size() != 1) return "Call needs its context as the one frame";
+  if (message.timeout_ns < 0 || message.timeout_ns > kMaxTimeoutNs) return "Call with an impossible timeout";
+  for (const Range& r : message.settled) {
+    if (r.begin >= r.end || r.end > CallItems::kMaxIndex) return "Call with an impossible range";
+  }
+  CallState& call = state.calls[id];
+  call.id = id;
+  call.port = message.port;
+  call.method = std::move(message.method);
+  call.name = std::move(message.name);
+  call.retries = message.retries;
+  call.idempotent = message.idempotent;
+  call.fold = message.fold;
+  call.context = std::move(frames.front());
+  call.items = CallItems(message.settled);
+  client.client.calls.insert(message.serial);
+  state.pool(call.port).calls.insert(id);
+  if (message.timeout_ns > 0) {
+    state.set_timer(call.deadline, turn.now + Duration{message.timeout_ns}, TimerKind::kCallTimeout, id.client.value, id.serial);
+  }
+  return std::nullopt;
+}
+
+Complaint on_items(const Turn& turn, Peer& client, Items&& items, Frames&& frames) {
+  CallState* call = turn.state.find_call({client.id, items.serial});
+  if (call == nullptr) return "Items of a call that is not open";
+  if (items.spans.size() != frames.size()) return "Items need one page per span";
+  if (call->closed && !items.spans.empty()) return "Items of a call that is closed";
+  std::size_t& held = client.client.item_bytes;
+  if (held > kItemBytesRefused) return "more items than the window allows";
+  for (std::size_t i = 0; i < items.spans.size(); ++i) {
+    if (!call->items.may_append(items.spans[i])) return "Items that do not follow the ones before";
+    held -= call->items.held_bytes();
+    call->items.append(items.spans[i], std::move(frames[i]));
+    held += call->items.held_bytes();
+  }
+  if (items.closed && !call->closed) {
+    call->closed = true;
+    call->items.close();
+    turn.state.maybe_done.insert(call->id);
+  }
+  if (call->timed_out) {
+    settle_everything(turn, *call, LostCode::kTimeout, "");
+  } else if (!items.spans.empty()) {
+    turn.state.reindex_waiting(*call, true);
+    watch_for_missing_boxes(turn, turn.state.pool(call->port));
+  }
+  return std::nullopt;
+}
+
+Complaint on_cancel(const Turn& turn, Peer& client, const Cancel& cancel) {
+  CallState* call = turn.state.find_call({client.id, cancel.serial});
+  if (call == nullptr) return std::nullopt;  // forgotten, or lost with an earlier scheduler
+  if (cancel.range.begin > cancel.range.end) return "Cancel with an impossible range";
+  const Range range{std::min(cancel.range.begin, CallItems::kMaxIndex), std::min(cancel.range.end, CallItems::kMaxIndex)};
+  settle_as_lost(turn, *call, take_back_unsettled(turn, *call, range), LostCode::kCancelled, kNoDeath, "");
+  return std::nullopt;
+}
+
+void on_forget(const Turn& turn, Peer& client, std::uint64_t serial) {
+  if (CallState* call = turn.state.find_call({client.id, serial})) drop_call(turn, *call);
+}
+
+void on_explain(const Turn& turn, Peer& client, std::uint64_t serial) {
+  Explanation answer{serial, {}};
+  if (const CallState* call = turn.state.find_call({client.id, serial})) answer.stats = call_stats(turn.state, *call);
+  turn.send(client, std::move(answer));
+}
+
+void on_call_timeout(const Turn& turn, CallState& call) {
+  call.deadline = TimePoint::never();
+  call.timed_out = true;
+  settle_everything(turn, call, LostCode::kTimeout, "");
+}
+
+void drop_call(const Turn& turn, CallState& call) {
+  State& state = turn.state;
+  const CallId id = call.id;
+  call.items.withdraw({0, CallItems::kMaxIndex});
+  end_leases(turn, call);
+  state.reindex_waiting(call, false);
+  state.set_timer(call.deadline, TimePoint::never(), TimerKind::kCallTimeout, id.client.value, id.serial);
+  for (auto& [agent, share] : call.shares) share.agent->agent.calls.erase(id);
+  state.pool(call.port).calls.erase(id);
+  watch_for_missing_boxes(turn, state.pool(call.port));
+  state.maybe_done.erase(id);
+  if (Peer* client = state.find_peer(id.client)) {
+    client->client.item_bytes -= call.items.held_bytes();
+    client->client.calls.erase(id.serial);
+  }
+  state.calls.erase(id);
+}
+
+void finish_calls(const Turn& turn) {
+  State& state = turn.state;
+  while (!state.maybe_done.empty()) {
+    const CallId id = *state.maybe_done.begin();
+    state.maybe_done.erase(state.maybe_done.begin());
+    CallState& call = state.calls.at(id);
+    if (!call.closed || call.done || call.items.unsettled_items() > 0) continue;
+    call.done = true;
+    end_leases(turn, call);
+    state.set_timer(call.deadline, TimePoint::never(), TimerKind::kCallTimeout, id.client.value, id.serial);
+    state.pool(call.port).calls.erase(id);
+    watch_for_missing_boxes(turn, state.pool(call.port));
+    if (const Peer* client = state.find_peer(id.client)) {
+      turn.send(*client, Settled{id.serial, call_stats(state, call)});
+    }
+  }
+}
+
+std::vector<KnownCall> reconcile_calls(const Turn& turn, Peer& client, const std::vector<std::uint64_t>& serials) {
+  const std::set<std::uint64_t> named(serials.begin(), serials.end());
+  const std::set<std::uint64_t> ours = client.client.calls;
+  std::vector<KnownCall> known;
+  for (const std::uint64_t serial : ours) {
+    CallState& call = turn.state.calls.at({client.id, serial});
+    if (named.contains(serial)) {
+      known.push_back({serial, call.items.known_end()});
+    } else {
+      drop_call(turn, call);
+    }
+  }
+  return known;
+}
+
+void resend_settled(const Turn& turn, Peer& client, const std::vector<KnownCall>& known) {
+  for (const KnownCall& k : known) {
+    const CallState& call = turn.state.calls.at({client.id, k.serial});
+    if (call.done) turn.send(client, Settled{k.serial, call_stats(turn.state, call)});
+  }
+}
+
+void keep_shares_as_history(const Turn& turn, Peer& agent) {
+  for (const CallId id : agent.agent.calls) {
+    CallState& call = turn.state.calls.at(id);
+    const auto it = call.shares.find(agent.id);
+    if (!it->second.seats.empty() || it->second.retries > 0) call.past_shares.push_back(agent_stats(it->second));
+    if (it->second.hungry) call.hungry_shares.erase({it->second.hungry_key, agent.id});
+    call.shares.erase(it);
+  }
+  agent.agent.calls.clear();
+}
+
+CallStats call_stats(const State& state, const CallState& call) {
+  CallStats stats;
+  stats.total = call.items.known_end();
+  stats.closed = call.closed;
+  stats.settled = call.items.settled_items();
+  if (call.first_grant != TimePoint::never() && call.last_outcome > call.first_grant) {
+    stats.makespan_ns = (call.last_outcome - call.first_grant).ns;
+  }
+  stats.busy_ns = call.busy_ns;
+  stats.longest_ns = call.longest_ns;
+  stats.agents = call.past_shares;
+  for (const auto& [id, share] : call.shares) stats.agents.push_back(agent_stats(share));
+  stats.waiting = waiting_reason(state, call);
+  return stats;
+}
+
+std::string waiting_reason(const State& state, const CallState& call) {
+  if (call.items.unsettled_items() == 0) return "";
+  const auto client = state.peers.find(call.id.client);
+  if (client != state.peers.end() && client->second.client.throttled) {
+    return "results are not being read: " + std::to_string(client->second.client.unacked_bytes) + " bytes wait for the client";
+  }
+  const auto it = state.pools.find(call.port);
+  if (it == state.pools.end() || it->second.members.empty()) {
+    if (call.port == kFunctionPool) return "no worker is on the bus: start one with `betterbox worker`";
+    return "no box is at port " + std::to_string(call.port.value);
+  }
+  const Pool& pool = it->second;
+  const bool away = std::none_of(pool.members.begin(), pool.members.end(), [](const auto& m) { return m.second->agent->connected(); });
+  if (away) return "the connection to '" + pool.members.begin()->second->agent->name + "' is lost: waiting for it to come back";
+  std::uint64_t own = 0;
+  for (const auto& [id, share] : call.shares) own += share.outstanding;
+  const std::string slots = pool.slots == 1 ? "the only slot is" : "all " + std::to_string(pool.slots) + " slots are";
+  if (pool.outstanding - own >= pool.slots) return slots + " busy with other calls";
+  if (call.items.unsettled_items() > pool.slots) return slots + " busy";
+  return "";
+}
+
+}  // namespace betterbox::scheduler

@@ -1,0 +1,143 @@
+#include "scheduler/core.h"
+
+#include <type_traits>
+
+#include "scheduler/boxes.h"
+#include "scheduler/calls.h"
+#include "scheduler/deployments.h"
+#include "scheduler/leases.h"
+#include "scheduler/results.h"
+#include "scheduler/schedule.h"
+#include "scheduler/sessions.h"
+#include "scheduler/status.h"
+
+namespace betterbox::scheduler {
+namespace {
+
+Complaint not_allowed(const Peer& peer, const Body& body) {
+  const char* who = peer.is_agent() ? "an agent" : "a client";
+  return std::string(who) + " may not send " + kind_name(body) + " here";
+}
+
+Complaint on_acknowledge(const Turn& turn, Peer& client, std::uint64_t ack) {
+  return on_results_acknowledged(turn, client, ack);
+}
+
+Complaint on_client_message(const Turn& turn, Peer& client, Message&& message) {
+  Body& body = message.body;
+  if (auto* items = std::get_if<Items>(&body)) return on_items(turn, client, std::move(*items), std::move(message.frames));
+  if (auto* ack = std::get_if<Acknowledge>(&body)) return on_acknowledge(turn, client, ack->ack);
+  if (auto* call = std::get_if<Call>(&body)) return on_call(turn, client, std::move(*call), std::move(message.frames));
+  if (auto* cancel = std::get_if<Cancel>(&body)) return on_cancel(turn, client, *cancel);
+  if (auto* deploy = std::get_if<Deploy>(&body)) return on_deploy(turn, client, std::move(*deploy), std::move(message.frames));
+  if (auto* undeploy = std::get_if<Undeploy>(&body)) return on_undeploy(turn, client, *undeploy);
+  if (auto* forget = std::get_if<Forget>(&body)) {
+    on_forget(turn, client, forget->serial);
+  } else if (auto* explain = std::get_if<Explain>(&body)) {
+    on_explain(turn, client, explain->serial);
+  } else if (auto* watch = std::get_if<Watch>(&body)) {
+    on_watch(turn, client, watch->port);
+  } else if (auto* unwatch = std::get_if<Unwatch>(&body)) {
+    on_unwatch(turn, client, unwatch->port);
+  } else {
+    return not_allowed(client, body);
+  }
+  return std::nullopt;
+}
+
+Complaint on_agent_message(const Turn& turn, Peer& agent, Message&& message) {
+  Body& body = message.body;
+  if (auto* outcomes = std::get_if<Outcomes>(&body)) return on_outcomes(turn, agent, std::move(*outcomes), std::move(message.frames));
+  if (auto* released = std::get_if<Released>(&body)) return on_released(turn, agent, *released);
+  if (auto* offer = std::get_if<Offer>(&body)) return on_offer(turn, agent, std::move(*offer));
+  if (auto* hosted = std::get_if<Hosted>(&body)) return on_hosted(turn, agent, *hosted, std::move(message.frames));
+  return not_allowed(agent, body);
+}
+
+void on_message(const Turn& turn, ConnectionId connection, Message&& message) {
+  ++turn.state.counters.messages_received;
+  const auto it = turn.state.connections.find(connection);
+  if (it == turn.state.connections.end()) {
+    if (auto* hello = std::get_if<Hello>(&message.body)) return on_hello(turn, connection, std::move(*hello));
+    ++turn.state.counters.refused_messages;
+    return refuse(turn, connection, RefusalCode::kProtocol, std::string("a session begins with Hello, not ") + kind_name(message.body));
+  }
+  Peer& peer = turn.state.peers.at(it->second);
+  if (std::holds_alternative<Bye>(message.body)) return on_bye(turn, peer);
+  if (std::holds_alternative<Status>(message.body)) {
+    turn.send(peer, status_report(turn.state, turn.now));
+    return;
+  }
+  const Complaint complaint = peer.is_agent() ? on_agent_message(turn, peer, std::move(message))
+                                              : on_client_message(turn, peer, std::move(message));
+  if (!complaint) return;
+  ++turn.state.counters.refused_messages;
+  drop_offender(turn, peer, *complaint);
+}
+
+void stop(const Turn& turn, const std::string& reason) {
+  if (turn.state.stopping) return;
+  turn.state.stopping = true;
+  end_all_sessions(turn, "the scheduler ends: " + reason);
+  turn.effects.send.push_back(Stop{reason});
+}
+
+void on_timer(const Turn& turn, const Timer& timer) {
+  State& state = turn.state;
+  switch (timer.kind) {
+    case TimerKind::kPeerGone:
+      return on_peer_gone(turn, state.peers.at(PeerId{timer.a}));
+    case TimerKind::kCallTimeout:
+      return on_call_timeout(turn, state.calls.at({PeerId{timer.a}, timer.b}));
+    case TimerKind::kNoBox:
+      return on_no_box(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
+    case TimerKind::kAcknowledge: {
+      Peer& agent = state.peers.at(PeerId{timer.a});
+      agent.agent.ack_at = TimePoint::never();
+      return acknowledge_outcomes(turn, agent);
+    }
+    case TimerKind::kIdle:
+      state.idle_at = TimePoint::never();
+      return stop(turn, "nobody has been on the bus for " + std::to_string(state.config.idle_life.ns / 1'000'000'000) + " s");
+  }
+}
+
+void fire_timers(const Turn& turn) {
+  while (!turn.state.timers.empty() && turn.state.timers.begin()->at <= turn.now) {
+    const Timer timer = *turn.state.timers.begin();
+    turn.state.timers.erase(turn.state.timers.begin());
+    on_timer(turn, timer);
+  }
+}
+
+struct Dispatch {
+  const Turn& turn;
+  void operator()(MessageArrived& event) const { on_message(turn, event.connection, std::move(event.message)); }
+  void operator()(ConnectionEnded& event) const { on_connection_ended(turn, event.connection, event.malformed); }
+  void operator()(ProcessEnded& event) const { on_process_ended(turn, event.peer); }
+  void operator()(DeadlineReached&) const {}
+  void operator()(StopRequested& event) const { stop(turn, event.reason); }
+};
+
+}  // namespace
+
+SchedulerCore::SchedulerCore(Config config, TimePoint now) : state_(std::move(config)) {
+  state_.started = now;
+  Effects none;
+  watch_for_idleness({state_, now, none});
+}
+
+void SchedulerCore::handle(TimePoint now, Event&& event, Effects& effects) {
+  if (state_.stopping) return;
+  const Turn turn{state_, now, effects};
+  std::visit(Dispatch{turn}, event);
+  fire_timers(turn);
+  finish_calls(turn);
+  schedule(turn);
+}
+
+TimePoint SchedulerCore::next_deadline() const {
+  return state_.timers.empty() ? TimePoint::never() : state_.timers.begin()->at;
+}
+
+}  // namespace betterbox::scheduler

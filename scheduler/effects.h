@@ -1,0 +1,40 @@
+// What the scheduler wants done: imperatives, to be carried out in their order.
+#pragma once
+
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "runtime/ids.h"
+#include "runtime/messages.h"
+
+namespace betterbox::scheduler {
+
+struct SendMessage {
+  ConnectionId connection;
+  Message message;
+};
+
+/// Close the connection; what was sent before still goes. Nothing more is expected from it.
+struct EndConnection {
+  ConnectionId connection;
+};
+
+/// An agent of this host died without removing its socket. The path comes from that agent: the driver
+/// removes it only if it lies in the bus's socket folder.
+struct RemoveSocket {
+  std::string path;
+};
+
+/// The scheduler has nothing left to do: end the process.
+struct Stop {
+  std::string reason;
+};
+
+using Effect = std::variant<SendMessage, EndConnection, RemoveSocket, Stop>;
+
+struct Effects {
+  std::vector<Effect> send;  ///< in this order
+};
+
+}  // namespace betterbox::scheduler

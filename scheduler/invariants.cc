@@ -1,0 +1,91 @@
+// State::sanity_check: every table against every other one.
+#include "scheduler/state.h"
+
+namespace betterbox::scheduler {
+
+void State::sanity_check() const {
+  for (const auto& [id, call] : calls) check_call(call);
+  check_pools();
+  check_peers();
+}
+
+/// Every known item is settled, pending, or open in exactly one lease.
+void State::check_call(const CallState& call) const {
+  call.items.sanity_check();
+  std::uint64_t leased = 0;
+  std::map<PeerId, std::uint64_t> outstanding;
+  RangeSet seen;
+  for (const LeaseId id : call.leases) {
+    const LeaseState& lease = leases.at(id);
+    BB_CHECK(lease.id == id && lease.call == &call && lease.member->agent->agent.leases.contains(id));
+    BB_CHECK(!lease.open.empty() && lease.range.contains(lease.open.front()) && lease.range.contains(lease.open.back()));
+    for (const Range& r : lease.open.ranges()) {
+      BB_CHECK(call.items.settled().intersection(r).empty());
+      BB_CHECK(seen.insert(r) == r.size());
+    }
+    leased += lease.open.size();
+    outstanding[lease.member->agent->id] += lease.open.size();
+  }
+  for (const Range& r : call.items.pending_ranges()) BB_CHECK(seen.insert(r) == r.size());
+  BB_CHECK(leased + call.items.pending_items() == call.items.unsettled_items());
+  for (const auto& [id, share] : call.shares) {
+    BB_CHECK(share.agent == &peers.at(id) && share.agent->agent.calls.contains(call.id));
+    BB_CHECK(share.outstanding == outstanding[id]);
+    BB_CHECK(share.hungry == call.hungry_shares.contains({share.hungry_key, id}));
+  }
+  for (const auto& [index, deaths] : call.deaths) BB_CHECK(!call.items.settled().contains(index) && deaths > 0);
+  BB_CHECK(peers.at(call.id.client).client.calls.contains(call.id.serial));
+  BB_CHECK(call.done == !pools.at(call.port).calls.contains(call.id));
+  BB_CHECK(!call.done || (call.closed && call.items.unsettled_items() == 0));
+}
+
+void State::check_pools() const {
+  for (const auto& [port, p] : pools) {
+    std::uint64_t pool_slots = 0;
+    std::uint64_t outstanding = 0;
+    for (const auto& [id, member] : p.members) {
+      BB_CHECK(member->agent->id == id && member->port == port && member->slots > 0);
+      BB_CHECK(member == &member->agent->agent.memberships.at(port));
+      BB_CHECK(member->grantable == p.by_load.contains({member->load, id}));
+      pool_slots += member->slots;
+      outstanding += member->outstanding;
+    }
+    BB_CHECK(pool_slots == p.slots && outstanding == p.outstanding);
+    BB_CHECK(p.by_load.size() <= p.members.size() && p.idle.size() <= p.by_load.size());
+    for (const CallId id : p.calls) {
+      const CallState& call = calls.at(id);
+      const bool throttled = peers.at(id.client).client.throttled;
+      BB_CHECK(p.waiting.contains(id) == (call.items.pending_items() > 0 && !throttled));
+    }
+    for (const auto& [key, id] : p.victims) BB_CHECK(leases.at(id).victim_key == key);
+    BB_CHECK(p.dirty_calls.empty() && p.dirty_agents.empty());
+  }
+  BB_CHECK(dirty_pools.empty() && maybe_done.empty());
+}
+
+void State::check_peers() const {
+  std::uint64_t foreground = 0;
+  std::size_t held_leases = 0;
+  for (const auto& [id, peer] : peers) {
+    BB_CHECK(peer.id == id);
+    if (peer.connected()) BB_CHECK(connections.at(peer.connection) == id);
+    if (peer.connected() && !peer.background) ++foreground;
+    BB_CHECK(peer.connected() == (peer.gone_at == TimePoint::never()));
+    held_leases += peer.agent.leases.size();
+    std::size_t in_memberships = 0;
+    for (const auto& [port, member] : peer.agent.memberships) in_memberships += member.leases;
+    BB_CHECK(in_memberships == peer.agent.leases.size());
+    for (const auto& [seat, box] : peer.agent.boxes) BB_CHECK(boxes.at(box.info.port).at(box.joined).info.box == box.info.box);
+    std::size_t unacked = 0;
+    for (const KeptResults& kept : peer.client.unacked) unacked += kept.bytes;
+    BB_CHECK(unacked == peer.client.unacked_bytes);
+    std::size_t item_bytes = 0;
+    for (const std::uint64_t serial : peer.client.calls) item_bytes += calls.at({id, serial}).items.held_bytes();
+    BB_CHECK(item_bytes == peer.client.item_bytes);
+  }
+  BB_CHECK(foreground == foreground_peers);
+  BB_CHECK(held_leases == leases.size());
+  BB_CHECK(connections.size() <= peers.size());
+}
+
+}  // namespace betterbox::scheduler

@@ -1,0 +1,410 @@
+#include "scheduler/leases.h"
+
+#include <algorithm>
+
+#include "runtime/page.h"
+#include "scheduler/results.h"
+
+namespace betterbox::scheduler {
+namespace {
+
+/// Pages of one lease: well below the frames that a message may have.
+constexpr std::size_t kMaxLeasePages = kMaxFrames / 2;
+/// An agent learns at the latest after this time that its outcomes have arrived.
+constexpr Duration kAckDelay = milliseconds(20);
+
+Share& share_of(CallState& call, Peer& agent) {
+  const auto [it, added] = call.shares.try_emplace(agent.id);
+  if (added) {
+    it->second.agent = &agent;
+    agent.agent.calls.insert(call.id);
+  }
+  return it->second;
+}
+
+/// After any change of a lease: every index that depends on it.
+void lease_changed(State& state, LeaseState& lease) {
+  state.reindex(*lease.member);
+  state.reindex(*lease.call, lease.call->shares.at(lease.member->agent->id));
+  state.reindex(lease);
+  state.mark_dirty(*lease.member);
+}
+
+void finish_revoke(State& state, LeaseState& lease) {
+  lease.revoking = false;
+  Peer* thief = state.find_peer(lease.thief);
+  lease.thief = {};
+  if (thief == nullptr) return;
+  const auto member = thief->agent.memberships.find(lease.call->port);
+  if (member == thief->agent.memberships.end()) return;
+  member->second.stealing = false;
+  state.reindex(member->second);
+  state.mark_dirty(member->second);
+}
+
+/// Removes items from a lease; they are the caller's now. REQUIRES: they are open in it.
+void take_out(State& state, LeaseState& lease, Range range) {
+  BB_CHECK(lease.open.erase(range) == range.size());
+  lease.member->outstanding -= range.size();
+  state.pool(lease.member->port).outstanding -= range.size();
+  lease.call->shares.at(lease.member->agent->id).outstanding -= range.size();
+  lease.nothing_to_revoke = false;
+}
+
+/// Ends a lease of which nothing is open.
+void end_lease(State& state, LeaseState& lease) {
+  BB_CHECK(lease.open.empty());
+  if (lease.revoking) finish_revoke(state, lease);
+  --lease.member->leases;
+  lease_changed(state, lease);
+  lease.member->agent->agent.leases.erase(lease.id);
+  lease.call->leases.erase(lease.id);
+  state.leases.erase(lease.id);
+}
+
+/// Updates the indices, or ends the lease if nothing of it is left. `lease` may be gone afterwards.
+void settle_down(State& state, LeaseState& lease) {
+  if (lease.open.empty()) {
+    end_lease(state, lease);
+  } else {
+    lease_changed(state, lease);
+  }
+}
+
+void put_back(State& state, CallState& call, const Part& part) {
+  call.items.put_back(part);
+  state.reindex_waiting(call, true);
+}
+
+/// One more process died with this item: it waits again, or is poisoned.
+/// REQUIRES: it was taken out of its lease. Result: true if it will be tried again.
+bool count_death(const Turn& turn, CallState& call, std::uint64_t index, std::uint32_t attempt, const DeathReport& death,
+                 std::string_view detail) {
+  const std::uint32_t deaths = ++call.deaths[index];
+  const Range item{index, index + 1};
+  if (deaths <= call.retries) {
+    ++turn.state.counters.items_retried;
+    put_back(turn.state, call, {item, attempt + 1, false});
+    return true;
+  }
+  settle_as_lost(turn, call, {item}, LostCode::kPoisoned, death, detail);
+  return false;
+}
+
+void send_context(const Turn& turn, CallState& call, Share& share) {
+  if (share.context_sent) return;
+  share.context_sent = true;
+  turn.send(*share.agent, Context{call.id, call.port, call.method, call.fold}, {call.context});
+}
+
+void learn(CallState& call, Share& share, const OutcomeSpan& span) {
+  SlotStats& seat = share.seats[share.seats.size() < kMaxSlots ? span.seat : share.seats.rbegin()->first];
+  seat.seat = share.seats.size() < kMaxSlots ? span.seat : seat.seat;
+  seat.items += span.count;
+  const std::int64_t busy = std::max<std::int64_t>(0, span.busy_ns);
+  seat.busy_ns += busy;
+  call.busy_ns += busy;
+  call.longest_ns = std::max(call.longest_ns, span.longest_ns);
+  const double sample = std::max(1.0, static_cast<double>(busy) / static_cast<double>(span.count));
+  const double weight = std::min(0.5, 0.1 * static_cast<double>(span.count));
+  for (double* mean : {&share.mean_item_ns, &call.mean_item_ns}) {
+    *mean = *mean == 0 ? sample : *mean + (sample - *mean) * weight;
+  }
+}
+
+/// Accepts one page of outcomes, whole or in the parts that are still wanted of it.
+class OutcomeIntake {
+ public:
+  OutcomeIntake(const Turn& turn, LeaseState& lease)
+      : turn_(turn), lease_(lease), call_(*lease.call), share_(call_.shares.at(lease.member->agent->id)) {}
+
+  void take(const OutcomeSpan& span, const Frame& page) {
+    const Range range{span.first, span.first + span.count};
+    if (lease_.open.contains(range)) {
+      accept(range, page);
+      learn(call_, share_, span);
+      return;
+    }
+    ++turn_.state.counters.stale_outcomes;
+    for (const Range& part : lease_.open.intersection(range)) take_part(part, range, page);
+  }
+
+  void deliver_taken() {
+    if (!spans_.empty()) deliver(turn_, call_, std::move(spans_), std::move(frames_));
+  }
+
+ private:
+  void accept(Range range, const Frame& page) {
+    take_out(turn_.state, lease_, range);
+    settle(turn_, call_, range);
+    spans_.push_back({range.begin, range.size()});
+    frames_.push_back(page);
+  }
+
+  /// Some items of the page are not wanted any more (cancelled while they ran). The others have their
+  /// outcomes in it, except in a fold, which cannot be taken apart: they run again.
+  void take_part(Range part, Range whole, const Frame& page) {
+    const std::optional<PageView> view = call_.fold ? std::nullopt : PageView::parse(page.bytes());
+    if (view && view->kind() != PageKind::kFold && view->count() == whole.size()) {
+      accept(part, slice_page(page, *view, part.begin - whole.begin, part.end - whole.begin));
+      return;
+    }
+    take_out(turn_.state, lease_, part);
+    put_back(turn_.state, call_, {part, lease_.attempt, false});
+  }
+
+  const Turn& turn_;
+  LeaseState& lease_;
+  CallState& call_;
+  Share& share_;
+  std::vector<PageSpan> spans_;
+  Frames frames_;
+};
+
+void on_lost_items(const Turn& turn, LeaseState& lease, const std::vector<LostItem>& lost) {
+  CallState& call = *lease.call;
+  Share& share = call.shares.at(lease.member->agent->id);
+  for (const LostItem& item : lost) {
+    if (!lease.open.contains(item.index)) {
+      ++turn.state.counters.stale_outcomes;
+      continue;
+    }
+    take_out(turn.state, lease, {item.index, item.index + 1});
+    if (count_death(turn, call, item.index, lease.attempt, item.death, "")) ++share.retries;
+  }
+}
+
+void plan_acknowledge(const Turn& turn, Peer& agent, std::size_t bytes) {
+  AgentPart& part = agent.agent;
+  part.unacked_bytes += bytes;
+  if (part.unacked_bytes >= kAckEveryBytes) {
+    acknowledge_outcomes(turn, agent);
+  } else if (part.ack_at == TimePoint::never()) {
+    turn.state.set_timer(part.ack_at, turn.now + kAckDelay, TimerKind::kAcknowledge, agent.id.value);
+  }
+}
+
+Complaint check_outcomes(const Outcomes& outcomes, const Frames& frames) {
+  if (outcomes.spans.size() != frames.size()) return "Outcomes need one page per span";
+  for (const OutcomeSpan& span : outcomes.spans) {
+    if (span.count == 0 || span.first >= CallItems::kMaxIndex || span.count > CallItems::kMaxIndex) {
+      return "Outcomes with an impossible span";
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+void grant(const Turn& turn, CallState& call, Member& member) {
+  BB_CHECK(member.grantable && call.items.pending_items() > 0);
+  State& state = turn.state;
+  Peer& agent = *member.agent;
+  Share& share = share_of(call, agent);
+  share.slots = member.slots;
+  const std::uint64_t wanted = call.policy->items_to_grant({call.items.pending_items(), state.pool(call.port).slots},
+                                                           {member.slots, share.outstanding, share.mean_item_ns});
+  const Part part = call.items.take(std::min(wanted, kMaxLeaseItems), kMaxLeaseBytes, kMaxLeasePages);
+  if (call.first_grant == TimePoint::never()) call.first_grant = turn.now;
+
+  const LeaseId id = state.new_lease_id();
+  LeaseState& lease = state.leases[id];
+  lease.id = id;
+  lease.call = &call;
+  lease.member = &member;
+  lease.range = part.range;
+  lease.attempt = part.attempt;
+  lease.open.insert(part.range);
+  lease.granted = turn.now;
+  call.leases.insert(id);
+  agent.agent.leases.insert(id);
+  ++member.leases;
+  member.outstanding += part.range.size();
+  share.outstanding += part.range.size();
+  state.pool(member.port).outstanding += part.range.size();
+  if (part.stolen) ++share.steals;
+  ++state.counters.leases_granted;
+
+  send_context(turn, call, share);
+  Lease message{id, call.id, part.range, part.attempt, {}};
+  Frames frames;
+  call.items.pages_of(part.range, message.spans, frames);
+  turn.send(agent, std::move(message), std::move(frames));
+  state.reindex(member);
+  state.reindex(call, share);
+  state.reindex(lease);
+  state.reindex_waiting(call, false);
+}
+
+void revoke_half(const Turn& turn, LeaseState& lease, Member& thief) {
+  lease.revoking = true;
+  lease.thief = thief.agent->id;
+  thief.stealing = true;
+  turn.state.reindex(thief);
+  turn.state.reindex(lease);
+  ++turn.state.counters.revokes_sent;
+  turn.send(*lease.member->agent, Revoke{lease.id, lease.open.size() / 2});
+}
+
+void revoke_whole_call(const Turn& turn, CallState& call) {
+  for (const LeaseId id : call.leases) {
+    LeaseState& lease = turn.state.leases.at(id);
+    if (lease.revoking || lease.open.empty() || !lease.member->agent->connected()) continue;
+    lease.revoking = true;
+    turn.state.reindex(lease);
+    ++turn.state.counters.revokes_sent;
+    turn.send(*lease.member->agent, Revoke{lease.id, lease.open.size()});
+  }
+}
+
+Complaint on_outcomes(const Turn& turn, Peer& agent, Outcomes&& outcomes, Frames&& frames) {
+  if (Complaint complaint = check_outcomes(outcomes, frames)) return complaint;
+  std::size_t bytes = 64;
+  for (const Frame& frame : frames) bytes += frame.size();
+  plan_acknowledge(turn, agent, bytes);
+  if (outcomes.ack <= agent.agent.outcomes_seen) return std::nullopt;  // sent again after a reconnect
+  agent.agent.outcomes_seen = outcomes.ack;
+
+  LeaseState* lease = turn.state.find_lease(outcomes.lease);
+  if (lease == nullptr || lease->member->agent != &agent) {
+    turn.state.counters.stale_outcomes += outcomes.spans.size() + outcomes.lost.size();
+    return std::nullopt;
+  }
+  lease->call->shares.at(agent.id).steals += outcomes.steals;
+  OutcomeIntake intake(turn, *lease);
+  for (std::size_t i = 0; i < outcomes.spans.size(); ++i) intake.take(outcomes.spans[i], frames[i]);
+  intake.deliver_taken();
+  on_lost_items(turn, *lease, outcomes.lost);
+  settle_down(turn.state, *lease);
+  return std::nullopt;
+}
+
+Complaint on_released(const Turn& turn, Peer& agent, const Released& released) {
+  for (const Range& r : released.ranges) {
+    if (r.begin >= r.end) return "Released with an empty range";
+  }
+  LeaseState* lease = turn.state.find_lease(released.lease);
+  if (lease == nullptr || lease->member->agent != &agent) return std::nullopt;  // it ended meanwhile
+  bool gave = false;
+  for (const Range& r : released.ranges) {
+    for (const Range& part : lease->open.intersection(r)) {
+      take_out(turn.state, *lease, part);
+      put_back(turn.state, *lease->call, {part, lease->attempt, static_cast<bool>(lease->thief)});
+      gave = true;
+    }
+  }
+  if (gave && lease->revoking) ++turn.state.counters.leases_cut;
+  lease->nothing_to_revoke = !gave;
+  if (lease->revoking) finish_revoke(turn.state, *lease);
+  settle_down(turn.state, *lease);
+  return std::nullopt;
+}
+
+void abandon(const Turn& turn, CallState& call, Range range) {
+  const std::set<LeaseId> ids = call.leases;
+  for (const LeaseId id : ids) {
+    LeaseState& lease = turn.state.leases.at(id);
+    if (!lease.range.overlaps(range)) continue;
+    const std::vector<Range> parts = lease.open.intersection(range);
+    if (parts.empty()) continue;
+    for (const Range& part : parts) {
+      take_out(turn.state, lease, part);
+      turn.send(*lease.member->agent, Abandon{id, part});
+    }
+    settle_down(turn.state, lease);
+  }
+}
+
+void end_leases(const Turn& turn, CallState& call) {
+  const std::set<LeaseId> ids = call.leases;
+  for (const LeaseId id : ids) {
+    LeaseState& lease = turn.state.leases.at(id);
+    for (const Range& part : lease.open.ranges()) take_out(turn.state, lease, part);
+    end_lease(turn.state, lease);
+  }
+  for (auto& [id, share] : call.shares) {
+    if (!share.context_sent) continue;
+    share.context_sent = false;
+    turn.send(*share.agent, DropCall{call.id});
+  }
+}
+
+Reconciled reconcile_leases(const Turn& turn, Peer& agent, const std::vector<HeldLease>& held) {
+  Reconciled result;
+  std::map<LeaseId, RangeSet> undelivered;
+  for (const HeldLease& h : held) {
+    const LeaseState* lease = turn.state.find_lease(h.lease);
+    if (lease == nullptr || lease->member->agent != &agent) {
+      result.dropped.push_back(h.lease);
+      continue;
+    }
+    RangeSet& items = undelivered[h.lease];
+    for (const Range& r : h.undelivered) {
+      if (r.begin < r.end) items.insert(r);
+    }
+    for (const Range& r : items.ranges()) {
+      for (const Range& gone : lease->open.missing(r)) result.abandoned.push_back({h.lease, gone});
+    }
+  }
+  for (const CallId id : agent.agent.calls) turn.state.calls.at(id).shares.at(agent.id).context_sent = false;
+  const std::set<LeaseId> ids = agent.agent.leases;
+  for (const LeaseId id : ids) {
+    LeaseState& lease = turn.state.leases.at(id);
+    const auto listed = undelivered.find(id);
+    if (listed != undelivered.end()) lease.call->shares.at(agent.id).context_sent = true;
+    for (const Range& open : lease.open.ranges()) {
+      const auto not_held = listed == undelivered.end() ? std::vector<Range>{open} : listed->second.missing(open);
+      for (const Range& part : not_held) {
+        take_out(turn.state, lease, part);
+        put_back(turn.state, *lease.call, {part, lease.attempt, false});
+      }
+    }
+    if (lease.revoking) finish_revoke(turn.state, lease);
+    settle_down(turn.state, lease);
+  }
+  return result;
+}
+
+void put_back_leases(const Turn& turn, Peer& agent, bool blame) {
+  const DeathReport death{0, 0, agent.host, agent.pid, 0, ""};
+  const std::set<LeaseId> ids = agent.agent.leases;
+  for (const LeaseId id : ids) {
+    LeaseState& lease = turn.state.leases.at(id);
+    CallState& call = *lease.call;
+    for (const Range& open : lease.open.ranges()) {
+      take_out(turn.state, lease, open);
+      Range rest = open;
+      if (blame) {
+        if (count_death(turn, call, open.begin, lease.attempt, death, "the process '" + agent.name + "' that held it was lost")) {
+          ++call.shares.at(agent.id).retries;
+        }
+        ++rest.begin;
+      }
+      if (!rest.empty()) put_back(turn.state, call, {rest, lease.attempt + (blame ? 1 : 0), false});
+    }
+    end_lease(turn.state, lease);
+  }
+}
+
+void put_back_leases_of_port(const Turn& turn, Peer& agent, Port port) {
+  const std::set<LeaseId> ids = agent.agent.leases;
+  for (const LeaseId id : ids) {
+    LeaseState& lease = turn.state.leases.at(id);
+    if (lease.call->port != port) continue;
+    for (const Range& open : lease.open.ranges()) {
+      take_out(turn.state, lease, open);
+      put_back(turn.state, *lease.call, {open, lease.attempt, false});
+      turn.send(agent, Abandon{id, open});
+    }
+    end_lease(turn.state, lease);
+  }
+}
+
+void acknowledge_outcomes(const Turn& turn, Peer& agent) {
+  AgentPart& part = agent.agent;
+  turn.state.set_timer(part.ack_at, TimePoint::never(), TimerKind::kAcknowledge, agent.id.value);
+  part.unacked_bytes = 0;
+  if (turn.send(agent, Acknowledge{part.outcomes_seen})) part.outcomes_acked = part.outcomes_seen;
+}
+
+}  // namespace betterbox::scheduler

@@ -1,0 +1,87 @@
+#include "scheduler/results.h"
+
+#include <algorithm>
+
+#include "scheduler/leases.h"
+
+namespace betterbox::scheduler {
+namespace {
+
+/// Ranges without outcomes per message: bounds the message when a call with many fragments is cancelled.
+constexpr std::size_t kSpansPerMessage = 512;
+/// What a kept message costs beside its frames.
+constexpr std::size_t kMessageOverheadBytes = 256;
+
+void set_throttled(const Turn& turn, Peer& client, bool throttled) {
+  client.client.throttled = throttled;
+  for (const std::uint64_t serial : client.client.calls) {
+    CallState& call = turn.state.calls.at({client.id, serial});
+    if (call.done) continue;
+    turn.state.reindex_waiting(call, true);
+    if (throttled) revoke_whole_call(turn, call);
+  }
+}
+
+}  // namespace
+
+void deliver(const Turn& turn, CallState& call, std::vector<PageSpan> spans, Frames frames) {
+  Peer* client = turn.state.find_peer(call.id.client);
+  BB_CHECK(client != nullptr);
+  ClientPart& part = client->client;
+  KeptResults kept;
+  kept.bytes = kMessageOverheadBytes;
+  for (const Frame& frame : frames) kept.bytes += frame.size();
+  kept.body = {++part.results_sent, call.id.serial, std::move(spans)};
+  kept.frames = std::move(frames);
+  turn.send(*client, kept.body, kept.frames);
+  part.unacked_bytes += kept.bytes;
+  part.unacked.push_back(std::move(kept));
+  if (part.unacked_bytes > kResultWindowBytes && !part.throttled) set_throttled(turn, *client, true);
+}
+
+void settle(const Turn& turn, CallState& call, Range range) {
+  Peer* client = turn.state.find_peer(call.id.client);
+  BB_CHECK(client != nullptr);
+  client->client.item_bytes -= call.items.held_bytes();
+  call.items.settle(range);
+  client->client.item_bytes += call.items.held_bytes();
+  call.deaths.erase(call.deaths.lower_bound(range.begin), call.deaths.lower_bound(range.end));
+  call.last_outcome = turn.now;
+  turn.state.counters.items_settled += range.size();
+  turn.state.maybe_done.insert(call.id);
+}
+
+void settle_as_lost(const Turn& turn, CallState& call, const std::vector<Range>& parts, LostCode code,
+                    const DeathReport& death, std::string_view detail) {
+  std::vector<PageSpan> spans;
+  Frames frames;
+  for (const Range& part : parts) {
+    settle(turn, call, part);
+    turn.state.counters.items_lost += part.size();
+    const std::string item = make_lost_item(code, part.begin, death, detail);
+    spans.push_back({part.begin, part.size()});
+    frames.push_back(make_single_page(std::as_bytes(std::span(item))));
+    if (spans.size() < kSpansPerMessage) continue;
+    deliver(turn, call, std::move(spans), std::move(frames));
+    spans.clear();
+    frames.clear();
+  }
+  if (!spans.empty()) deliver(turn, call, std::move(spans), std::move(frames));
+}
+
+Complaint on_results_acknowledged(const Turn& turn, Peer& client, std::uint64_t ack) {
+  ClientPart& part = client.client;
+  if (ack > part.results_sent) return "Acknowledge of results that were never sent";
+  while (!part.unacked.empty() && part.unacked.front().body.ack <= ack) {
+    part.unacked_bytes -= part.unacked.front().bytes;
+    part.unacked.pop_front();
+  }
+  if (part.throttled && part.unacked_bytes <= kResultWindowBytes / 2) set_throttled(turn, client, false);
+  return std::nullopt;
+}
+
+void resend_results(const Turn& turn, Peer& client) {
+  for (const KeptResults& kept : client.client.unacked) turn.send(client, kept.body, kept.frames);
+}
+
+}  // namespace betterbox::scheduler

@@ -1,0 +1,185 @@
+#include "scheduler/server.h"
+
+#include <poll.h>
+#include <spdlog/spdlog.h>
+#include <sys/pidfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <type_traits>
+
+#include "runtime/bus_file.h"
+#include "runtime/limits.h"
+
+namespace betterbox::scheduler {
+namespace {
+
+/// The bus file is looked at this often.
+constexpr Duration kBusCheckInterval = seconds(1);
+/// A file that cannot be read may be a moment's trouble (descriptors, a file server).
+constexpr int kUnreadableBusFilesAllowed = 5;
+/// Messages handled before deadlines and signals are looked at again.
+constexpr int kMessagesPerTurn = 256;
+
+int poll_timeout_ms(TimePoint now, TimePoint until) {
+  if (until <= now) return 0;
+  const std::int64_t ms = ((until - now).ns + 999'999) / 1'000'000;
+  return static_cast<int>(std::min<std::int64_t>(ms, 60'000));
+}
+
+}  // namespace
+
+Server::Server(Options options, Transport& transport)
+    : options_(std::move(options)), transport_(transport), core_(options_.config, monotonic_now()) {
+  next_bus_check_ = monotonic_now() + kBusCheckInterval;
+}
+
+Server::~Server() {
+  for (const auto& [peer, fd] : processes_) ::close(fd);
+}
+
+std::string Server::run() {
+  while (!stopped_) {
+    const bool busy = drain_transport();
+    const TimePoint now = monotonic_now();
+    if (!stopped_ && core_.next_deadline() <= now) handle(DeadlineReached{});
+    if (!stopped_ && next_bus_check_ <= now) check_bus_file();
+    // What was sent may have made the transport readable without its descriptors saying so: wait only
+    // when it was found empty with nothing sent since.
+    if (!stopped_ && !busy && !drain_transport()) wait();
+  }
+  return stop_reason_;
+}
+
+bool Server::drain_transport() {
+  int handled = 0;
+  while (!stopped_ && handled < kMessagesPerTurn) {
+    std::optional<TransportEvent> event = transport_.receive();
+    if (!event) break;
+    ++handled;
+    on_transport_event(std::move(*event));
+  }
+  return handled > 0;
+}
+
+void Server::on_transport_event(TransportEvent&& event) {
+  if (event.kind == TransportEvent::kClosed) {
+    if (event.malformed) spdlog::warn("dropped connection {}: {}", event.connection.value, event.reason);
+    handle(ConnectionEnded{event.connection, std::move(event.reason), event.malformed});
+    return;
+  }
+  std::optional<Hello> hello;
+  if (const auto* body = std::get_if<Hello>(&event.message.body)) hello = *body;
+  handle(MessageArrived{event.connection, std::move(event.message)});
+  if (hello) watch_process(*hello);
+}
+
+void Server::handle(Event&& event) {
+  Effects effects;
+  core_.handle(monotonic_now(), std::move(event), effects);
+  apply(effects);
+}
+
+void Server::apply(Effects& effects) {
+  const auto stop = std::find_if(effects.send.begin(), effects.send.end(), [](const Effect& e) { return std::holds_alternative<Stop>(e); });
+  // Whoever is told that this scheduler ends must not find it in the bus file any more.
+  if (stop != effects.send.end()) remove_bus_file(options_.bus_file, options_.config.peer.value);
+  for (Effect& effect : effects.send) {
+    if (auto* send = std::get_if<SendMessage>(&effect)) {
+      if (const auto* refused = std::get_if<Refused>(&send->message.body)) {
+        spdlog::info("refused connection {}: {}", send->connection.value, refused->text);
+      }
+      transport_.send(send->connection, send->message);  // a connection that is over shows as kClosed
+    } else if (auto* end = std::get_if<EndConnection>(&effect)) {
+      transport_.close(end->connection);
+    } else if (auto* remove = std::get_if<RemoveSocket>(&effect)) {
+      remove_socket(remove->path);
+    } else {
+      stopped_ = true;
+      stop_reason_ = std::get<Stop>(effect).reason;
+    }
+  }
+}
+
+void Server::watch_process(const Hello& hello) {
+  const Config& own = options_.config;
+  if (hello.host != own.host || hello.boot_id != own.boot_id || hello.pid == 0) return;
+  const auto& peers = core_.state().peers;
+  const auto peer = peers.find(hello.peer);
+  if (peer == peers.end() || peer->second.pid != hello.pid || processes_.contains(hello.peer)) return;
+  // Where this fails (another process namespace) the reconnect grace decides.
+  const int fd = ::pidfd_open(static_cast<pid_t>(hello.pid), 0);
+  if (fd >= 0) processes_[hello.peer] = fd;
+}
+
+void Server::forget_gone_processes() {
+  const auto& peers = core_.state().peers;
+  std::erase_if(processes_, [&](const auto& process) {
+    if (peers.contains(process.first)) return false;
+    ::close(process.second);
+    return true;
+  });
+}
+
+void Server::check_bus_file() {
+  next_bus_check_ = monotonic_now() + kBusCheckInterval;
+  std::optional<BusInfo> info;
+  try {
+    info = read_bus_file(options_.bus_file);
+    unreadable_bus_files_ = 0;
+  } catch (const std::exception& problem) {
+    if (++unreadable_bus_files_ <= kUnreadableBusFilesAllowed) return;
+    spdlog::warn("{}", problem.what());
+  }
+  if (info && info->incarnation == options_.config.peer.value) return;
+  handle(StopRequested{"its bus file " + options_.bus_file + (info ? " names another scheduler" : " is gone")});
+}
+
+void Server::wait() {
+  forget_gone_processes();
+  std::vector<pollfd> fds;
+  for (const int fd : transport_.wait_fds()) fds.push_back({fd, POLLIN, 0});
+  if (options_.signal_fd >= 0) fds.push_back({options_.signal_fd, POLLIN, 0});
+  if (options_.die_with_fd >= 0) fds.push_back({options_.die_with_fd, POLLIN, 0});
+  std::vector<std::pair<PeerId, std::size_t>> watched;
+  for (const auto& [peer, fd] : processes_) {
+    watched.emplace_back(peer, fds.size());
+    fds.push_back({fd, POLLIN, 0});
+  }
+  const TimePoint until = std::min(core_.next_deadline(), next_bus_check_);
+  if (::poll(fds.data(), fds.size(), poll_timeout_ms(monotonic_now(), until)) <= 0) return;
+  for (const auto& [peer, place] : watched) {
+    if (fds[place].revents == 0) continue;
+    ::close(fds[place].fd);
+    processes_.erase(peer);
+    handle(ProcessEnded{peer});
+    if (stopped_) return;
+  }
+  for (const pollfd& ready : fds) {
+    if (ready.revents == 0) continue;
+    if (ready.fd == options_.signal_fd) {
+      signalfd_siginfo info{};
+      if (::read(ready.fd, &info, sizeof info) != sizeof info) continue;
+      return handle(StopRequested{std::string("it was asked to (SIG") + ::sigabbrev_np(static_cast<int>(info.ssi_signo)) + ")"});
+    }
+    if (ready.fd == options_.die_with_fd) {
+      char ignored[64];
+      const ssize_t count = ::read(ready.fd, ignored, sizeof ignored);
+      if (count > 0 || (count < 0 && (errno == EINTR || errno == EAGAIN))) continue;
+      return handle(StopRequested{"the process that started it is gone"});
+    }
+  }
+}
+
+void Server::remove_socket(const std::string& path) const {
+  namespace fs = std::filesystem;
+  const fs::path socket = fs::path(path).lexically_normal();
+  if (socket.parent_path() != fs::path(options_.socket_folder).lexically_normal()) return;
+  std::error_code ignored;
+  if (fs::is_socket(fs::symlink_status(socket, ignored))) fs::remove(socket, ignored);
+}
+
+}  // namespace betterbox::scheduler

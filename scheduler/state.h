@@ -1,0 +1,292 @@
+// The tables of the scheduler, and the indices over them. Each index is kept by one `reindex` function, so a
+// scheduling step costs a few tree look-ups, however many workers there are. Every container is ordered:
+// nothing depends on hashing. sanity_check() compares all tables with each other.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/ids.h"
+#include "runtime/limits.h"
+#include "runtime/messages.h"
+#include "runtime/time.h"
+#include "scheduler/call_items.h"
+#include "scheduler/effects.h"
+#include "scheduler/fair_queue.h"
+#include "scheduler/policy.h"
+
+namespace betterbox::scheduler {
+
+/// Constant over the life of a scheduler.
+struct Config {
+  PeerId peer;                ///< this incarnation
+  std::string host;
+  std::string boot_id;
+  std::uint32_t pid = 0;
+  std::string name = "scheduler";
+  std::string python = "3.11";
+  Duration idle_life{0};      ///< ends when no peer has been there for this long; 0: never
+};
+
+struct Peer;
+struct CallState;
+
+/// An agent's part in a pool.
+struct Member {
+  Peer* agent = nullptr;
+  Port port;
+  std::uint32_t slots = 0;
+  std::uint64_t outstanding = 0;  ///< items in its leases, over all calls of the pool
+  std::size_t leases = 0;
+  bool stealing = false;          ///< a revoke on its behalf is in flight
+  // Kept by State::reindex.
+  bool grantable = false;
+  std::uint64_t load = 0;         ///< outstanding per slot, in 1/1024
+};
+
+/// An agent's part in a call.
+struct Share {
+  Peer* agent = nullptr;
+  bool context_sent = false;
+  std::uint64_t outstanding = 0;
+  double mean_item_ns = 0;        ///< moving average; 0: nothing measured
+  std::uint32_t slots = 0;        ///< at the last grant, for the statistics
+  std::uint64_t retries = 0;
+  std::uint64_t steals = 0;
+  std::map<SeatId, SlotStats> seats;
+  // Kept by State::reindex.
+  bool hungry = false;
+  std::uint64_t hungry_key = 0;
+};
+
+struct LeaseState {
+  LeaseId id;
+  CallState* call = nullptr;
+  Member* member = nullptr;
+  Range range;
+  std::uint32_t attempt = 0;
+  RangeSet open;                  ///< its items that have no outcome and were not given back
+  TimePoint granted;
+  bool revoking = false;          ///< a Revoke is unanswered
+  bool nothing_to_revoke = false; ///< the last one was answered with nothing; until the lease changes
+  PeerId thief;                   ///< on whose behalf
+  // Kept by State::reindex: place in Pool::victims, or -1.
+  std::int64_t victim_key = -1;
+};
+
+/// One call of one client.
+struct CallState {
+  CallId id;
+  Port port;
+  std::string method;
+  std::string name;
+  std::uint32_t retries = 0;
+  bool idempotent = false;
+  bool fold = false;
+  Frame context;
+  const Policy* policy = &guided_policy();
+
+  CallItems items;
+  bool closed = false;
+  bool done = false;              ///< closed, all settled, and the client was told
+  bool timed_out = false;         ///< items that still come are settled at once
+  TimePoint deadline = TimePoint::never();
+
+  std::map<std::uint64_t, std::uint32_t> deaths;  ///< unsettled items that lost a process
+  std::map<PeerId, Share> shares;
+  std::vector<AgentStats> past_shares;            ///< of agents that are gone
+  std::set<LeaseId> leases;
+  std::set<std::pair<std::uint64_t, PeerId>> hungry_shares;  ///< by outstanding per slot
+  PeerId untouched_cursor;        ///< pool members up to here were looked at for a first grant
+
+  double mean_item_ns = 0;
+  TimePoint first_grant = TimePoint::never();
+  TimePoint last_outcome{0};
+  std::int64_t busy_ns = 0;
+  std::int64_t longest_ns = 0;
+};
+
+struct Box {
+  BoxInfo info;
+  std::uint64_t joined = 0;
+};
+
+/// What an agent (worker or script with boxes) has beyond a peer.
+struct AgentPart {
+  std::uint32_t function_slots = 0;
+  bool offered = false;                 ///< in this session
+  std::map<SeatId, Box> boxes;
+  std::map<Port, Member> memberships;
+  std::set<LeaseId> leases;
+  std::set<CallId> calls;               ///< with a Share of this agent
+  std::uint64_t outcomes_seen = 0;      ///< highest number received
+  std::uint64_t outcomes_acked = 0;
+  std::size_t unacked_bytes = 0;
+  TimePoint ack_at = TimePoint::never();
+};
+
+/// A Results message that the client has not acknowledged.
+struct KeptResults {
+  std::size_t bytes = 0;
+  Results body;
+  Frames frames;
+};
+
+struct ClientPart {
+  std::set<std::uint64_t> calls;
+  std::set<Port> watches;
+  std::deque<KeptResults> unacked;
+  std::size_t unacked_bytes = 0;
+  std::uint64_t results_sent = 0;       ///< number of the last one
+  bool throttled = false;               ///< too many bytes unacknowledged: its calls are not granted
+  std::size_t item_bytes = 0;           ///< held in pages of its calls
+  std::deque<Message> late_answers;     ///< Deployed, for when it is back
+};
+
+struct Peer {
+  PeerId id;
+  Role role = Role::kClient;
+  std::uint64_t session = 0;
+  std::string host;
+  std::string boot_id;
+  std::uint32_t pid = 0;
+  std::string name;
+  std::string endpoint;
+  std::string log_folder;
+  bool background = false;
+  ConnectionId connection;              ///< none: it is away, and may come back until `gone_at`
+  bool process_dead = false;
+  TimePoint gone_at = TimePoint::never();
+  AgentPart agent;
+  ClientPart client;
+
+  bool connected() const { return static_cast<bool>(connection); }
+  bool is_agent() const { return role == Role::kWorker || role == Role::kBoxHost; }
+};
+
+/// The slots that can run the calls of one port, and those calls.
+struct Pool {
+  Port port;
+  std::map<PeerId, Member*> members;    ///< with at least one slot
+  std::uint64_t slots = 0;
+  std::uint64_t outstanding = 0;
+  std::set<CallId> calls;               ///< not done
+  TimePoint no_box_at = TimePoint::never();
+
+  FairQueue waiting;                    ///< calls with pending items that may be granted
+  FairQueue dirty_calls;                ///< of these: workers have not been offered them yet
+  std::set<PeerId> dirty_agents;        ///< agents that may have become hungry
+  // Kept by State::reindex.
+  std::set<std::pair<std::uint64_t, PeerId>> by_load;   ///< members that can take a lease
+  std::set<std::pair<std::uint64_t, PeerId>> idle;      ///< of these: with a free slot, not stealing
+  std::set<std::pair<std::int64_t, LeaseId>> victims;   ///< leases worth cutting, by time left
+};
+
+struct Deployment {
+  CallId id;
+  Port port;
+  std::map<PeerId, bool> workers;       ///< hosted yet?
+  bool answered = false;
+};
+
+enum class TimerKind : std::uint8_t { kPeerGone, kCallTimeout, kNoBox, kAcknowledge, kIdle };
+
+struct Timer {
+  TimePoint at;
+  TimerKind kind{};
+  std::uint64_t a = 0;
+  std::uint64_t b = 0;
+  friend auto operator<=>(const Timer&, const Timer&) = default;
+};
+
+struct Counters {
+  std::uint64_t malformed_messages = 0;  ///< connections ended because of bytes that are no message
+  std::uint64_t refused_messages = 0;    ///< messages that were not allowed; their sender was dropped
+  std::uint64_t refused_sessions = 0;
+  std::uint64_t sessions_begun = 0;
+  std::uint64_t sessions_ended = 0;
+  std::uint64_t sessions_resumed = 0;
+  std::uint64_t peers_lost = 0;          ///< gone without a Bye
+  std::uint64_t messages_received = 0;
+  std::uint64_t stale_outcomes = 0;
+  std::uint64_t items_settled = 0;
+  std::uint64_t items_lost = 0;          ///< settled without an outcome of user code
+  std::uint64_t items_retried = 0;
+  std::uint64_t leases_granted = 0;
+  std::uint64_t leases_cut = 0;          ///< revocations that gave something
+  std::uint64_t revokes_sent = 0;
+};
+
+class State {
+ public:
+  explicit State(Config c);
+
+  const Config config;
+  TimePoint started{0};
+  bool stopping = false;
+  Counters counters;
+
+  std::map<PeerId, Peer> peers;
+  std::map<ConnectionId, PeerId> connections;
+  std::map<CallId, CallState> calls;
+  std::map<LeaseId, LeaseState> leases;
+  std::map<Port, Pool> pools;
+  std::map<Port, std::set<PeerId>> watchers;
+  std::map<Port, std::map<std::uint64_t, BoxEntry>> boxes;  ///< by port and order of joining
+  std::map<CallId, Deployment> deployments;
+  std::uint64_t joins = 0;
+  std::uint64_t lease_ids = 0;
+  std::uint64_t foreground_peers = 0;   ///< connected, and keeping a self-started bus alive
+  TimePoint idle_at = TimePoint::never();
+
+  std::set<Timer> timers;
+  std::set<Port> dirty_pools;
+  std::set<CallId> maybe_done;
+
+  Peer* find_peer(PeerId id);
+  CallState* find_call(CallId id);
+  LeaseState* find_lease(LeaseId id);
+  Pool& pool(Port port);
+  LeaseId new_lease_id();
+
+  /// Moves a timer: `current` is where it is now (never: not armed).
+  void set_timer(TimePoint& current, TimePoint at, TimerKind kind, std::uint64_t a, std::uint64_t b = 0);
+
+  /// To be called after any change of what an index depends on.
+  void reindex(Member& member);
+  void reindex(CallState& call, Share& share);
+  void reindex(LeaseState& lease);
+  /// The call's pending items, or its client's throttling, changed. `fresh`: offer it to all workers.
+  void reindex_waiting(CallState& call, bool fresh);
+
+  void mark_dirty(const Member& member);
+  void remove_from_pool(Member& member);
+
+  void sanity_check() const;
+
+ private:
+  void check_call(const CallState& call) const;
+  void check_pools() const;
+  void check_peers() const;
+};
+
+/// What a handler works with.
+struct Turn {
+  State& state;
+  TimePoint now;
+  Effects& effects;
+
+  /// Result: false if the peer is away (the message is not sent).
+  bool send(const Peer& to, Body body, Frames frames = {}) const;
+};
+
+/// Why a message is not allowed; nothing if it is. The sender is refused and dropped.
+using Complaint = std::optional<std::string>;
+
+}  // namespace betterbox::scheduler

@@ -324,7 +324,13 @@ void Client::send(Message message) { transport_->send(scheduler_, message); }
 
 void Client::drain() {
   if (session_ == Session::kClosed) return;
-  while (auto event = transport_->receive()) on_event(*event);
+  bool any = false;
+  while (auto event = transport_->receive()) {
+    on_event(*event);
+    any = true;
+  }
+  // Another thread polls and will not see what was taken from under it.
+  if (any && waiter_polls_) ring(waiter_wake_fd_);
   acknowledge(false);
 }
 

@@ -1,0 +1,111 @@
+"""BetterBox: Python objects served on a bus, called one by one, all at once, or with work spread over them.
+
+>>> from betterbox import Box, RemoteBox, serve, use_box
+
+Every name is loaded when it is first used, so ``import betterbox`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from betterbox._boxes import Box, GroupBox, RemoteBox, SandBox, SpreadBox
+    from betterbox._cluster import LocalCluster
+    from betterbox._decorators import concurrent, persist, private, serve_box, use_box
+    from betterbox._deploy import Deployment, deploy
+    from betterbox._errors import (
+        BetterBoxError,
+        BoxLostError,
+        BusError,
+        CallCancelledError,
+        CallTimeoutError,
+        NoBoxFoundError,
+        PoisonedItemError,
+        RemoteError,
+        SerializationError,
+        StateError,
+        WorkerLostError,
+    )
+    from betterbox._executor import Executor
+    from betterbox._functions import map, options, submit
+    from betterbox._promise import Promise
+    from betterbox._serving import Serving, serve
+    from betterbox._spread import spread
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "_boxes": ("Box", "GroupBox", "RemoteBox", "SandBox", "SpreadBox"),
+    "_cluster": ("LocalCluster",),
+    "_decorators": ("concurrent", "persist", "private", "serve_box", "use_box"),
+    "_deploy": ("Deployment", "deploy"),
+    "_errors": (
+        "BetterBoxError",
+        "BoxLostError",
+        "BusError",
+        "CallCancelledError",
+        "CallTimeoutError",
+        "NoBoxFoundError",
+        "PoisonedItemError",
+        "RemoteError",
+        "SerializationError",
+        "StateError",
+        "WorkerLostError",
+    ),
+    "_executor": ("Executor",),
+    "_functions": ("map", "options", "submit"),
+    "_promise": ("Promise",),
+    "_serving": ("Serving", "serve"),
+    "_spread": ("spread",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: F822 - loaded by __getattr__
+    "BetterBoxError",
+    "Box",
+    "BoxLostError",
+    "BusError",
+    "CallCancelledError",
+    "CallTimeoutError",
+    "Deployment",
+    "Executor",
+    "GroupBox",
+    "LocalCluster",
+    "NoBoxFoundError",
+    "PoisonedItemError",
+    "Promise",
+    "RemoteBox",
+    "RemoteError",
+    "SandBox",
+    "SerializationError",
+    "Serving",
+    "SpreadBox",
+    "StateError",
+    "WorkerLostError",
+    "concurrent",
+    "deploy",
+    "map",
+    "options",
+    "persist",
+    "private",
+    "serve",
+    "serve_box",
+    "spread",
+    "submit",
+    "use_box",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'betterbox' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f"betterbox.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

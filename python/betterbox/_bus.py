@@ -1,0 +1,168 @@
+"""This process's connections: one client per bus, made when it is first used, closed at exit.
+
+A background thread carries messages while nobody waits and runs callbacks of finished calls.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from betterbox import _core, _settings
+from betterbox._errors import BusError
+
+START_TIMEOUT = 10.0  # seconds for a bus to be found or started
+
+_lock = threading.RLock()
+_connections: dict[str, Connection] = {}
+_forked = False
+_hooked = False
+background = False
+"""True in slots: their clients do not keep a self-started bus alive."""
+
+
+class Connection:
+    """A client of one bus, with the thread that drives it."""
+
+    def __init__(self, bus: str, named: bool) -> None:
+        self.bus = bus
+        self.named = named
+        self.info = find_bus(bus, named)
+        self.client = _core.Client(self.info["endpoint"], _settings.peer_name(), background)
+        self._callbacks: dict[int, list[Callable[[], None]]] = {}
+        self._guard = threading.Lock()
+        self._thread = threading.Thread(target=self._drive, name="betterbox-client", daemon=True)
+        self._thread.start()
+
+    @property
+    def self_started(self) -> bool:
+        return not self.named and bool(self.info.get("self_started"))
+
+    def when_done(self, call: _core.Call, callback: Callable[[], None]) -> None:
+        """Run `callback` on the background thread once the call is done."""
+        with self._guard:
+            waiting = self._callbacks.get(call.token)
+            if waiting is not None:
+                waiting.append(callback)
+                return
+            self._callbacks[call.token] = [callback]
+        call.notify()
+
+    def _drive(self) -> None:
+        for tokens in iter(self.client.drive, []):
+            for token in tokens:
+                with self._guard:
+                    callbacks = self._callbacks.pop(token, [])
+                for callback in callbacks:
+                    try:
+                        callback()
+                    except Exception:
+                        report_ignored("a callback of a promise")
+
+    def close(self) -> None:
+        self.client.close()
+        if self._thread is not threading.current_thread():
+            self._thread.join(5.0)
+
+
+def report_ignored(where: str) -> None:
+    """Print the exception that is being handled: nobody else will see it."""
+    import logging
+
+    logging.getLogger("betterbox").exception("exception in %s", where)
+
+
+def find_bus(bus: str, named: bool) -> dict[str, Any]:
+    """Where the bus is; starts it if nobody named it and nobody answers.
+
+    Raises
+    ------
+    BusError
+        If no scheduler answers and none may be started.
+    """
+    if _settings.is_address(bus):
+        folder = os.path.dirname(bus.partition("://")[2]) if bus.startswith("ipc://") else ""
+        return {"endpoint": bus, "socket_folder": folder, "self_started": False}
+    if named:
+        return _core.find_or_start_bus(bus, [], "", START_TIMEOUT)
+    log = os.path.join(_settings.log_folder(), "scheduler.log")
+    return _core.find_or_start_bus(bus, _settings.scheduler_command(bus), log, START_TIMEOUT)
+
+
+def check_not_forked() -> None:
+    """Raise `BusError` in a process that was forked from one that uses a bus."""
+    if _forked:
+        raise BusError(
+            "this process was forked from one that uses a bus, and cannot share its connection; "
+            "start it with the multiprocessing start method 'spawn' or 'forkserver' instead"
+        )
+
+
+def current() -> Connection:
+    """The connection to the current bus."""
+    check_not_forked()
+    bus, named = _settings.bus_name()
+    found = _connections.get(bus)
+    if found is not None and found.client.connected():
+        return found
+    with _lock:
+        found = _connections.get(bus)
+        if found is not None and not found.client.connected() and not _is_where_it_was(found):
+            del _connections[bus]
+            found.close()
+            found = None
+        if found is None:
+            _install_hooks()
+            found = _connections[bus] = Connection(bus, named)
+    return found
+
+
+def _is_where_it_was(connection: Connection) -> bool:
+    """False if the bus has gone or moved, so that this client will not find it again."""
+    if _settings.is_address(connection.bus):
+        return True
+    try:
+        info = _core.read_bus_file(connection.bus)
+    except BusError:
+        return False
+    return info is not None and info["endpoint"] == connection.info["endpoint"]
+
+
+def close(bus: str) -> None:
+    """Close the connection to a bus, if there is one."""
+    with _lock:
+        connection = _connections.pop(bus, None)
+    if connection is not None:
+        connection.close()
+
+
+def _install_hooks() -> None:
+    global _hooked
+    if not _hooked:
+        _hooked = True
+        atexit.register(_close_all)
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def _close_all() -> None:
+    if _forked:
+        return
+    with _lock:
+        connections = list(_connections.values())
+        _connections.clear()
+    for connection in connections:
+        try:
+            connection.close()
+        except Exception as error:
+            print(f"betterbox: closing the bus {connection.bus}: {error}", file=sys.stderr)
+
+
+def _after_fork() -> None:
+    global _forked, _lock
+    _lock = threading.RLock()
+    if _connections:
+        _forked = True

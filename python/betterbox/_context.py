@@ -1,0 +1,110 @@
+"""The context of a spread call: what runs, and the arguments that all its items share.
+
+A context is made by a client once per call and loaded once per call and slot. It has two layers: plain facts that
+must be applied before the rest can be unpickled (the client's `sys.path` and working folder), and the code and
+arguments themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from betterbox import _pickling, _settings
+from betterbox._errors import SerializationError
+
+Place = int | str
+Loaded = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], tuple[Place, ...], Callable[..., Any] | None]
+
+_applied: tuple[list[str], str] | None = None
+
+
+def surroundings() -> tuple[list[str], str]:
+    """This process's `sys.path` and working folder, for others to apply."""
+    try:
+        return _settings.absolute_sys_path(), os.getcwd()
+    except FileNotFoundError:  # the working folder has been removed
+        return [entry for entry in sys.path if os.path.isabs(entry)], ""
+
+
+def make(
+    target: str | Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    places: tuple[Place, ...],
+    fold: Callable[..., Any] | None,
+) -> bytes:
+    """Pickle a context.
+
+    Parameters
+    ----------
+    target : str or callable
+        The name of a method of the box, or a function.
+    args, kwargs : tuple, dict
+        The arguments; what is spread has any value in its place.
+    places : tuple of int or str
+        Which arguments are spread.
+    fold : callable or None
+        `reduce=`.
+
+    Raises
+    ------
+    SerializationError
+        Names the path to what cannot be pickled.
+    """
+    try:
+        inner = _pickling.dumps((target, args, kwargs, places, fold), "call")
+    except SerializationError:
+        for part, path in ((target, "fn"), (args, "args"), (kwargs, "kwargs"), (fold, "reduce")):
+            _pickling.dumps(part, path)  # says it again by the name that the caller knows
+        raise
+    return pickle.dumps((surroundings(), inner), protocol=5)
+
+
+def apply(where: tuple[list[str], str]) -> None:
+    """Make this process look for modules and files where the client does."""
+    global _applied
+    if where == _applied:
+        return
+    path, folder = where
+    sys.path[:] = path + [entry for entry in sys.path if entry not in path]
+    importlib.invalidate_caches()
+    if folder:
+        try:
+            os.chdir(folder)
+        except OSError:
+            pass  # another machine: what needs the folder will say so
+    _applied = where
+
+
+def load(context: bytes, find_method: Callable[[str], Callable[..., Any]], in_process: bool) -> Loaded:
+    """The other end of `make`, in a slot."""
+    where, inner = pickle.loads(context)
+    if not in_process:
+        apply(where)
+    target, args, kwargs, places, fold = load_code(inner)
+    return (find_method(target) if isinstance(target, str) else target), args, kwargs, places, fold
+
+
+def load_code(data: bytes) -> Any:
+    """Unpickle code from elsewhere; an import error says what would help."""
+    try:
+        return pickle.loads(data)
+    except ImportError as error:
+        raise import_error(error) from error
+
+
+def import_error(error: ImportError) -> ImportError:
+    """`error` with advice: `sys.path`, ``ship=`` or installing."""
+    module = (error.name or "the module").partition(".")[0]
+    return type(error)(
+        f"{error} on the slot (pid {os.getpid()} on {os.uname().nodename}, {sys.executable}). Either put the folder "
+        f"of {module} on sys.path before the call (a call carries the client's sys.path), or send the module itself "
+        f"with options(ship=[{module}]), or install it for that Python",
+        name=error.name,
+        path=error.path,
+    )

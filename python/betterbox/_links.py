@@ -1,0 +1,224 @@
+"""The client's side of boxes: which boxes a remote-like object stands for, and calls on them."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any
+
+from betterbox import _bus, _core
+from betterbox._deferred import Deferred, has_promise
+from betterbox._errors import NoBoxFoundError, nearest
+from betterbox._promise import FOLD, LIST, SINGLE, Promise
+from betterbox._spread import DEFAULTS, Options, Plan, check_timeout, has_spread, spread
+
+BoxRow = tuple[tuple[int, int, int], str, bool, list[tuple[str, int]], str, int]
+_FAIL_OVER_TIMEOUT = 3.0  # seconds for another box to respond
+
+
+class Link:
+    """The boxes at a port, as one remote-like object sees them.
+
+    Parameters
+    ----------
+    port : int
+        Where the boxes are.
+    kind : {"one", "group", "spread"}
+        Which of them a call goes to.
+    timeout : float
+        Seconds to wait until `require` boxes have answered.
+    require : int
+        See `timeout`.
+    """
+
+    def __init__(self, port: int, kind: str, timeout: float, require: int) -> None:
+        check_timeout(timeout)
+        if isinstance(require, bool) or not isinstance(require, int) or require < 1:
+            raise ValueError(f"require must be a whole number from 1, not {require!r}")
+        self.port = port
+        self.kind = kind
+        self.connection = _bus.current()
+        self.client = self.connection.client
+        self._lock = threading.Lock()
+        self._row: BoxRow | None = None
+        self._exports: dict[str, int] = {}
+        self._sandbox = False
+        self.client.watch(port)
+        try:
+            self._find(timeout, require)
+        except BaseException:
+            self.client.unwatch(port)
+            raise
+
+    def _find(self, timeout: float, require: int) -> None:
+        if self.kind == "one":
+            self._row = self.client.first_box(self.port, timeout)
+            rows = [] if self._row is None else [self._row]
+            if require > 1:
+                rows = self.client.wait_boxes(self.port, require, timeout)
+        else:
+            rows = self.client.wait_boxes(self.port, require, timeout)
+        if len(rows) < require:
+            many = "no box answers" if not rows else f"only {len(rows)} of {require} boxes answer"
+            raise NoBoxFoundError(
+                f"{many} at port {self.port} of the bus {self.connection.bus} within {timeout:g} s; "
+                f"start one (serve_box({self.port}), betterbox serve) or wait longer (timeout=...); "
+                f"`betterbox status` lists what is there"
+            )
+        self._note(rows if self._row is None else [self._row])
+
+    def unwatch_with(self, owner: object) -> None:
+        """Stop watching the port when `owner` is gone."""
+        weakref.finalize(owner, _unwatch, self.client, self.port).atexit = False
+
+    # --- what is there ---
+
+    def _note(self, rows: list[BoxRow]) -> None:
+        for row in rows:
+            self._exports.update(row[3])
+            self._sandbox = self._sandbox or row[2]
+
+    def exports(self) -> list[tuple[str, int]]:
+        """``(method, flags)`` of the boxes."""
+        return sorted(self._exports.items())
+
+    @property
+    def sandbox(self) -> bool:
+        return self._sandbox
+
+    def method(self, name: str) -> RemoteMethod:
+        """The method `name` of the boxes.
+
+        Raises
+        ------
+        AttributeError
+            If they have none; suggests the nearest.
+        """
+        if name not in self._exports and not (self._sandbox and not name.startswith("_")):
+            if not name.startswith("_"):
+                self._note(self.client.boxes(self.port))
+            if name not in self._exports and not (self._sandbox and not name.startswith("_")):
+                private = " (private methods are not exported)" if name.startswith("_") else ""
+                close = nearest(name, list(self._exports))
+                raise AttributeError(f"the box at port {self.port} has no method {name!r}{private}{close}", name=name)
+        return RemoteMethod(self, name, DEFAULTS)
+
+    def targets(self) -> list[tuple[int, int, int]]:
+        """The boxes that a call made now goes to."""
+        rows = self.client.boxes(self.port)
+        if self.kind != "one":
+            if not rows:
+                raise self._nobody_left()
+            return [row[0] for row in rows]
+        row = self._row
+        if row is not None and any(there[0] == row[0] for there in rows):
+            return [row[0]]
+        with self._lock:
+            if self._row is row:
+                self._row = self.client.first_box(self.port, _FAIL_OVER_TIMEOUT)
+                if self._row is not None:
+                    self._exports = {}
+                    self._note([self._row])
+            if self._row is None:
+                raise self._nobody_left()
+            return [self._row[0]]
+
+    def _nobody_left(self) -> NoBoxFoundError:
+        return NoBoxFoundError(
+            f"no box is left at port {self.port} of the bus {self.connection.bus}; start one, then call again"
+        )
+
+    # --- calls ---
+
+    def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Promise[Any]:
+        """Call the method `name` of the boxes."""
+        _bus.check_not_forked()
+        if has_spread(args, kwargs):
+            return self._spread(name, args, kwargs, options)
+        if options.reduce is not None:
+            raise TypeError("reduce= folds the items of a spread call: put spread(...) around an argument")
+        shape = SINGLE if self.kind == "one" else LIST
+        promise: Promise[Any] = Promise(self.connection, name, shape, progress=options.progress)
+        if has_promise(args, kwargs):
+            return promise.defer(Deferred(args, kwargs, lambda a, k: self._direct(name, a, k, options)))
+        return promise.start(lambda: self._direct(name, args, kwargs, options))
+
+    def _direct(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> _core.Call:
+        if options.ship:
+            from betterbox._pickling import shipping
+
+            with shipping(options.ship):
+                arguments = _core.encode_arguments(args, kwargs)
+        else:
+            arguments = _core.encode_arguments(args, kwargs)
+        call = self.client.box_call(self.targets(), name, arguments, timeout=options.timeout)
+        call.keep()
+        return call
+
+    def _spread(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Promise[Any]:
+        if self.kind != "spread":
+            raise TypeError("spread(...) needs a SpreadBox: it divides the items of a call over all boxes of a port")
+        return spread_call(self.connection, self.port, name, args, kwargs, options)
+
+
+def spread_call(
+    connection: _bus.Connection,
+    port: int,
+    target: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: Options,
+) -> Promise[Any]:
+    """A call with `spread` among its arguments, on the boxes of a port or (0) on plain function slots."""
+    values = (*args, *kwargs.values())
+    windowed = any(type(value) is spread and not hasattr(value.iterable, "__len__") for value in values)
+    promise: Promise[Any] = Promise(
+        connection,
+        target if isinstance(target, str) else getattr(target, "__name__", type(target).__name__),
+        LIST if options.reduce is None else FOLD,
+        windowed=windowed,
+        progress=options.progress,
+        folded=None if options.reduce is None else options.folded,
+    )
+    if has_promise(args, kwargs):
+        return promise.defer(
+            Deferred(args, kwargs, lambda a, k: Plan(target, a, k, options).start(connection, port, promise))
+        )
+    plan = Plan(target, args, kwargs, options)
+    return promise.start(lambda: plan.start(connection, port, promise))
+
+
+def _unwatch(client: _core.Client, port: int) -> None:
+    try:
+        client.unwatch(port)
+    except Exception:
+        pass  # the bus is gone: nobody is told, nobody minds
+
+
+class RemoteMethod:
+    """A method of boxes elsewhere. Calling it returns a `Promise`."""
+
+    __slots__ = ("_link", "__name__", "_options")
+
+    def __init__(self, link: Link, name: str, options: Options) -> None:
+        self._link = link
+        self.__name__ = name
+        self._options = options
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Promise[Any]:
+        return self._link.call(self.__name__, args, kwargs, self._options)
+
+    def options(self, **options: Any) -> RemoteMethod:
+        """The same method, called with these options (see `betterbox.options`).
+
+        Examples
+        --------
+        >>> self.energy.options(retries=0, progress=True)(spread(xs))  # doctest: +SKIP
+        """
+        return RemoteMethod(self._link, self.__name__, Options(options))
+
+    def __repr__(self) -> str:
+        return f"<method {self.__name__} of the box at port {self._link.port}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a method of a remote box does not travel: connect to the box where you need it")

@@ -1,0 +1,421 @@
+"""`Promise`: what every call returns at once."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from betterbox import _bus, _core
+from betterbox._deferred import Deferred, FailedCall
+from betterbox._errors import CallTimeoutError
+
+if TYPE_CHECKING:
+    from betterbox._explanation import Explanation
+    from betterbox._progress import Bar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Shape = str
+SINGLE: Shape = "single"
+LIST: Shape = "list"
+FOLD: Shape = "fold"
+
+AnyCall = _core.Call | FailedCall
+
+
+class Promise(Generic[T]):
+    """The responses of a call: there, on their way, or never to come.
+
+    Promises are made by calls on `RemoteBox` and its kin, by `submit` and by `map`. A promise that is dropped does not
+    cancel its call.
+
+    Examples
+    --------
+    >>> import betterbox
+    >>> with betterbox.LocalCluster(slots=2):  # doctest: +SKIP
+    ...     betterbox.map(abs, [-1, 2, -3]).compute(sum)
+    6
+    """
+
+    def __init__(
+        self,
+        connection: _bus.Connection,
+        label: str,
+        shape: Shape,
+        *,
+        windowed: bool = False,
+        progress: bool = False,
+        folded: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
+        self._connection = connection
+        self._label = label
+        self._shape = shape
+        self._windowed = windowed
+        self._progress = progress
+        self._folded = folded
+        self._call: AnyCall | None = None
+        self._deferred: Deferred | None = None
+        self._lock = threading.Lock()
+        self._cursor = 0  # the next item that iteration hands out (generator calls)
+        self._consumed = False
+        self._landed: list[int] = []
+        self._first: tuple[Any] | None = None
+        self._bar: Bar | None = None
+
+    # --- values ---
+
+    def result(self, timeout: float | None = None) -> T:
+        """The natural value: the response of one box, the list of a group or a spread, the fold of a reduction.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait at most.
+
+        Raises
+        ------
+        CallTimeoutError
+            If it is not there in time; the call goes on.
+        Exception
+            What the call raised; of several, the error of the lowest index.
+        """
+        if self._shape == SINGLE:
+            call = self._started_call(timeout, 0)
+            ok, value = call.get(0)
+            if not ok:
+                raise value
+            return cast(T, value)
+        values = self._all_values(timeout)
+        return cast(T, values[0] if self._shape == FOLD else values)
+
+    def all(self, timeout: float | None = None, return_exceptions: bool = False) -> list[Any]:
+        """All responses: one per box in join order, or one per item in item order.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait at most.
+        return_exceptions : bool
+            Put errors into the list instead of raising the one of the lowest index (after the others have finished).
+        """
+        return self._all_values(timeout, return_exceptions)
+
+    def any(self, timeout: float | None = None) -> Any:
+        """The first successful response to arrive; asked again, the same one.
+
+        Raises
+        ------
+        ValueError
+            If the call has no items.
+        Exception
+            If all have failed: the error of the lowest index.
+        """
+        with self._lock:
+            if self._first is not None:
+                return self._first[0]
+        if self._shape == FOLD:
+            return self.result(timeout)
+        call = self._started_call(timeout, _core.ANY)
+        index = call.first_success()
+        if index is None:
+            if call.total == 0:
+                raise ValueError(f"{self._label}() was called for no items, so there is no first response")
+            call.results()  # raises
+            raise AssertionError("a call without success has an error")
+        ok, value = call.get(index)
+        assert ok
+        with self._lock:
+            if self._first is None:
+                self._first = (value,)
+            return self._first[0]
+
+    def compute(self, fn: Callable[[list[Any]], R], timeout: float | None = None) -> R:
+        """``fn(responses)``: a single value out of all of them.
+
+        Examples
+        --------
+        >>> box.energy(spread(molecules)).compute(sum)  # doctest: +SKIP
+        -76.4
+        """
+        return fn(self._all_values(timeout))
+
+    def _all_values(self, timeout: float | None, return_exceptions: bool = False) -> list[Any]:
+        if self._consumed:
+            raise RuntimeError(
+                "the results of this generator call were handed out by iterating it, and are gone; "
+                "collect them where you iterate"
+            )
+        call = self._started_call(timeout, _core.ALL, freely=self._windowed)
+        if self._folded is not None:
+            try:
+                return [self._folded(call.folds())]
+            except Exception as error:
+                if return_exceptions:
+                    return [error]
+                raise
+        return call.outcomes() if return_exceptions else call.results()
+
+    # --- waiting ---
+
+    def _started_call(self, timeout: float | None, until: int, freely: bool = False) -> AnyCall:
+        """The call, after waiting for `until` (see `_core.Call.wait`)."""
+        deadline = None if timeout is None else monotonic() + timeout
+        call = self._call
+        if call is None:
+            assert self._deferred is not None
+            call = self._deferred.wait(deadline)
+            if call is None:
+                raise self._too_late(timeout)
+        if freely:
+            call.free_running(True)
+        try:
+            if not self._wait(call, until, deadline):
+                raise self._too_late(timeout)
+        finally:
+            if freely:
+                call.free_running(False)
+        return call
+
+    def _too_late(self, timeout: float | None) -> CallTimeoutError:
+        return CallTimeoutError(
+            f"{self._label}() had not finished after {timeout:g} s; it goes on: wait again, ask explain(), or cancel()"
+        )
+
+    def _wait(self, call: AnyCall, until: int, deadline: float | None) -> bool:
+        if not self._progress:
+            return call.wait(until, None if deadline is None else max(0.0, deadline - monotonic()))
+        if self._bar is None:
+            from betterbox._progress import Bar
+
+            self._bar = Bar(self._label)
+        while True:
+            left = 0.1 if deadline is None else min(0.1, max(0.0, deadline - monotonic()))
+            there = call.wait(until, left)
+            self._bar.show(call.settled, call.total, call.done())
+            if there or (deadline is not None and monotonic() >= deadline):
+                return there
+
+    # --- one by one ---
+
+    def __iter__(self) -> Iterator[Any]:
+        """Values in order, each as soon as it is there.
+
+        Of a generator call each is handed out once, and results not taken hold the generator back.
+        """
+        if self._folded is not None:
+            return iter(self._all_values(None))
+        return InOrder(self)
+
+    def as_completed(self) -> Iterator[tuple[int, Any]]:
+        """``(index, value)`` of each item as it lands."""
+        if self._folded is not None:
+            return iter([(0, self._all_values(None)[0])])
+        return AsLanded(self)
+
+    # --- the state ---
+
+    def done(self) -> bool:
+        """True once every item has an outcome."""
+        return self._call is not None and self._call.done()
+
+    def cancelled(self) -> bool:
+        """True if `cancel` stopped something."""
+        return self._call is not None and self._call.cancelled()
+
+    def cancel(self) -> bool:
+        """Drop what has no outcome yet; those items get `CallCancelledError`.
+
+        Returns
+        -------
+        bool
+            False if everything had an outcome already.
+        """
+        if self._call is None and self._deferred is not None:
+            self._deferred.cancel(self._label)
+        assert self._call is not None
+        return self._call.cancel()
+
+    def add_done_callback(self, fn: Callable[[Promise[T]], object]) -> None:
+        """Call ``fn(promise)`` once it is done, on a background thread; at once if it is done now."""
+        call = self._call
+        if call is None:
+            assert self._deferred is not None
+            self._deferred.when_started(lambda: self.add_done_callback(fn))
+        elif call.done() or isinstance(call, FailedCall):
+            self._call_back(fn)
+        else:
+            self._connection.when_done(call, lambda: self._call_back(fn))
+
+    def _call_back(self, fn: Callable[[Promise[T]], object]) -> None:
+        try:
+            fn(self)
+        except Exception:
+            _bus.report_ignored("a callback of a promise")
+
+    def progress(self) -> tuple[int, int | None]:
+        """``(done, total)``; the total is None while a generator still runs."""
+        if self._call is None:
+            return 0, None
+        return self._call.settled, self._call.total
+
+    def explain(self) -> Explanation:
+        """Who did what: per worker items, busy time, retries and steals, makespan over ideal; and why what waits is
+        waiting."""
+        from betterbox._explanation import Explanation
+
+        if self._call is None:
+            return Explanation({"waiting": "for the promises among its arguments", "agents": []})
+        return Explanation(self._call.explain(5.0))
+
+    def __await__(self) -> Generator[Any, None, T]:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        def landed(_: object) -> None:
+            try:
+                loop.call_soon_threadsafe(wake)
+            except RuntimeError:
+                pass  # the loop has been closed meanwhile
+
+        if self._windowed and self._call is not None:
+            self._call.free_running(True)
+        self.add_done_callback(landed)
+        yield from future
+        return self.result(0)
+
+    def __repr__(self) -> str:
+        done, total = self.progress()
+        state = "done" if self.done() else "waits for its arguments" if self._call is None else "pending"
+        return f"<Promise of {self._label}(): {state}, {done} of {'?' if total is None else total}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a Promise does not travel, except as an argument of a call itself: pass its result(), "
+            "or pass it at the top level of the arguments"
+        )
+
+    # --- how they are made ---
+
+    def start(self, make_call: Callable[[], _core.Call]) -> Promise[T]:
+        """Begin the call now."""
+        self._call = make_call()
+        return self
+
+    def defer(self, deferred: Deferred) -> Promise[T]:
+        """Begin the call when the promises among its arguments are there."""
+        self._deferred = deferred
+        deferred.begin(self._set_call)
+        return self
+
+    def _set_call(self, call: AnyCall) -> None:
+        self._call = call
+
+
+class InOrder:
+    """Iterates over a promise's values in item order. Goes on after an item that raised."""
+
+    def __init__(self, promise: Promise[Any]) -> None:
+        self._promise = promise
+        self._call: AnyCall | None = None
+        self._next = 0
+
+    def __iter__(self) -> InOrder:
+        return self
+
+    def __next__(self) -> Any:
+        promise = self._promise
+        call = self._call
+        if call is None:
+            call = self._call = promise._call or promise._started_call(None, 0)
+        index = promise._cursor if promise._windowed else self._next
+        total = call.total
+        if total is not None and index >= total:
+            if promise._progress:
+                promise._wait(call, _core.ALL, None)
+            raise StopIteration
+        promise._wait(call, index, None)
+        if total is None:
+            total = call.total
+            if total is not None and index >= total:
+                raise StopIteration
+        if promise._windowed:
+            promise._consumed = True
+            promise._cursor = index + 1
+            ok, value = call.take(index)
+        else:
+            self._next = index + 1
+            ok, value = call.get(index)
+        if ok:
+            return value
+        raise value
+
+
+class AsLanded:
+    """Iterates over ``(index, value)`` as they land. Goes on after an item that raised."""
+
+    def __init__(self, promise: Promise[Any]) -> None:
+        self._promise = promise
+        self._next = 0
+
+    def __iter__(self) -> AsLanded:
+        return self
+
+    def __next__(self) -> tuple[int, Any]:
+        promise = self._promise
+        call = promise._call or promise._started_call(None, _core.LANDED)
+        index = self._next_index(call)
+        if promise._windowed:
+            promise._consumed = True
+            ok, value = call.take(index)
+        else:
+            ok, value = call.get(index)
+        if ok:
+            return index, value
+        raise value
+
+    def _next_index(self, call: AnyCall) -> int:
+        promise = self._promise
+        while True:
+            with promise._lock:
+                if not promise._windowed and self._next < len(promise._landed):
+                    index: int | None = promise._landed[self._next]
+                else:
+                    index = call.next_landed()
+                    if index is not None and not promise._windowed:
+                        promise._landed.append(index)
+            if index is not None:
+                self._next += 1
+                return index
+            if call.done():
+                with promise._lock:
+                    late = call.next_landed()
+                    if late is None:
+                        if self._next < len(promise._landed):
+                            continue
+                        break
+                    if not promise._windowed:
+                        promise._landed.append(late)
+                        continue
+                    return late
+            promise._wait(call, _core.LANDED, None)
+        promise._wait(call, _core.ALL, None)  # a generator that raised: its error comes out here
+        raise StopIteration
+
+
+def flush_standard_streams() -> None:
+    """Flush stdout and stderr; a closed pipe is nobody's problem here."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass

@@ -1,0 +1,87 @@
+"""Where things are: the home folder, the bus, the programs that come with the package."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from betterbox._errors import BusError
+
+
+def home() -> str:
+    """``BETTERBOX_HOME`` (default ``~/.betterbox``), made with mode 0700 if it is not there."""
+    path = os.path.abspath(os.environ.get("BETTERBOX_HOME") or os.path.expanduser("~/.betterbox"))
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise BusError(
+            f"the home folder {path} cannot be made: {error.strerror}; set BETTERBOX_HOME to a folder of yours"
+        ) from None
+    return path
+
+
+def log_folder() -> str:
+    """``logs`` in the home folder."""
+    path = os.path.join(home(), "logs")
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    return path
+
+
+def bus_name() -> tuple[str, bool]:
+    """The current bus (a file or an address), and whether somebody named it."""
+    named = os.environ.get("BETTERBOX_BUS", "")
+    if named:
+        return (named if is_address(named) else os.path.abspath(named)), True
+    return os.path.join(home(), "bus.json"), False
+
+
+def is_address(bus: str) -> bool:
+    """True for ``ipc://...``, false for a bus file."""
+    return "://" in bus
+
+
+def program(name: str) -> str:
+    """The path of a program that comes with the package."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bin", name)
+    if not os.path.exists(path):
+        raise BusError(f"the program {path} is missing: BetterBox is not completely built or installed")
+    return path
+
+
+def python_version() -> str:
+    """``3.11``."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def absolute_sys_path() -> list[str]:
+    """`sys.path` as another process with another working folder needs it."""
+    here = os.getcwd()
+    return [os.path.join(here, entry) for entry in sys.path]
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) or 1
+
+
+def peer_name() -> str:
+    """What this process is called in `betterbox status`."""
+    script = sys.argv[0] if sys.argv else ""
+    return os.path.basename(script) or "python"
+
+
+def scheduler_command(bus_file: str) -> list[str]:
+    """Arguments of a scheduler that starts and ends by itself."""
+    command = [program("betterbox-scheduler"), "--bus", bus_file, "--self-started", "--python", python_version()]
+    idle = os.environ.get("BETTERBOX_IDLE_TIMEOUT", "")
+    if idle:
+        command += ["--idle-timeout", idle]
+    return command
+
+
+def worker_command(bus_file: str, *, slots: int, name: str) -> list[str]:
+    """Arguments of a worker with plain function slots, as far as they do not depend on who starts it."""
+    command = [program("betterbox-worker"), "--bus", bus_file, "--slots", str(slots), "--name", name]
+    command += ["--log-folder", log_folder(), "--python", sys.executable, "--python-version", python_version()]
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return [*command, "--python-path", package]

@@ -111,8 +111,13 @@ class Slot {
   void run() {
     if (!start()) return end();
     while (!stopped_) {
-      if (inbox_.has_bytes()) {
+      while (inbox_.has_bytes()) {
         inbox_.read(record_);
+        arrive();
+      }
+      if (!waiting_.empty()) {
+        record_ = std::move(waiting_.front());
+        waiting_.pop_front();
         handle(record_);
       } else if (!leases_.empty()) {
         run_items(leases_.front());
@@ -195,8 +200,8 @@ class Slot {
       arrived = inbox_.wait(next_tick_);
       if (arrived) inbox_.read(record_);
     }
-    if (arrived) handle(record_);
-    if (!stopped_ && next_tick_ != TimePoint::never() && monotonic_now() >= next_tick_) tick();
+    if (arrived) arrive();
+    if (next_tick_ != TimePoint::never() && monotonic_now() >= next_tick_) tick();
   }
 
   void tick() {
@@ -222,6 +227,20 @@ class Slot {
 
   // --- records ---
 
+  /// Everything waits in order of arrival, so that a call can be cancelled before it has begun.
+  void arrive() {
+    if (record_.kind != static_cast<std::uint32_t>(ToSlot::kCancelCall)) {
+      waiting_.push_back(std::exchange(record_, {}));
+      return;
+    }
+    std::span<const std::byte> rest = bytes_of(record_.payload);
+    const auto token = take<std::uint64_t>(rest);
+    std::erase_if(waiting_, [token](const Record& record) {
+      std::span<const std::byte> call = bytes_of(record.payload);
+      return record.kind == static_cast<std::uint32_t>(ToSlot::kCall) && take<SlotCall>(call).token == token;
+    });
+  }
+
   void handle(Record& record) {
     std::span<const std::byte> rest = bytes_of(record.payload);
     switch (static_cast<ToSlot>(record.kind)) {
@@ -233,7 +252,7 @@ class Slot {
       }
       case ToSlot::kLease: return accept_lease(take<SlotLease>(rest), std::move(record.payload));
       case ToSlot::kCall: return run_call(take<SlotCall>(rest), rest);
-      case ToSlot::kCancelCall: return;  // in order of arrival: it has run by now
+      case ToSlot::kCancelCall: break;
       case ToSlot::kStop: return stop();
       case ToSlot::kInit: break;
     }
@@ -547,6 +566,7 @@ class Slot {
   PyRef hooks_, direct_, finish_, promise_type_;
   std::map<CallId, Plan> plans_;
   std::deque<ActiveLease> leases_;
+  std::deque<Record> waiting_;  // bounded: the agent holds each client to kMaxDirectCallsInFlight
   Record record_;
   std::string item_;
   TimePoint next_tick_ = TimePoint::never();

@@ -218,7 +218,8 @@ def make_instance(cls: type[Any]) -> Any:
     """The instance of a class that is to be served here, as its decorators say."""
     use = cls.__dict__.get("__betterbox_use__")
     if use is not None:
-        return make_remote(cls, *use, register=True)
+        port, timeout, require = use
+        return make_remote(cls, port, timeout, require, register=True)
     instance = cls()
     _registry.instances[cls] = instance
     return instance

@@ -32,7 +32,7 @@ class Connection:
         self.bus = bus
         self.named = named
         self.info = find_bus(bus, named)
-        self.client = _core.Client(self.info["endpoint"], _settings.peer_name(), background)
+        self.client = _core.Client(self.info["endpoint"], _settings.peer_name(), background, self._find_again)
         self._callbacks: dict[int, list[Callable[[], None]]] = {}
         self._guard = threading.Lock()
         self._thread = threading.Thread(target=self._drive, name="betterbox-client", daemon=True)
@@ -41,6 +41,11 @@ class Connection:
     @property
     def self_started(self) -> bool:
         return not self.named and bool(self.info.get("self_started"))
+
+    def _find_again(self) -> str:
+        """Called when the scheduler was lost: where it is now (a bus that started itself is started again)."""
+        self.info = find_bus(self.bus, self.named)
+        return str(self.info["endpoint"])
 
     def when_done(self, call: _core.Call, callback: Callable[[], None]) -> None:
         """Run `callback` on the background thread once the call is done."""

@@ -89,7 +89,7 @@ def use_box(port: int, timeout: float = 3.0, require: int = 1) -> Callable[[C], 
     """
     _registry.check_port(port)
 
-    def decorate(cls: C) -> C:
+    def decorate(cls: Any) -> Any:
         if not isinstance(cls, type) or not issubclass(cls, RemoteBox):
             raise TypeError(
                 f"use_box needs a class derived from RemoteBox, GroupBox or SpreadBox; {_name(cls)} is none"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from time import monotonic
@@ -410,12 +409,3 @@ class AsLanded:
             promise._wait(call, _core.LANDED, None)
         promise._wait(call, _core.ALL, None)  # a generator that raised: its error comes out here
         raise StopIteration
-
-
-def flush_standard_streams() -> None:
-    """Flush stdout and stderr; a closed pipe is nobody's problem here."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError, AttributeError):
-            pass

@@ -1,0 +1,318 @@
+"""The program ``betterbox``: scheduler, worker, serve, run, status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Any, NoReturn
+
+from betterbox import _settings
+from betterbox._errors import BetterBoxError, BusError
+
+OK, FAILED, USAGE = 0, 1, 2
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: ports go from 1 to 65535")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="betterbox",
+        description="Python objects served on a bus, and work spread over them.",
+        epilog="BETTERBOX_BUS names the bus (a bus file or an address); unset, it is ~/.betterbox/bus.json, "
+        "and the bus starts by itself. Exit codes: 0 ok, 1 failed, 2 usage.",
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    _scheduler_parser(verbs)
+    _worker_parser(verbs)
+    _serve_parser(verbs)
+    _run_parser(verbs)
+    _status_parser(verbs)
+    return parser
+
+
+def _verb(verbs: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog="examples:\n" + "\n".join(f"  {line}" for line in example.split("\n")),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def _add_bus(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bus", metavar="FILE", help="the bus file (default: BETTERBOX_BUS, else the one in BETTERBOX_HOME)")
+
+
+def _scheduler_parser(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "scheduler",
+        "run a scheduler, by hand, until SIGINT or SIGTERM",
+        "betterbox scheduler\nbetterbox scheduler --bus /scratch/me/bus.json",
+    )
+    _add_bus(parser)
+    parser.set_defaults(run=_scheduler)
+
+
+def _worker_parser(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "worker",
+        "give the bus a worker for plain functions, until SIGINT or SIGTERM",
+        "betterbox worker --slots 4\nBETTERBOX_BUS=/scratch/me/bus.json betterbox worker",
+    )
+    _add_bus(parser)
+    _add_worker_options(parser)
+    parser.add_argument("--slots", type=_positive, metavar="N", help="slots (default: one per CPU)")
+    parser.set_defaults(run=_worker)
+
+
+def _add_worker_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", metavar="NAME", help="what status calls it (default: host-pid)")
+    parser.add_argument("--preload", metavar="A,B", help="modules to import once, before slots are forked")
+    parser.add_argument("--echo", action="store_true", help="show what slots print here, tagged")
+
+
+def _serve_parser(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "serve",
+        "host instances of a box in processes of their own",
+        "betterbox serve mymodule:ABox --port 8090\nbetterbox serve mymodule:ABox --port 8090 --slots 4",
+    )
+    parser.add_argument("target", metavar="MODULE:CLASS", help="the class, importable from here")
+    parser.add_argument("--port", type=_port, required=True, metavar="P", help="1 to 65535")
+    parser.add_argument("--slots", type=_positive, default=1, metavar="N", help="instances (default: 1)")
+    _add_bus(parser)
+    _add_worker_options(parser)
+    parser.set_defaults(run=_serve)
+
+
+def _run_parser(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "run",
+        "run a script with a private scheduler and worker (or on the bus that BETTERBOX_BUS names)",
+        "betterbox run script.py\nbetterbox run --slots 4 script.py --its --own options",
+    )
+    parser.add_argument("--slots", type=_positive, metavar="N", help="slots of the private worker (default: one per CPU)")
+    parser.add_argument("script", help="a Python script; it runs as __main__")
+    parser.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")
+    parser.set_defaults(run=_run)
+
+
+def _status_parser(verbs: Any) -> None:
+    parser = _verb(
+        verbs, "status", "show who is on the bus and what is under way", "betterbox status\nbetterbox status --json"
+    )
+    _add_bus(parser)
+    parser.add_argument("--json", action="store_true", help="for scripts")
+    parser.set_defaults(run=_status)
+
+
+# --- verbs ------------------------------------------------------------------------------------------
+
+
+def _use_bus(args: argparse.Namespace) -> tuple[str, bool]:
+    if args.bus:
+        os.environ["BETTERBOX_BUS"] = args.bus
+    return _settings.bus_name()
+
+
+def _exec(command: list[str]) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(command[0], command)
+
+
+def _scheduler(args: argparse.Namespace) -> int:
+    bus, _ = _use_bus(args)
+    if _settings.is_address(bus):
+        raise BusError(f"a scheduler needs a bus file, not an address: --bus FILE (BETTERBOX_BUS is {bus})")
+    _exec([_settings.program("betterbox-scheduler"), "--bus", bus, "--python", _settings.python_version()])
+
+
+def _worker_command(args: argparse.Namespace, slots: int) -> list[str]:
+    from betterbox._bus import find_bus
+
+    bus, named = _use_bus(args)
+    find_bus(bus, named)
+    command = _settings.worker_command(bus, slots=slots, name=args.name or f"{os.uname().nodename}-{os.getpid()}")
+    if args.preload:
+        command += ["--preload", args.preload]
+    if args.echo:
+        command += ["--echo"]
+    return command
+
+
+def _worker(args: argparse.Namespace) -> int:
+    _exec(_worker_command(args, args.slots or _settings.cpu_count()))
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from betterbox import _registry
+    from betterbox._deploy import find_class, make_payload
+
+    sys.path.insert(0, os.getcwd())
+    _registry.recording = True
+    try:
+        find_class(args.target)  # a mistake is better told here than by each slot
+    except (ValueError, ImportError, AttributeError, TypeError) as error:
+        raise BetterBoxError(str(error)) from error
+    payload = make_payload(args.target)
+    fd = os.memfd_create("betterbox-payload", 0)
+    with open(fd, "wb", closefd=False) as stream:
+        stream.write(payload)
+    os.lseek(fd, 0, os.SEEK_SET)
+    command = _worker_command(args, 0)
+    _exec([*command, "--host-fd", str(fd), "--port", str(args.port), "--host-slots", str(args.slots)])
+
+
+def _run(args: argparse.Namespace) -> int:
+    if not os.path.exists(args.script):
+        raise BetterBoxError(f"there is no script {args.script}")
+    if os.environ.get("BETTERBOX_BUS"):
+        if args.slots:
+            raise BetterBoxError("--slots is for a private worker, but BETTERBOX_BUS names a bus; unset one of them")
+        _run_script(args.script, args.args)
+        return OK
+    from betterbox._cluster import LocalCluster
+
+    with LocalCluster(args.slots):
+        _run_script(args.script, args.args)
+        serving = sys.modules.get("betterbox._serving")
+        if serving is not None:
+            serving.flush_standard_streams()
+            serving.wait_for_stop()
+    return OK
+
+
+def _run_script(script: str, args: list[str]) -> None:
+    """Run a script as ``__main__``, as ``python script`` would; the module stays, for what it has left running."""
+    from types import ModuleType
+
+    with open(script, "rb") as stream:
+        code = compile(stream.read(), script, "exec")
+    main = ModuleType("__main__")
+    main.__file__ = script
+    main.__dict__["__builtins__"] = __builtins__
+    sys.modules["__main__"] = main
+    sys.argv = [script, *args]
+    sys.path[0:1] = [os.path.dirname(os.path.abspath(script))]
+    exec(code, main.__dict__)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from betterbox import _core
+
+    bus, named = _use_bus(args)
+    # Looking does not start anything.
+    if _settings.is_address(bus):
+        endpoint = bus
+    else:
+        if not os.path.exists(bus):
+            raise BusError(f"there is no bus at {bus}" + ("" if named else "; it starts when the first script needs it"))
+        endpoint = _core.find_or_start_bus(bus, [], "", 5.0)["endpoint"]
+    client = _core.Client(endpoint, "betterbox status", True)
+    try:
+        report = client.status(5.0)
+    finally:
+        client.close()
+    if args.json:
+        json.dump(report, sys.stdout, indent=2, default=str)
+        print()
+    else:
+        print(status_text(bus, report))
+    return OK
+
+
+def status_text(bus: str, report: dict[str, Any]) -> str:
+    """The report of `_core.Client.status`, for people."""
+    scheduler = report["scheduler"]
+    uptime = report.get("uptime_s", 0.0)
+    lines = [f"bus {bus}: scheduler pid {scheduler['pid']} on {scheduler['host']}, up {uptime:.0f} s"]
+    lines += _table(
+        "peers",
+        ("role", "name", "pid", "host", "slots", "items", "log"),
+        [
+            (
+                f"{p['role']}{'' if p['connected'] else ' (gone)'}",
+                p["name"],
+                p["pid"],
+                p["host"],
+                p["function_slots"],
+                p["leased_items"],
+                p["log_folder"],
+            )
+            for p in report["peers"]
+        ],
+    )
+    lines += _table(
+        "boxes",
+        ("port", "class", "pid", "host", "methods"),
+        [_box_line(box) for box in report["boxes"]],
+    )
+    lines += _table(
+        "calls",
+        ("port", "method", "name", "settled", "running"),
+        [
+            (c["port"] or "functions", c["method"], c["name"], f"{c['settled']}/{c['total']}", c["running"])
+            for c in report["calls"]
+        ],
+    )
+    counters = ", ".join(f"{counter['name']} {counter['value']}" for counter in _counters(report) if counter["value"])
+    if counters:
+        lines.append(f"counters: {counters}")
+    return "\n".join(lines)
+
+
+def _counters(report: dict[str, Any]) -> list[dict[str, Any]]:
+    counters = report.get("counters", [])
+    if isinstance(counters, dict):
+        return [{"name": name, "value": value} for name, value in counters.items()]
+    return list(counters)
+
+
+def _box_line(box: Any) -> tuple[Any, ...]:
+    info = box.get("info", box)
+    methods = [m["name"] if isinstance(m, dict) else m[0] for m in info["methods"]]
+    shown = ", ".join(methods[:8]) + (", ..." if len(methods) > 8 else "")
+    return info["port"], info["class_name"], box["pid"], box["host"], shown
+
+
+def _table(title: str, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
+    if not rows:
+        return [f"{title}: none"]
+    cells = [head, *[tuple(str(value) for value in row) for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    return [f"{title}:", *["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in cells]]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+        return code
+    except BetterBoxError as error:
+        print(f"betterbox {args.verb}: {error}", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,184 @@
+"""`LocalCluster`: a private scheduler and worker on this machine, for as long as a ``with`` block."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import threading
+from time import monotonic
+from types import TracebackType
+
+from betterbox import _settings
+from betterbox._errors import BusError
+
+_START_TIMEOUT = 20.0  # seconds
+_STOP_TIMEOUT = 5.0  # seconds for each process, then it is killed
+
+
+class LocalCluster:
+    """A private bus with one worker, current for this process while it is open.
+
+    Parameters
+    ----------
+    slots : int
+        Slots of the worker; default: one per CPU.
+
+    Attributes
+    ----------
+    bus : str
+        The bus file, as for ``BETTERBOX_BUS``.
+
+    Raises
+    ------
+    BusError
+        If it does not come up.
+
+    Examples
+    --------
+    >>> import betterbox
+    >>> with betterbox.LocalCluster(slots=2) as cluster:  # doctest: +SKIP
+    ...     betterbox.map(abs, [-1, -2]).result()
+    [1, 2]
+    """
+
+    def __init__(self, slots: int | None = None) -> None:
+        slots = _settings.cpu_count() if slots is None else slots
+        if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
+            raise ValueError(f"slots must be a whole number from 1, not {slots!r}")
+        self.slots = slots
+        self._folder = tempfile.mkdtemp(prefix="cluster-", dir=_runtime_folder())
+        self.bus = os.path.join(self._folder, "bus.json")
+        self._children: list[_Child] = []
+        self._closing = threading.Lock()
+        self._closed = False
+        self._previous = os.environ.get("BETTERBOX_BUS")
+        try:
+            self._start()
+        except BaseException:
+            self._end_children()
+            raise
+        os.environ["BETTERBOX_BUS"] = self.bus
+
+    def _start(self) -> None:
+        command = [_settings.program("betterbox-scheduler"), "--bus", self.bus, "--ephemeral"]
+        self._run("scheduler", [*command, "--python", _settings.python_version()])
+        command = _settings.worker_command(self.bus, slots=self.slots, name="local")
+        self._run("worker", [*command, "--echo", "--ignore-sigint"])
+
+    def _run(self, name: str, command: list[str]) -> None:
+        child = _Child(name, command, self._folder)
+        self._children.append(child)
+        child.wait_ready()
+
+    def close(self) -> None:
+        """End the worker and the scheduler; the bus that was current before is current again. Idempotent."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        if os.environ.get("BETTERBOX_BUS") == self.bus:
+            if self._previous is None:
+                del os.environ["BETTERBOX_BUS"]
+            else:
+                os.environ["BETTERBOX_BUS"] = self._previous
+        try:
+            self._leave_bus()
+        finally:
+            self._end_children()
+
+    def _leave_bus(self) -> None:
+        import sys
+
+        serving = sys.modules.get("betterbox._serving")
+        if serving is not None:
+            serving.stop_on(self.bus)
+        bus = sys.modules.get("betterbox._bus")
+        if bus is not None:
+            bus.close(self.bus)
+
+    def _end_children(self) -> None:
+        for child in reversed(self._children):
+            child.end()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> LocalCluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_children", None) and not self._closed:
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<LocalCluster of {self.slots} slots at {self.bus}{', closed' if self._closed else ''}>"
+
+
+class _Child:
+    """A child process that ends when this process does: it holds the other end of a pipe."""
+
+    def __init__(self, name: str, command: list[str], folder: str) -> None:
+        self.name = name
+        die_fd, self._life = os.pipe()
+        self._ready, ready_fd = os.pipe()
+        self._errors = os.path.join(folder, f"{name}.err") if name == "scheduler" else None
+        stderr = open(self._errors, "wb") if self._errors else None
+        try:
+            self._process = subprocess.Popen(
+                [*command, "--die-with-fd", str(die_fd), "--ready-fd", str(ready_fd)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if stderr else None,
+                stderr=stderr,
+                pass_fds=(die_fd, ready_fd),
+                process_group=0,  # the terminal's Ctrl-C is for us
+            )
+        finally:
+            os.close(die_fd)
+            os.close(ready_fd)
+            if stderr is not None:
+                stderr.close()
+
+    def wait_ready(self) -> None:
+        deadline = monotonic() + _START_TIMEOUT
+        try:
+            while True:
+                readable, _, _ = select.select([self._ready], [], [], max(0.0, deadline - monotonic()))
+                if not readable:
+                    raise BusError(f"the {self.name} of the local cluster was not ready after {_START_TIMEOUT:g} s")
+                if os.read(self._ready, 4096):
+                    return
+                raise BusError(f"the {self.name} of the local cluster ended at once{self._last_words()}")
+        finally:
+            os.close(self._ready)
+
+    def _last_words(self) -> str:
+        code = self._process.wait(_STOP_TIMEOUT)
+        text = ""
+        if self._errors:
+            with open(self._errors, errors="replace") as stream:
+                text = stream.read()[-2000:].strip()
+        return f" (exit code {code})" + (f":\n{text}" if text else "; see what it printed")
+
+    def end(self) -> None:
+        os.close(self._life)
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _runtime_folder() -> str:
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    folder = os.path.join(base, "betterbox") if base and os.path.isdir(base) else f"/tmp/betterbox-{os.getuid()}"
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    if os.stat(folder).st_uid != os.getuid():
+        raise BusError(f"the runtime folder {folder} belongs to somebody else; set XDG_RUNTIME_DIR to a folder of yours")
+    return folder

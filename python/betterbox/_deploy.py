@@ -1,0 +1,128 @@
+"""Boxes on workers: `deploy`, and the payload that says what a slot is to host."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from types import TracebackType
+from typing import Any
+
+from betterbox import _bus, _context, _pickling, _registry
+from betterbox._decorators import check_servable
+
+
+class Deployment:
+    """Boxes that `deploy` has put on workers; they stay until `close`, also when this process ends.
+
+    Usable as a context manager, which closes it.
+    """
+
+    def __init__(self, connection: _bus.Connection, serial: int, port: int, slots: int) -> None:
+        self._connection = connection
+        self._serial: int | None = serial
+        self.port = port
+        self.slots = slots
+
+    def close(self) -> None:
+        """Stop the boxes. Idempotent."""
+        serial, self._serial = self._serial, None
+        if serial is not None:
+            self._connection.client.undeploy(serial)
+
+    def __enter__(self) -> Deployment:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Deployment of {self.slots} boxes at port {self.port}{'' if self._serial is not None else ', closed'}>"
+
+
+def deploy(obj_or_class: Any, port: int, slots: int = 1, *, timeout: float = 30.0) -> Deployment:
+    """Host a box on the workers that are there.
+
+    Parameters
+    ----------
+    obj_or_class : Box or class
+        A class gets an instance in each slot; of an object each slot gets a copy.
+    port : int
+        1 to 65535.
+    slots : int
+        How many boxes.
+    timeout : float
+        Seconds until all must be up.
+
+    Returns
+    -------
+    Deployment
+        All its boxes are offered.
+
+    Raises
+    ------
+    BusError
+        If there is no worker, or the boxes are not up in time.
+    SerializationError
+        If the class or object cannot be pickled.
+    Exception
+        What the box's ``__init__`` raised.
+
+    Examples
+    --------
+    >>> import betterbox
+    >>> class ABox(betterbox.Box):
+    ...     def name(self) -> str:
+    ...         return "MyBox"
+    >>> with betterbox.LocalCluster(slots=2), betterbox.deploy(ABox, 8090, slots=2):  # doctest: +SKIP
+    ...     betterbox.GroupBox.connect(8090).name().result()
+    ['MyBox', 'MyBox']
+    """
+    _registry.check_port(port)
+    if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
+        raise ValueError(f"slots must be a whole number from 1, not {slots!r}")
+    cls = obj_or_class if isinstance(obj_or_class, type) else type(obj_or_class)
+    check_servable(cls, "deploy")
+    payload = make_payload(obj_or_class)
+    connection = _bus.current()
+    serial = connection.client.deploy(port, slots, cls.__qualname__, payload, timeout)
+    return Deployment(connection, serial, port, slots)
+
+
+def make_payload(subject: Any) -> bytes:
+    """What a slot is to host: a class, an object, or ``"module:Class"``, with where to look for modules."""
+    inner = subject if isinstance(subject, str) else _pickling.dumps(subject, "the box")
+    return pickle.dumps((_context.surroundings(), inner), protocol=5)
+
+
+def load_payload(payload: bytes) -> Any:
+    """The other end of `make_payload`, in a slot: a class or an object."""
+    where, inner = pickle.loads(payload)
+    _context.apply(where)
+    if isinstance(inner, bytes):
+        return _context.load_code(inner)
+    return find_class(inner)
+
+
+def find_class(target: str) -> type[Any]:
+    """The class that ``module:Class`` names.
+
+    Raises
+    ------
+    ValueError, ImportError, AttributeError, TypeError
+        If it does not name one that can be served.
+    """
+    module_name, colon, class_name = target.partition(":")
+    if not colon or not module_name or not class_name:
+        raise ValueError(f"{target!r} does not name a class: write module:Class")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        raise _context.import_error(error) from error
+    for part in class_name.split("."):
+        if not hasattr(found, part):
+            raise AttributeError(f"module {module_name} has no class {class_name!r}")
+        found = getattr(found, part)
+    check_servable(found, "betterbox serve")
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,153 @@
+"""`Executor`: the bus behind the interface of `concurrent.futures`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor as BaseExecutor
+from concurrent.futures import Future
+from time import monotonic
+from typing import Any, TypeVar
+
+from betterbox._functions import FunctionOptions
+from betterbox._promise import Promise
+from betterbox._spread import Options
+
+T = TypeVar("T")
+
+
+class Executor(BaseExecutor):
+    """A `concurrent.futures.Executor` whose work runs on the workers of the bus.
+
+    Parameters
+    ----------
+    **options
+        As in `betterbox.options`.
+
+    Examples
+    --------
+    >>> import betterbox
+    >>> with betterbox.Executor() as executor:  # doctest: +SKIP
+    ...     executor.submit(pow, 2, 10).result()
+    1024
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._functions = FunctionOptions(Options(options))
+        self._lock = threading.Lock()
+        self._promises: dict[Future[Any], Promise[Any]] = {}
+        self._shut_down = False
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Run ``fn(*args, **kwargs)`` on a worker.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            A real one: `wait`, `as_completed` and `asyncio.wrap_future` take it.
+        """
+        with self._lock:
+            if self._shut_down:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+        promise = self._functions.submit(fn, *args, **kwargs)
+        future: Future[T] = _BusFuture(promise)
+        with self._lock:
+            self._promises[future] = promise
+        promise.add_done_callback(lambda _: self._finish(future, promise))
+        return future
+
+    def _finish(self, future: Future[Any], promise: Promise[Any]) -> None:
+        with self._lock:
+            self._promises.pop(future, None)
+        if promise.cancelled():
+            future.cancel()
+            future.set_running_or_notify_cancel()
+            return
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            value = promise.result(0)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(value)
+
+    def map(
+        self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[T]:
+        """Results of ``fn`` on each item (of several iterables: zipped, to the shortest), in order.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds from now until the last result.
+        chunksize : int
+            Taken for compatibility: the bus cuts the work by itself.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        with self._lock:
+            if self._shut_down:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+        deadline = None if timeout is None else monotonic() + timeout
+        items = list(zip(*iterables))
+        promise = self._functions.map(_Starred(fn), items)
+        with self._lock:
+            marker: Future[Any] = Future()
+            self._promises[marker] = promise
+        promise.add_done_callback(lambda _: self._forget(marker))
+        return _results(promise, len(items), deadline)
+
+    def _forget(self, marker: Future[Any]) -> None:
+        with self._lock:
+            self._promises.pop(marker, None)
+        marker.set_result(None)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more work; wait for what there is, or cancel it."""
+        with self._lock:
+            self._shut_down = True
+            pending = dict(self._promises)
+        if cancel_futures:
+            for promise in pending.values():
+                promise.cancel()
+        if wait:
+            from concurrent.futures import wait as wait_for
+
+            wait_for(pending)
+
+
+class _BusFuture(Future[T]):
+    """A future that can be cancelled until its call has an outcome."""
+
+    def __init__(self, promise: Promise[T]) -> None:
+        super().__init__()
+        self._promise = promise
+
+    def cancel(self) -> bool:
+        if not super().cancel():
+            return False
+        self._promise.cancel()
+        return True
+
+
+class _Starred:
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.fn = fn
+        self.__name__ = getattr(fn, "__name__", type(fn).__name__)
+
+    def __call__(self, item: tuple[Any, ...]) -> Any:
+        return self.fn(*item)
+
+
+def _results(promise: Promise[list[T]], count: int, deadline: float | None) -> Iterator[T]:
+    try:
+        for index in range(count):
+            left = None if deadline is None else max(0.0, deadline - monotonic())
+            call = promise._started_call(left, index)
+            ok, value = call.get(index)
+            if not ok:
+                raise value
+            yield value
+    finally:
+        promise.cancel()

@@ -1,0 +1,215 @@
+"""Plain functions on workers: `submit`, `map`, `options`."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import Any, TypeVar
+
+from betterbox import _bus, _context, _core, _pickling, _settings
+from betterbox._deferred import Deferred, has_promise
+from betterbox._links import spread_call
+from betterbox._promise import SINGLE, Promise
+from betterbox._spread import Options, has_spread, spread
+
+R = TypeVar("R")
+
+_WORKER_TIMEOUT = 20.0  # seconds for a worker to start
+_CHECK_SECONDS = 5.0  # how long what was seen of workers is believed; also when the warning comes
+
+
+class FunctionOptions:
+    """`submit` and `map` with options (made by `options`)."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Promise[R]:
+        """Run ``fn(*args, **kwargs)`` on a worker (see `betterbox.submit`)."""
+        return _submit(fn, args, kwargs, self._options)
+
+    def map(self, fn: Callable[..., R], /, *iterables: Iterable[Any]) -> Promise[list[R]]:
+        """Run ``fn`` on each item (see `betterbox.map`)."""
+        return _map(fn, iterables, self._options)
+
+
+def options(**given: Any) -> FunctionOptions:
+    """Options for `submit` and `map`.
+
+    Parameters
+    ----------
+    **given
+        ``policy="auto"``, ``retries=2``, ``timeout=None`` (seconds), ``progress=False``, ``reduce=None``, ``initial``,
+        ``name=None``, ``idempotent=False``, ``ship=()`` (modules that travel by value).
+
+    Raises
+    ------
+    TypeError
+        If an option is not known; suggests the nearest.
+
+    Examples
+    --------
+    >>> import betterbox
+    >>> betterbox.options(retries=0).submit(abs, -3).result()  # doctest: +SKIP
+    3
+    """
+    return FunctionOptions(Options(given))
+
+
+def submit(fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Promise[R]:
+    """Run ``fn(*args, **kwargs)`` on a worker.
+
+    Raises
+    ------
+    SerializationError
+        If the function or an argument cannot be pickled.
+    BusError
+        If there is no bus.
+
+    Examples
+    --------
+    >>> import betterbox
+    >>> betterbox.submit(pow, 2, 10).result()  # doctest: +SKIP
+    1024
+    """
+    return _submit(fn, args, kwargs, Options({}))
+
+
+def map(fn: Callable[..., R], /, *iterables: Iterable[Any], **options: Any) -> Promise[list[R]]:
+    """Run ``fn`` on each item of an iterable (of several: zipped), spread over the workers.
+
+    Parameters
+    ----------
+    fn : callable
+        Takes one item of each iterable.
+    *iterables : iterable
+        Sized ones are taken as they are now and must have the same length; generators are consumed as needed.
+    **options
+        As in `betterbox.options`.
+
+    Returns
+    -------
+    Promise
+        Of the list of results, in item order.
+
+    Examples
+    --------
+    >>> import betterbox
+    >>> betterbox.map(pow, [2, 3], [5, 2]).result()  # doctest: +SKIP
+    [32, 9]
+    """
+    return _map(fn, iterables, Options(options))
+
+
+def _check_callable(fn: Any) -> None:
+    if not callable(fn):
+        raise TypeError(f"a function is needed, not {fn!r}")
+
+
+def _submit(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Promise[Any]:
+    _check_callable(fn)
+    if has_spread(args, kwargs):
+        raise TypeError("submit runs one call; betterbox.map(fn, iterable) spreads many")
+    if options.reduce is not None:
+        raise TypeError("reduce= folds the results of map")
+    connection = _bus.current()
+    see_to_workers(connection)
+    label = getattr(fn, "__name__", type(fn).__name__)
+    promise: Promise[Any] = Promise(connection, label, SINGLE, progress=options.progress)
+    if has_promise(args, kwargs):
+        return promise.defer(Deferred(args, kwargs, lambda a, k: _submit_now(connection, label, fn, a, k, options)))
+    return promise.start(lambda: _submit_now(connection, label, fn, args, kwargs, options))
+
+
+def _submit_now(
+    connection: _bus.Connection,
+    label: str,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: Options,
+) -> _core.Call:
+    """Submissions of one function share a context that takes the arguments as its item, so that they are gathered."""
+    with _pickling.shipping(options.ship):
+        context = _context.make(call_with, (fn, None), {}, (1,), None)
+        call = connection.client.submit(
+            label, context, (args, kwargs), retries=options.retries, timeout=options.timeout, name=options.name or ""
+        )
+    call.keep()
+    return call
+
+
+def call_with(fn: Callable[..., Any], arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
+    """What an item of gathered submissions runs."""
+    return fn(*arguments[0], **arguments[1])
+
+
+def _map(fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], options: Options) -> Promise[Any]:
+    _check_callable(fn)
+    if not iterables:
+        raise TypeError("map needs at least one iterable")
+    connection = _bus.current()
+    see_to_workers(connection)
+    spreads = tuple(spread(iterable) for iterable in iterables)
+    return spread_call(connection, 0, fn, spreads, {}, options)
+
+
+# --- somebody must do the work ----------------------------------------------------------------------
+
+_seen: dict[str, float] = {}
+_warning: set[str] = set()
+
+
+def see_to_workers(connection: _bus.Connection) -> None:
+    """On a bus that started itself: start a worker if there is none. On another: warn if none comes."""
+    seen = _seen.get(connection.bus)
+    if seen is not None and monotonic() - seen < _CHECK_SECONDS:
+        return
+    _seen[connection.bus] = monotonic()
+    if _has_worker(connection):
+        return
+    if connection.self_started:
+        _start_worker(connection)
+    elif connection.bus not in _warning:
+        _warning.add(connection.bus)
+        timer = threading.Timer(_CHECK_SECONDS, _warn_if_nobody_works, (connection,))
+        timer.daemon = True
+        timer.start()
+
+
+def _has_worker(connection: _bus.Connection) -> bool:
+    report = connection.client.status(5.0)
+    return any(peer["function_slots"] > 0 and peer["connected"] for peer in report["peers"])
+
+
+def _start_worker(connection: _bus.Connection) -> None:
+    lock = os.open(connection.bus + ".worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _has_worker(connection):
+            return  # somebody else has started one meanwhile
+        slots = _settings.cpu_count()
+        command = _settings.worker_command(connection.bus, slots=slots, name=f"auto-{os.uname().nodename}")
+        log = os.path.join(_settings.log_folder(), "worker.log")
+        _core.start_daemon([*command, "--background"], log, _WORKER_TIMEOUT)
+    finally:
+        os.close(lock)
+
+
+def _warn_if_nobody_works(connection: _bus.Connection) -> None:
+    try:
+        if _bus._connections.get(connection.bus) is connection and not _has_worker(connection):
+            warnings.warn(
+                f"the bus {connection.bus} has no worker, so plain functions wait; "
+                f"start one: BETTERBOX_BUS={connection.bus} betterbox worker",
+                RuntimeWarning,
+                stacklevel=1,
+            )
+    except Exception:
+        pass  # the bus is gone: those who wait will hear of it
+    finally:
+        _warning.discard(connection.bus)

@@ -1,0 +1,347 @@
+"""Serving boxes from a script: `serve`, and what happens at the script's end.
+
+A script has one agent per bus, and a thread per box. When the main thread has run off the end of the script it waits
+for SIGINT or SIGTERM, with `threading._register_atexit`: that comes before executors are closed, so boxes may use
+threads until they stop.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import signal
+import sys
+import threading
+
+from types import FrameType, TracebackType
+from typing import Any
+
+from betterbox import _bus, _core, _registry, _settings
+from betterbox._decorators import check_servable
+from betterbox._errors import BusError
+
+STOP_TIMEOUT = 10.0  # seconds for a box to finish its call and save
+_WAIT_SLICE = 0.2  # seconds between looks at signals and at a box that is being made
+
+
+class LocalBox:
+    """A box of this script, between `serve` and its slot thread."""
+
+    def __init__(self, subject: Any) -> None:
+        self.subject = subject
+        self.box: Any = None
+        self.error: BaseException | None = None
+
+
+_local_boxes: dict[bytes, LocalBox] = {}
+_numbers = itertools.count(1)
+_lock = threading.RLock()
+_agents: dict[str, _core.Agent] = {}
+_servings: list[Serving] = []
+
+
+def local_box(payload: bytes) -> LocalBox:
+    """What a seat of this process is to serve."""
+    return _local_boxes[payload]
+
+
+class Serving:
+    """A box that this process serves. A context manager: it stops at the end of the ``with``.
+
+    Attributes
+    ----------
+    box : object
+        The instance.
+    port : int
+        Where it is.
+    """
+
+    def __init__(self, subject: Any, port: int, block: bool) -> None:
+        self.port = port
+        self.block = block
+        self._local = LocalBox(subject)
+        self._bus, named = _settings.bus_name()
+        self._agent = _agent(self._bus, named)
+        self._key = f"local:{next(_numbers)}".encode()
+        self._closing = threading.Lock()
+        self._closed = False
+        _local_boxes[self._key] = self._local
+        self._seat = self._agent.open_seat(port, self._key)
+        self._thread = threading.Thread(target=self._seat.run, name=f"betterbox-box-{port}", daemon=True)
+        self._thread.start()
+        try:
+            self._wait_offered()
+        except BaseException:
+            self._withdraw()
+            raise
+        with _lock:
+            _servings.append(self)
+
+    def _wait_offered(self) -> None:
+        while not self._agent.wait_offered(self._seat, _WAIT_SLICE):
+            if self._local.error is not None:
+                raise self._local.error
+            if not self._thread.is_alive():
+                raise BusError(f"the box for port {self.port} ended before it was offered")
+            if not self._agent.connected():
+                raise BusError(f"the bus {self._bus} was lost while the box for port {self.port} was being offered")
+
+    @property
+    def box(self) -> Any:
+        return self._local.box
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """Finish the running call, save, and leave the bus. Idempotent.
+
+        Raises
+        ------
+        StateError, SerializationError
+            If a persistent box could not be saved.
+        """
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            with _lock:
+                if self in _servings:
+                    _servings.remove(self)
+            outcome = self._withdraw()
+        if outcome is not None:
+            raise outcome[1]
+
+    def _withdraw(self) -> tuple[bool, Any] | None:
+        try:
+            outcome = self._agent.close_seat(self._seat, STOP_TIMEOUT)
+        finally:
+            _local_boxes.pop(self._key, None)
+        if self._thread is not threading.current_thread():
+            self._thread.join(1.0)
+        return outcome
+
+    def __enter__(self) -> Serving:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Serving of {type(self.box).__qualname__} at port {self.port}{', closed' if self._closed else ''}>"
+
+
+def serve(obj_or_class: Any, port: int, *, block: bool = True) -> Serving:
+    """Serve an object, or the one instance of a class, on the bus.
+
+    Parameters
+    ----------
+    obj_or_class : Box or class
+        A class is instantiated on the box's own thread, unless it has its instance already.
+    port : int
+        1 to 65535.
+    block : bool
+        Whether the end of the script waits for SIGINT or SIGTERM while the box is served.
+
+    Returns
+    -------
+    Serving
+        The box is on the bus. ``with serve(...):`` serves for a block of code.
+
+    Raises
+    ------
+    TypeError
+        If the class derives neither from `Box` nor from `RemoteBox`.
+    BusError
+        If there is no bus.
+    Exception
+        What ``__init__`` raised.
+
+    Examples
+    --------
+    >>> from betterbox import Box, RemoteBox, serve
+    >>> class ABox(Box):
+    ...     def name(self) -> str:
+    ...         return "MyBox"
+    >>> with serve(ABox, 8090):  # doctest: +SKIP
+    ...     RemoteBox.connect(8090).name().result()
+    'MyBox'
+    """
+    _registry.check_port(port)
+    check_servable(obj_or_class if isinstance(obj_or_class, type) else type(obj_or_class), "serve")
+    _bus.check_not_forked()
+    _prepare_end(block)
+    return Serving(obj_or_class, port, block)
+
+
+def _agent(bus: str, named: bool) -> _core.Agent:
+    with _lock:
+        agent = _agents.get(bus)
+        if agent is not None and agent.connected():
+            return agent
+        info = _bus.find_bus(bus, named)
+        bus_file = "" if _settings.is_address(bus) else bus
+        agent = _core.Agent(info["endpoint"], info["socket_folder"], _settings.peer_name(), _bus.background, bus_file)
+        _agents[bus] = agent
+        return agent
+
+
+# --- the end of the script --------------------------------------------------------------------------
+
+_prepared = False
+_exit_code = 0
+_main_frame: FrameType | None = None
+
+
+def _prepare_end(block: bool) -> None:
+    global _prepared, _main_frame
+    if _prepared or _registry.recording:
+        return
+    _prepared = True
+    import concurrent.futures.thread  # noqa: F401 - its own hook must be registered before ours
+
+    threading._register_atexit(_at_end)  # type: ignore[attr-defined]
+    atexit.register(_leave_with_code)
+    os.register_at_fork(after_in_child=_after_fork)
+    _main_frame = _outermost_frame()
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _outermost_frame() -> FrameType | None:
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
+def _script_ran_off_its_end() -> bool:
+    """False if the script raised or called `sys.exit`: then its outermost frame did not end with a return."""
+    import opcode
+
+    frame = _main_frame
+    if frame is None or frame.f_lasti < 0:
+        return True
+    return opcode.opname[frame.f_code.co_code[frame.f_lasti]].startswith("RETURN")
+
+
+def _interactive() -> bool:
+    return (
+        hasattr(sys, "ps1")
+        or bool(sys.flags.interactive)
+        or bool(os.environ.get("PYTHONINSPECT"))
+        or "ipykernel" in sys.modules
+        or ("IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None)
+    )
+
+
+def _at_end() -> None:
+    """Wait if the script wants it, then stop all boxes. Runs in the main thread before any shutdown of threads."""
+    flush_standard_streams()
+    if _script_ran_off_its_end() and not _interactive():
+        wait_for_stop()
+    stop_all()
+
+
+def wait_for_stop() -> None:
+    """Wait for SIGINT or SIGTERM, or until no box is served any more that asks to be waited for."""
+    global _exit_code
+    if not any(serving.block for serving in _servings):
+        return
+    gate = threading.Lock()
+    gate.acquire()
+    previous = _hold_signals(gate)
+    try:
+        while any(serving.block for serving in list(_servings)):
+            if gate.acquire(timeout=_WAIT_SLICE * 5):
+                return
+            if not all(agent.connected() for agent in list(_agents.values())):
+                print("betterbox: the bus is gone, so nobody can reach the boxes of this process", file=sys.stderr)
+                _exit_code = 1
+                return
+    except (KeyboardInterrupt, SystemExit):
+        pass  # a handler of the user's own
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _hold_signals(gate: Any) -> dict[int, Any]:
+    """Make SIGINT and SIGTERM open `gate`, except where the user handles them."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if gate.locked():
+            gate.release()
+
+    previous = {}
+    for number, defaults in (
+        (signal.SIGINT, (signal.default_int_handler,)),
+        (signal.SIGTERM, (signal.SIG_DFL, _terminate)),
+    ):
+        if signal.getsignal(number) in defaults:
+            previous[int(number)] = signal.signal(number, stop)
+    return previous
+
+
+def stop_all() -> None:
+    """Stop all boxes that this process serves, then its agents. What fails is printed, and the exit code becomes 1."""
+    global _exit_code
+    while _servings:
+        serving = _servings[-1]
+        try:
+            serving.close()
+        except Exception as error:
+            print(f"betterbox: the box at port {serving.port}: {error}", file=sys.stderr)
+            _exit_code = 1
+    with _lock:
+        agents = list(_agents.values())
+        _agents.clear()
+    for agent in agents:
+        agent.stop()
+
+
+def stop_on(bus: str) -> None:
+    """Stop what this process serves on one bus."""
+    for serving in [serving for serving in _servings if serving._bus == bus]:
+        serving.close()
+    with _lock:
+        agent = _agents.pop(bus, None)
+    if agent is not None:
+        agent.stop()
+
+
+def _leave_with_code() -> None:
+    # Registered early, so it runs last; the interpreter would end with 0 whatever happened in the hooks.
+    if _exit_code:
+        flush_standard_streams()
+        os._exit(_exit_code)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()
+    _servings.clear()
+    _agents_of_parent.extend(_agents.values())
+    _agents.clear()
+
+
+_agents_of_parent: list[_core.Agent] = []  # kept, so that a forked child does not end them
+
+
+def flush_standard_streams() -> None:
+    """Flush stdout and stderr; a closed pipe is nobody's problem here."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+
+

@@ -1,0 +1,370 @@
+"""A slot's Python side: what worker/slot.cc calls while it runs a box or plain functions.
+
+A slot is a thread: the only one of a slot process, or the thread of a box that a script serves. What a thread is a
+slot of lies in `_here`; threads that work for a slot `adopt` its state.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from betterbox import _context, _registry, _serving
+from betterbox._boxes import Box, RemoteBox, make_instance
+from betterbox._exports import exports, find_method, is_sandbox
+
+FUNCTION_SLOT = 0xFFFFFFFF
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_POOL_THREADS = 64
+
+
+class State:
+    """What one slot runs, and its helpers."""
+
+    def __init__(self, in_process: bool) -> None:
+        self.in_process = in_process
+        self.box: Any = None
+        self.exported: dict[str, int] = {}
+        self.store: Any = None
+        self.autosave: float | None = None
+        self.due: float | None = None
+        self._pool: Any = None
+        self._loop: Any = None
+        self._loop_thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def offer(self, box: Any) -> None:
+        self.box = box
+        self.exported = dict(exports(box))
+
+    def find(self, name: str) -> Callable[..., Any]:
+        if self.box is None:
+            raise AttributeError(f"this slot runs plain functions; there is no method {name!r}")
+        return find_method(self.box, name, self.exported)
+
+    def pool(self) -> Any:
+        with self._lock:
+            if self._pool is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._pool = ThreadPoolExecutor(_POOL_THREADS, "betterbox-concurrent")
+            return self._pool
+
+    def loop(self) -> Any:
+        """The box's event loop, on a thread of its own."""
+        import asyncio
+
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._loop_thread = threading.Thread(target=self._run_loop, name="betterbox-loop", daemon=True)
+                self._loop_thread.start()
+            return self._loop
+
+    def _run_loop(self) -> None:
+        import asyncio
+
+        _here.state = self
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def shut_down(self) -> None:
+        if self._loop is not None and self._loop_thread is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop_thread.join(2.0)
+            if not self._loop_thread.is_alive():
+                self._loop.close()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Here(threading.local):
+    state: State | None = None
+
+
+_here = _Here()
+
+
+def _state() -> State:
+    state = _here.state
+    if state is None:
+        raise RuntimeError("this thread is no slot")
+    return state
+
+
+def current() -> State:
+    """This slot's state, for a thread that will `adopt` it."""
+    return _state()
+
+
+def adopt(state: State) -> None:
+    """Make this thread work for a slot."""
+    _here.state = state
+
+
+# --- the life of a slot ---------------------------------------------------------------------------
+
+
+def init(payload: bytes, in_process: bool, instance: int, several: bool) -> tuple[str, bool, list[tuple[str, int]]]:
+    """Make what this slot serves.
+
+    Parameters
+    ----------
+    payload : bytes
+        What it is: see `_deploy.make_payload`; in a script, the key of a `_serving.LocalBox`.
+    in_process : bool
+        This is a thread of a script.
+    instance : int
+        The box's number among those of its deployment; `FUNCTION_SLOT` for plain functions.
+    several : bool
+        The deployment has more than one.
+
+    Returns
+    -------
+    tuple
+        The class name, whether it is a sandbox, and its exported methods with their flags.
+    """
+    state = _here.state = State(in_process)
+    if in_process:
+        local = _serving.local_box(payload)
+        try:
+            _make_box(state, local.subject, "")
+        except BaseException as error:
+            local.error = error
+            _discard(state)
+            raise
+        local.box = state.box
+    else:
+        _settle_process()
+        if instance == FUNCTION_SLOT:
+            return "SandBox", True, []
+        try:
+            _make_box(state, _hosted_subject(payload), f".{instance}" if several else "")
+        except BaseException:
+            _discard(state)
+            raise
+    return type(state.box).__qualname__, is_sandbox(state.box), list(state.exported.items())
+
+
+def _settle_process() -> None:
+    """Make a freshly forked process a slot."""
+    from betterbox import _bus
+
+    _registry.recording = True
+    _bus.background = True
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(line_buffering=True)
+    if "random" in sys.modules:
+        sys.modules["random"].seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+def _hosted_subject(payload: bytes) -> Any:
+    from betterbox._deploy import load_payload
+
+    return load_payload(payload)
+
+
+def _make_box(state: State, subject: Any, suffix: str) -> None:
+    cls = subject if isinstance(subject, type) else type(subject)
+    persistent = getattr(cls, "__betterbox_persist__", None)
+    if persistent is not None:
+        from betterbox._persist import Store
+
+        state.store = Store(persistent[0] + suffix)
+        state.autosave = persistent[1]
+    if isinstance(subject, type):
+        box = _registry.instances.get(subject)
+        if box is None:
+            box = make_instance(subject)
+    else:
+        box = subject
+    if not isinstance(box, (Box, RemoteBox)):
+        raise TypeError(f"{cls.__qualname__} derives neither from Box nor from RemoteBox")
+    if state.store is not None:
+        state.store.load_into(box)
+        if state.autosave is not None:
+            state.due = monotonic() + state.autosave
+    state.offer(box)
+
+
+def _discard(state: State) -> None:
+    if state.store is not None:
+        state.store.close()
+    _here.state = None
+
+
+def tick() -> float | None:
+    """Do what is due between two calls; the seconds until something is due again, None if nothing will be."""
+    state = _state()
+    if state.due is None or state.autosave is None:
+        return None
+    now = monotonic()
+    if now >= state.due:
+        state.due = now + state.autosave
+        try:
+            state.store.save(state.box)
+        except Exception as error:
+            print(f"betterbox: autosave: {error}", file=sys.stderr, flush=True)
+    return max(0.0, state.due - monotonic())
+
+
+def stop() -> None:
+    """End the slot: its helpers first, then its state is saved.
+
+    Raises
+    ------
+    StateError, SerializationError
+        If it could not be saved.
+    """
+    state = _state()
+    state.shut_down()
+    if state.store is not None:
+        try:
+            state.store.save(state.box)
+        finally:
+            state.store.close()
+
+
+# --- calls ------------------------------------------------------------------------------------------
+
+
+def load_call(context: bytes) -> _context.Loaded:
+    """What the items of a spread call run (see `_context.make`)."""
+    state = _state()
+    return _context.load(context, state.find, state.in_process)
+
+
+def direct(method: str) -> Callable[..., Any]:
+    """The bound method for a direct call; raises `AttributeError` if it is missing or private."""
+    return _state().find(method)
+
+
+def finish(value: Any) -> Any:
+    """The value that a promise or an awaitable stands for."""
+    import inspect
+
+    if inspect.isawaitable(value) and not _is_promise(value):
+        import asyncio
+
+        return asyncio.run_coroutine_threadsafe(_awaited(value), _state().loop()).result()
+    return value.result() if _is_promise(value) else value
+
+
+def _is_promise(value: Any) -> bool:
+    module = sys.modules.get("betterbox._promise")
+    return module is not None and isinstance(value, module.Promise)
+
+
+async def _awaited(value: Any) -> Any:
+    return await value
+
+
+def express(
+    method: str, args: tuple[Any, ...], kwargs: dict[str, Any], reply: Callable[[bool, object], None]
+) -> None:
+    """Run a concurrent or async method next to what the box is doing; `reply` is called from there."""
+    state = _state()
+    fn = state.find(method)
+    if state.exported.get(method, 0) & 2:
+        import asyncio
+
+        asyncio.run_coroutine_threadsafe(_express_async(fn, args, kwargs, reply), state.loop())
+    else:
+        state.pool().submit(_express_thread, state, fn, args, kwargs, reply)
+
+
+def _express_thread(
+    state: State,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    reply: Callable[[bool, object], None],
+) -> None:
+    _here.state = state
+    try:
+        value = fn(*args, **kwargs)
+        if _is_promise(value):
+            value = value.result()
+    except BaseException as error:
+        reply(False, error)
+    else:
+        reply(True, value)
+
+
+async def _express_async(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], reply: Callable[[bool, object], None]
+) -> None:
+    try:
+        value = fn(*args, **kwargs)  # of a relay: a promise
+        value = await value if hasattr(value, "__await__") else value
+    except BaseException as error:
+        reply(False, error)
+    else:
+        reply(True, value)
+
+
+# --- errors -----------------------------------------------------------------------------------------
+
+
+def describe_error(error: BaseException) -> tuple[str, str, str, bytes]:
+    """``(type name, message, traceback, pickle)`` of an exception. Never raises; no pickle if it has none."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        message = str(error)
+    except BaseException:
+        message = "(its message cannot be shown)"
+    try:
+        trace = _traceback_text(error)
+    except BaseException:
+        trace = ""
+    return _encodable(name), _encodable(message), _encodable(trace), _pickled(error)
+
+
+def _pickled(error: BaseException) -> bytes:
+    if not isinstance(error, Exception):
+        return b""
+    from betterbox import _pickling
+
+    try:
+        data = _pickling.dumps(error, "the exception")
+        pickle.loads(data)  # some can be pickled and not be rebuilt: better known here
+        return data
+    except BaseException:
+        return b""
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _traceback_text(error: BaseException) -> str:
+    from traceback import TracebackException
+
+    described = TracebackException.from_exception(error)
+    _drop_own_frames(described, set())
+    return "".join(described.format())
+
+
+def _drop_own_frames(described: Any, seen: set[int]) -> None:
+    if described is None or id(described) in seen:
+        return
+    seen.add(id(described))
+    kept = [frame for frame in described.stack if not frame.filename.startswith(_PACKAGE)]
+    described.stack[:] = kept
+    _drop_own_frames(described.__cause__, seen)
+    _drop_own_frames(described.__context__, seen)
+    for part in getattr(described, "exceptions", None) or ():
+        _drop_own_frames(part, seen)
+
+

@@ -181,7 +181,10 @@ void WorkerCore::on(CutDone&& e) {
   const bool stolen = std::exchange(place.stealing, false);
   if (e.cut.next < e.cut.end) {
     if (LeaseState* lease = stolen ? find_lease(place.lease) : nullptr) ++lease->steals, ++steals_;
-    give_back({.lease = place.lease, .base = place.base + e.cut.next, .count = e.cut.end - e.cut.next});
+    Station part = place;
+    part.base = place.base + e.cut.next;
+    part.count = e.cut.end - e.cut.next;
+    give_back(part);
     place.count = e.cut.next;
   }
   if (e.position.remaining() == 0) place.exhausted = true;

@@ -62,6 +62,7 @@ class WorkerCore {
   /// The number of the seat that the next SeatOpened makes.
   SeatId next_seat() const { return {static_cast<std::uint32_t>(seats_.size())}; }
   std::uint64_t steals() const { return steals_; }
+  std::size_t direct_calls() const { return direct_.size(); }
   bool idle() const { return leases_.empty() && direct_.empty(); }
   /// Checks every invariant across all tables (tests, and the end of simulations).
   void sanity_check() const;

@@ -128,7 +128,7 @@ void WorkerCore::give_part(CallId id, CallState& call, Seat& seat) {
   ++call.stations;
   call.last_served = ++served_;
   effect(InstallLease{seat.id, static_cast<std::uint32_t>(station), place.generation, id, place.base, place.count,
-                      page_parts(lease, range)});
+                      call.context.fold, page_parts(lease, range)});
 }
 
 std::vector<PagePart> WorkerCore::page_parts(const LeaseState& lease, Range range) const {

@@ -54,6 +54,7 @@ struct InstallLease {
   CallId call;
   std::uint64_t base = 0;
   std::uint32_t count = 0;
+  bool fold = false;
   std::vector<PagePart> pages;
 };
 /// Cut at most `count` untouched items off the tail; report CutDone in the same turn.

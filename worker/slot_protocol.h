@@ -8,7 +8,7 @@ namespace betterbox {
 
 /// Kinds of records, agent -> slot. `express` marks those that may come through the express ring.
 enum class ToSlot : std::uint32_t {
-  kInit = 1,         ///< payload: what the slot is, for Python: a pickle made by betterbox
+  kInit = 1,         ///< payload: SlotInit, then what the slot is, for Python: a pickle made by betterbox
   kContext = 2,      ///< SlotContext, then the context frame
   kDropContext = 3,  ///< SlotContext (fold unused)
   kLease = 4,        ///< SlotLease, then its pages: each u64 first, u64 count, u64 size, page padded to 8
@@ -26,6 +26,14 @@ enum class FromSlot : std::uint32_t {
   kReply = 5,     ///< u64 token, then one item
   kStopped = 6,   ///< payload: empty, or one error item (saving failed); nothing comes after
 };
+
+/// A plain function slot: instance kFunctionInstance, no flags, no bytes behind it. A hosted box: its number over
+/// the whole deployment (persist: NAME.instance if there are several). A box that a script serves: 0 and 0.
+struct SlotInit {
+  std::uint32_t instance = 0;
+  std::uint32_t flags = 0;  ///< 1: several instances
+};
+inline constexpr std::uint32_t kFunctionInstance = 0xFFFFFFFF;
 
 struct SlotContext {
   std::uint64_t client = 0, serial = 0;  ///< CallId

@@ -1,0 +1,394 @@
+// The agent's loop (worker/agent_loop.h).
+#include "worker/agent_loop.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <stdexcept>
+#include <utility>
+
+#include "runtime/bus_file.h"
+#include "runtime/check.h"
+
+namespace betterbox {
+namespace {
+
+constexpr Duration kRetryInterval = milliseconds(200);
+/// Messages taken from the transport before effects leave and rings are looked at.
+constexpr int kMessagesPerTurn = 256;
+
+std::string hex(std::uint64_t value) {
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
+  return text;
+}
+
+}  // namespace
+
+PeerId make_peer_id() {
+  std::uint64_t id = 0;
+  while (id == 0) {
+    if (::getrandom(&id, sizeof id, 0) != static_cast<ssize_t>(sizeof id)) {
+      throw std::runtime_error("no randomness for a peer id");
+    }
+  }
+  return {id};
+}
+
+std::string agent_socket_path(const std::string& socket_folder, PeerId self) {
+  return socket_folder + "/a-" + hex(self.value);
+}
+
+AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transport, Observer& observer)
+    : options_(options),
+      self_(options.self ? options.self : make_peer_id()),
+      observer_(observer),
+      transport_(std::move(transport)),
+      core_({self_, options.function_slots, options.in_process}),
+      executor_({options.in_process, options.control_fd, options.bell_fd, options.log_folder, options.name, options.echo}),
+      endpoint_(options.scheduler_endpoint) {
+  wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (wake_fd_ < 0) throw std::runtime_error("no eventfd");
+  socket_path_ = agent_socket_path(options_.socket_folder, self_);
+  transport_->listen("ipc://" + socket_path_);
+  lost_since_ = monotonic_now();
+  connect();
+}
+
+AgentLoop::~AgentLoop() {
+  transport_.reset();
+  ::unlink(socket_path_.c_str());
+  ::close(wake_fd_);
+}
+
+// --- the scheduler ----------------------------------------------------------------------------------
+
+void AgentLoop::connect() {
+  retry_at_ = TimePoint::never();
+  scheduler_ = transport_->connect(endpoint_);
+  session_ = Session::kGreeting;
+  greeting_ends_ = monotonic_now() + kLivenessBound;
+  Hello hello;
+  hello.role = options_.in_process ? Role::kBoxHost : Role::kWorker;
+  hello.peer = self_;
+  hello.session = ++sessions_;
+  hello.python = options_.python_version;
+  hello.host = host_name();
+  hello.boot_id = boot_id();
+  hello.pid = static_cast<std::uint32_t>(::getpid());
+  hello.name = options_.name;
+  hello.endpoint = "ipc://" + socket_path_;
+  hello.log_folder = options_.log_folder;
+  hello.background = options_.background;
+  hello.leases = core_.held_leases();
+  send(scheduler_, {std::move(hello), {}});
+}
+
+void AgentLoop::scheduler_closed(const std::string& reason) {
+  const TimePoint now = monotonic_now();
+  if (session_ == Session::kOpen) {
+    lost_since_ = now;
+    observer_.log("the scheduler is gone (" + reason + "); looking for it");
+    feed(SessionEnded{});
+  }
+  session_ = Session::kNone;
+  greeting_ends_ = TimePoint::never();
+  retry_at_ = now + kRetryInterval;
+}
+
+/// A new scheduler may have taken the bus over: its file says where it is.
+void AgentLoop::look_for_scheduler() {
+  if (monotonic_now() - lost_since_ > kReconnectGrace * 2) {
+    return finish(End::kBusLost, "the scheduler at " + endpoint_ + " does not answer and did not come back");
+  }
+  try {
+    if (!options_.bus_file.empty()) {
+      const auto bus = read_bus_file(options_.bus_file);
+      if (bus) endpoint_ = bus->endpoint;
+    }
+  } catch (const std::exception& error) {
+    observer_.log(error.what());
+  }
+  connect();
+}
+
+TimePoint AgentLoop::session_deadline() const { return std::min(greeting_ends_, retry_at_); }
+
+void AgentLoop::refused(const Refused& refused) {
+  transport_->close(scheduler_);
+  session_ = Session::kNone;
+  greeting_ends_ = TimePoint::never();
+  if (refused.code != RefusalCode::kEnding) return finish(End::kRefused, refused.text);
+  retry_at_ = TimePoint::never();
+  observer_.log("the bus ends: " + refused.text);
+  feed(SessionEnded{});
+  end_text_ = "the bus has ended";
+  request_stop();
+}
+
+void AgentLoop::from_scheduler(Message&& message) {
+  Frames& frames = message.frames;
+  auto first_frame = [&] { return frames.empty() ? Frame() : std::move(frames.front()); };
+  if (auto* welcome = std::get_if<Welcome>(&message.body)) {
+    if (session_ != Session::kGreeting || welcome->session != sessions_) return;
+    session_ = Session::kOpen;
+    greeting_ends_ = TimePoint::never();
+    feed(SessionBegan{welcome->peer, std::move(welcome->dropped_leases)});
+    observer_.welcomed();
+  } else if (auto* refusal = std::get_if<Refused>(&message.body)) {
+    refused(*refusal);
+  } else if (session_ != Session::kOpen) {
+    return;
+  } else if (auto* context = std::get_if<Context>(&message.body)) {
+    feed(ContextArrived{std::move(*context), first_frame()});
+  } else if (auto* lease = std::get_if<Lease>(&message.body)) {
+    feed(LeaseGranted{std::move(*lease), std::move(frames)});
+  } else if (auto* revoke = std::get_if<Revoke>(&message.body)) {
+    feed(RevokeAsked{revoke->lease, revoke->count});
+  } else if (auto* abandon = std::get_if<Abandon>(&message.body)) {
+    feed(ItemsAbandoned{abandon->lease, abandon->range});
+  } else if (auto* drop = std::get_if<DropCall>(&message.body)) {
+    feed(CallDropped{drop->call});
+  } else if (auto* acknowledge = std::get_if<Acknowledge>(&message.body)) {
+    feed(AcknowledgeArrived{acknowledge->ack});
+  } else if (auto* host = std::get_if<Host>(&message.body)) {
+    feed(HostAsked{std::move(*host), first_frame(), false});
+  } else if (auto* undeploy = std::get_if<Undeploy>(&message.body)) {
+    feed(UndeployAsked{undeploy->deployment});
+  } else if (std::holds_alternative<Bye>(message.body)) {
+    refused({RefusalCode::kEnding, "the scheduler said goodbye"});
+  } else {
+    observer_.log(std::string("unexpected from the scheduler: ") + kind_name(message.body));
+  }
+}
+
+void AgentLoop::finish(End end, std::string text) {
+  if (end_ != End::kRunning) return;
+  end_ = end;
+  end_text_ = std::move(text);
+  if (!options_.in_process) executor_.kill_all();
+}
+
+void AgentLoop::request_stop() {
+  if (std::exchange(stopping_, true)) return;
+  feed(StopAsked{});
+}
+
+void AgentLoop::kill() { finish(End::kStopped, "killed"); }
+
+SeatId AgentLoop::open_seat(Port port, std::string payload) {
+  const SeatId seat = core_.next_seat();
+  feed(SeatOpened{port, Frame(std::move(payload))});
+  return seat;
+}
+
+// --- clients --------------------------------------------------------------------------------------------
+
+void AgentLoop::from_client(ConnectionId from, Message&& message) {
+  auto [at, fresh] = clients_.try_emplace(from, false);
+  if (auto* hello = std::get_if<Hello>(&message.body)) return greet(from, *hello);
+  if (!at->second) return drop_client(from, RefusalCode::kProtocol, "the first message must be Hello");
+  if (auto* call = std::get_if<BoxCall>(&message.body)) {
+    feed(BoxCallArrived{{from.value}, std::move(*call), message.frames.empty() ? Frame() : std::move(message.frames.front())});
+  } else if (auto* cancel = std::get_if<BoxCancel>(&message.body)) {
+    feed(BoxCallCancelled{{from.value}, cancel->serial});
+  } else if (std::holds_alternative<Bye>(message.body)) {
+    transport_->close(from);
+    client_closed(from);
+  } else {
+    drop_client(from, RefusalCode::kProtocol, std::string("an agent takes no ") + kind_name(message.body));
+  }
+}
+
+void AgentLoop::greet(ConnectionId from, const Hello& hello) {
+  if (clients_[from]) return drop_client(from, RefusalCode::kProtocol, "a second Hello");
+  if (hello.role != Role::kClient) return drop_client(from, RefusalCode::kIdentity, "an agent talks to clients only");
+  if (!hello.python.empty() && hello.python != options_.python_version) {
+    return drop_client(from, RefusalCode::kVersion,
+                       "this box runs Python " + options_.python_version + ", the client Python " + hello.python);
+  }
+  clients_[from] = true;
+  Welcome welcome;
+  welcome.peer = self_;
+  welcome.session = hello.session;
+  welcome.host = host_name();
+  welcome.pid = static_cast<std::uint32_t>(::getpid());
+  send(from, {std::move(welcome), {}});
+}
+
+void AgentLoop::drop_client(ConnectionId client, RefusalCode code, const std::string& text) {
+  send(client, {Refused{code, text}, {}});
+  transport_->close(client);
+  client_closed(client);
+}
+
+void AgentLoop::client_closed(ConnectionId client) {
+  if (clients_.erase(client) > 0) feed(ClientGone{{client.value}});
+}
+
+// --- events and effects -----------------------------------------------------------------------------
+
+void AgentLoop::feed(Event&& event) {
+  fed_ = true;
+  core_.handle(monotonic_now(), std::move(event), effects_);
+  run_effects();
+}
+
+/// In order; what an effect causes (CutDone) is appended and carried out in the same turn.
+void AgentLoop::run_effects() {
+  if (std::exchange(carrying_out_, true)) return;
+  while (effects_done_ < effects_.send.size()) {
+    Effect effect = std::move(effects_.send[effects_done_++]);
+    std::visit([this](auto&& e) { carry_out(std::move(e)); }, std::move(effect));
+  }
+  effects_.send.clear();
+  effects_done_ = 0;
+  carrying_out_ = false;
+}
+
+void AgentLoop::carry_out(SpawnSeat&& e) {
+  const SeatId seat = e.seat;
+  const std::uint32_t life = e.life;
+  try {
+    executor_.spawn(std::move(e));
+  } catch (const std::exception& error) {  // out of descriptors or memory: as if its process had died
+    observer_.log(std::string("no slot could be made: ") + error.what());
+    SeatDied died;
+    died.seat = seat;
+    died.life = life;
+    died.death.exit_code = 1;
+    feed(std::move(died));
+  }
+}
+void AgentLoop::carry_out(KillSeat&& e) { executor_.kill(e.seat); }
+void AgentLoop::carry_out(DiscardSeat&& e) { executor_.discard(e.seat); }
+void AgentLoop::carry_out(StopSeat&& e) { executor_.stop(e.seat); }
+void AgentLoop::carry_out(SendContext&& e) { executor_.send_context(std::move(e)); }
+void AgentLoop::carry_out(DropContext&& e) { executor_.drop_context(e); }
+void AgentLoop::carry_out(InstallLease&& e) { executor_.install(std::move(e)); }
+void AgentLoop::carry_out(CutLease&& e) { feed(executor_.cut(e)); }
+void AgentLoop::carry_out(CallSeat&& e) { executor_.call(std::move(e)); }
+void AgentLoop::carry_out(CancelSeatCall&& e) { executor_.cancel(e); }
+void AgentLoop::carry_out(SendToScheduler&& e) { send(scheduler_, e.message); }
+void AgentLoop::carry_out(ReplyToClient&& e) { send({e.client.value}, {BoxReply{e.serial}, {std::move(e.item)}}); }
+void AgentLoop::carry_out(RefuseClient&& e) { drop_client({e.client.value}, e.refused.code, e.refused.text); }
+void AgentLoop::carry_out(SeatReport&& e) { observer_.seat_reported(e); }
+void AgentLoop::carry_out(HostingReport&& e) { observer_.hosting_reported(e); }
+void AgentLoop::carry_out(LogLine&& e) { observer_.log(e.text); }
+void AgentLoop::carry_out(Stopped&&) {
+  if (session_ == Session::kOpen) {
+    send(scheduler_, {Bye{}, {}});
+    transport_->close(scheduler_);
+  }
+  finish(End::kStopped, end_text_);
+}
+
+void AgentLoop::send(ConnectionId to, const Message& message) {
+  sent_ = true;
+  transport_->send(to, message);  // a connection that is over says so itself
+}
+
+void AgentLoop::post(std::function<void()> job) {
+  {
+    std::lock_guard lock(jobs_mutex_);
+    jobs_.push_back(std::move(job));
+  }
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
+}
+
+void AgentLoop::run_jobs() {
+  std::deque<std::function<void()>> jobs;
+  {
+    std::lock_guard lock(jobs_mutex_);
+    jobs.swap(jobs_);
+  }
+  for (auto& job : jobs) job();
+}
+
+void AgentLoop::receive_messages() {
+  sent_ = false;
+  for (int i = 0; i < kMessagesPerTurn && end_ == End::kRunning; ++i) {
+    auto event = transport_->receive();
+    if (!event) return;
+    const bool scheduler = event->connection == scheduler_;
+    if (event->kind == TransportEvent::kClosed) {
+      scheduler ? scheduler_closed(event->reason) : client_closed(event->connection);
+    } else {
+      scheduler ? from_scheduler(std::move(event->message)) : from_client(event->connection, std::move(event->message));
+    }
+  }
+  sent_ = true;  // there may be more
+}
+
+void AgentLoop::collect() {
+  events_.clear();
+  executor_.collect(events_, !core_.draining_paused());
+  for (Event& event : events_) feed(std::move(event));
+  if (executor_.template_up() && !std::exchange(template_announced_, true)) observer_.template_up();
+  if (executor_.template_gone()) {
+    finish(End::kBroken, executor_.template_error().empty() ? "the process that forks slots is gone"
+                                                            : executor_.template_error());
+  }
+}
+
+bool AgentLoop::turn(TimePoint deadline) {
+  run_jobs();
+  receive_messages();
+  collect();
+  const TimePoint now = monotonic_now();
+  if (greeting_ends_ <= now) {
+    transport_->close(scheduler_);
+    scheduler_closed("it does not answer");
+  }
+  if (retry_at_ <= now && end_ == End::kRunning && !stopping_) look_for_scheduler();
+  if (fed_ || core_.next_deadline() <= now) {
+    feed(TurnEnded{});
+    fed_ = false;
+  }
+  if (end_ != End::kRunning) return false;
+  if (!sent_) wait(deadline);
+  return true;
+}
+
+/// Sleeps until something happens. While outcomes come fast, slots are not asked to ring: a look every
+/// kDrainInterval is cheaper than a wake-up for each.
+void AgentLoop::wait(TimePoint deadline) {
+  deadline = std::min({deadline, core_.next_deadline(), stopping_ ? TimePoint::never() : session_deadline()});
+  TimePoint now = monotonic_now();
+  const bool look_again = executor_.busy() && core_.direct_calls() == 0 && !core_.draining_paused();
+  if (look_again) {
+    deadline = std::min(deadline, now + kDrainInterval);
+  } else if (!core_.draining_paused() && !executor_.prepare_sleep()) {
+    executor_.wake_up();
+    return;
+  }
+  std::vector<pollfd> entries;
+  for (const int fd : transport_->wait_fds()) entries.push_back({fd, POLLIN, 0});
+  entries.push_back({executor_.wait_fd(), POLLIN, 0});
+  entries.push_back({wake_fd_, POLLIN, 0});
+  const std::size_t first_watched = entries.size();
+  for (const Watched& watched : watched_) entries.push_back({watched.fd, POLLIN, 0});
+  timespec timeout{};
+  const bool bounded = deadline != TimePoint::never();
+  const std::int64_t left = std::max<std::int64_t>(deadline.ns - now.ns, 0);
+  timeout.tv_sec = left / 1'000'000'000;
+  timeout.tv_nsec = left % 1'000'000'000;
+  const int ready = ::ppoll(entries.data(), entries.size(), bounded ? &timeout : nullptr, nullptr);
+  if (!look_again) executor_.wake_up();
+  if (ready <= 0) return;
+  if (entries[first_watched - 1].revents != 0) {
+    std::uint64_t count = 0;
+    [[maybe_unused]] const ssize_t n = ::read(wake_fd_, &count, sizeof count);
+  }
+  for (std::size_t i = watched_.size(); i-- > 0;) {
+    if (entries[first_watched + i].revents == 0 || watched_[i].ready()) continue;
+    watched_.erase(watched_.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+}
+
+}  // namespace betterbox

@@ -1,0 +1,173 @@
+// AgentLoop: the driver of a worker core for both kinds of agents (worker/agent.h): one thread, one
+// transport, one executor. Its job: messages and rings become events, effects become messages and records.
+//
+// Sessions (docs/protocol.md, section "Sessions"): a lost scheduler is looked for again through the bus
+// file for twice kReconnectGrace; work goes on meanwhile.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "runtime/transport.h"
+#include "worker/core.h"
+#include "worker/executor.h"
+
+namespace betterbox {
+
+/// Random, never 0.
+PeerId make_peer_id();
+/// Where the agent with this id listens.
+std::string agent_socket_path(const std::string& socket_folder, PeerId self);
+
+class AgentLoop {
+ public:
+  struct Options {
+    PeerId self;                ///< make_peer_id() if 0
+    std::string scheduler_endpoint;
+    std::string bus_file;       ///< where to look for the bus again; may be empty
+    std::string socket_folder;
+    std::string name;
+    std::string python_version;
+    std::string log_folder;
+    bool background = false;
+    bool in_process = false;
+    std::uint32_t function_slots = 0;
+    int control_fd = -1;        ///< processes only
+    int bell_fd = -1;
+    bool echo = false;
+  };
+  /// What the owner wants to know. Called on the loop's thread.
+  struct Observer {
+    virtual ~Observer() = default;
+    virtual void welcomed() {}
+    virtual void template_up() {}
+    virtual void seat_reported(const SeatReport&) {}
+    virtual void hosting_reported(const HostingReport&) {}
+    virtual void log(const std::string&) {}
+  };
+  enum class End {
+    kRunning,
+    kStopped,    ///< request_stop(), or the bus ended
+    kRefused,    ///< the scheduler does not want this agent
+    kBusLost,
+    kBroken,     ///< the template is gone
+  };
+
+  /// Listens at its own socket and starts to connect. Throws std::runtime_error.
+  AgentLoop(const Options& options, std::unique_ptr<Transport> transport, Observer& observer);
+  ~AgentLoop();  ///< removes the socket
+  AgentLoop(const AgentLoop&) = delete;
+  AgentLoop& operator=(const AgentLoop&) = delete;
+
+  /// One round: carries out what there is, then waits at most until `deadline`. Result: false once it has ended.
+  bool turn(TimePoint deadline);
+  End end() const { return end_; }
+  /// For people: why it ended.
+  const std::string& end_text() const { return end_text_; }
+
+  // On the loop's thread.
+  void feed(Event&& event);
+  void request_stop();
+  /// Everything dies now.
+  void kill();
+  SeatId open_seat(Port port, std::string payload);
+  SlotArena* arena(SeatId seat) { return executor_.arena(seat); }
+  int bell_fd() const { return executor_.bell_fd(); }
+  bool welcomed() const { return session_ == Session::kOpen; }
+  PeerId self() const { return self_; }
+  /// A further descriptor to wait on; `ready` is called when it is readable or hung up, until it returns false.
+  void watch(int fd, std::function<bool()> ready) { watched_.push_back({fd, std::move(ready)}); }
+
+  /// From any thread: `job` runs on the loop's thread soon (or never, if the loop has ended).
+  void post(std::function<void()> job);
+
+ private:
+  enum class Session { kNone, kGreeting, kOpen };
+  struct Watched {
+    int fd;
+    std::function<bool()> ready;
+  };
+
+  // The scheduler.
+  void connect();
+  void scheduler_closed(const std::string& reason);
+  void look_for_scheduler();
+  void from_scheduler(Message&& message);
+  void refused(const Refused& refused);
+  void finish(End end, std::string text);
+  TimePoint session_deadline() const;
+
+  // Clients.
+  void from_client(ConnectionId from, Message&& message);
+  void greet(ConnectionId from, const Hello& hello);
+  void drop_client(ConnectionId client, RefusalCode code, const std::string& text);
+  void client_closed(ConnectionId client);
+
+  // Events and effects.
+  void receive_messages();
+  void run_effects();
+  void collect();
+  void run_jobs();
+  void wait(TimePoint deadline);
+  void carry_out(SpawnSeat&& e);
+  void carry_out(KillSeat&& e);
+  void carry_out(DiscardSeat&& e);
+  void carry_out(StopSeat&& e);
+  void carry_out(SendContext&& e);
+  void carry_out(DropContext&& e);
+  void carry_out(InstallLease&& e);
+  void carry_out(CutLease&& e);
+  void carry_out(CallSeat&& e);
+  void carry_out(CancelSeatCall&& e);
+  void carry_out(SendToScheduler&& e);
+  void carry_out(ReplyToClient&& e);
+  void carry_out(RefuseClient&& e);
+  void carry_out(SeatReport&& e);
+  void carry_out(HostingReport&& e);
+  void carry_out(LogLine&& e);
+  void carry_out(Stopped&& e);
+  void send(ConnectionId to, const Message& message);
+
+  const Options options_;
+  const PeerId self_;
+  Observer& observer_;
+  std::unique_ptr<Transport> transport_;
+  WorkerCore core_;
+  Executor executor_;
+  std::string socket_path_;
+
+  End end_ = End::kRunning;
+  std::string end_text_;
+  bool stopping_ = false;
+  bool template_announced_ = false;
+
+  Session session_ = Session::kNone;
+  std::string endpoint_;
+  ConnectionId scheduler_;
+  std::uint64_t sessions_ = 0;
+  TimePoint greeting_ends_ = TimePoint::never();
+  TimePoint retry_at_ = TimePoint::never();
+  TimePoint lost_since_{};
+
+  std::map<ConnectionId, bool> clients_;  // greeted?
+  Effects effects_;
+  std::size_t effects_done_ = 0;
+  bool carrying_out_ = false;
+  std::vector<Event> events_;
+  bool fed_ = true;   // since the last TurnEnded
+  bool sent_ = false;  // since the last look at the transport
+
+  std::vector<Watched> watched_;
+  std::mutex jobs_mutex_;
+  std::deque<std::function<void()>> jobs_;  // guarded by jobs_mutex_
+  int wake_fd_ = -1;
+};
+
+}  // namespace betterbox

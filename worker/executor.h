@@ -1,0 +1,133 @@
+// Executor: the seats' arenas, rings, processes and logs. Carries out the core's effects that concern
+// seats and turns what slots say into events.
+//
+// Guarantees: never blocks on a slot; everything a slot had published when it died is reported before
+// its death; a slot's output goes to a bounded log. One thread.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/page.h"
+#include "runtime/shm.h"
+#include "worker/effects.h"
+#include "worker/events.h"
+#include "worker/slot_log.h"
+#include "worker/slot_protocol.h"
+#include "worker/template_loop.h"
+
+namespace betterbox {
+
+class Executor {
+ public:
+  struct Options {
+    bool in_process = false;
+    int control_fd = -1;     ///< to the template (processes only); taken over
+    int bell_fd = -1;        ///< an eventfd that slots write; taken over
+    std::string log_folder;  ///< empty: slots' output is not kept
+    std::string name;        ///< tags echoed lines: [name.K]
+    bool echo = false;
+  };
+
+  explicit Executor(const Options& options);
+  ~Executor();
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
+
+  // Effects.
+  void spawn(SpawnSeat&& e);
+  void kill(SeatId seat);
+  void discard(SeatId seat);
+  void stop(SeatId seat);
+  void send_context(SendContext&& e);
+  void drop_context(const DropContext& e);
+  void install(InstallLease&& e);
+  CutDone cut(const CutLease& e);
+  void call(CallSeat&& e);
+  void cancel(const CancelSeatCall& e);
+
+  /// Everything that happened. `drain_outcomes` false: rings are left alone (credit).
+  void collect(std::vector<Event>& events, bool drain_outcomes);
+  /// Asks the slots to ring. Result: false if there is something to collect already.
+  bool prepare_sleep();
+  /// Slots need not ring while the agent is awake.
+  void wake_up();
+  /// True if so many outcomes came that looking every kDrainInterval is cheaper than being rung for.
+  bool busy() const { return outcomes_seen_ >= kBusyOutcomes; }
+  /// Readable when collect() has something to do (an epoll descriptor).
+  int wait_fd() const { return epoll_fd_; }
+
+  bool template_up() const { return template_up_; }
+  bool template_gone() const { return template_gone_; }
+  /// Why the template did not start.
+  const std::string& template_error() const { return template_error_; }
+  /// In-process seats: the arena stays valid as long as the executor.
+  SlotArena* arena(SeatId seat);
+  int bell_fd() const { return options_.bell_fd; }
+  bool any_process() const { return !slots_.empty(); }
+  void kill_all();
+
+ private:
+  static constexpr std::uint32_t kBusyOutcomes = 16;
+  static constexpr std::uint32_t kRecordsPerLook = 4096;
+
+  /// Outcomes of one station that follow each other.
+  struct Gather {
+    std::uint32_t generation = 0;
+    bool fold = false;
+    std::uint32_t first = 0, count = 0;
+    std::int64_t busy_ns = 0, longest_ns = 0;
+    PageBuilder page;
+  };
+  struct Slot {
+    Slot(SlotArena a, SeatId s, std::uint32_t l)
+        : seat(s),
+          life(l),
+          arena(std::move(a)),
+          inbox(arena.header().inbox, arena.inbox_data()),
+          express(arena.header().express, arena.express_data()),
+          outbox(arena.header().outbox, arena.outbox_data()) {}
+    SeatId seat;
+    std::uint32_t life;
+    SlotArena arena;
+    RingWriter inbox, express;
+    RingReader outbox;
+    Gather gathers[kStations];
+    pid_t pid = 0;
+    SlotOutput out, err;
+  };
+
+  Slot* find(SeatId seat);
+  void say(Slot& slot, ToSlot kind, std::string head, Frames tail = {});
+  void open_output(Slot& slot, SlotOutput& output, int fd, const char* stream);
+  void request_fork(Slot& slot, int out_fd, int err_fd);
+  void read_template(std::vector<Event>& events);
+  void take_report(const TemplateReport& report, std::vector<Event>& events);
+  void read_output(Slot& slot, SlotOutput& output);
+  void drain(Slot& slot, std::vector<Event>& events, std::uint32_t limit);
+  void take_record(Slot& slot, Record& record, std::vector<Event>& events);
+  void take_outcome(Slot& slot, const Record& record, std::vector<Event>& events);
+  void finish_page(Slot& slot, std::uint32_t station, std::vector<Event>& events);
+  void report_death(Slot& slot, int status, std::uint64_t peak_kib, std::vector<Event>& events);
+  void remove(SeatId seat);
+
+  Options options_;
+  int epoll_fd_ = -1;
+  std::string host_;
+  std::map<SeatId, std::unique_ptr<Slot>> slots_;
+  std::vector<std::unique_ptr<Slot>> retired_;  // in-process: their threads may still leave
+  std::map<SeatId, std::unique_ptr<SlotLog>> logs_;
+  std::vector<std::pair<SeatId, std::uint32_t>> failed_forks_;
+  Record record_;
+  std::uint32_t outcomes_seen_ = 0;
+  bool template_up_ = false;
+  bool template_gone_ = false;
+  std::string template_error_;
+};
+
+}  // namespace betterbox

@@ -1,0 +1,315 @@
+// betterbox-worker: one per node. Forks the template first, while there is one thread and no socket; then
+// runs the agent's loop until it is told to stop, the bus ends, or the template is gone.
+//
+// Exit codes: 0 stopped, 1 failed. The line on --ready-fd is "ready" or "error: ...".
+#include <CLI/CLI.hpp>
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <iostream>
+
+#include "runtime/bus_file.h"
+#include "runtime/page.h"
+#include "runtime/zmq_transport.h"
+#include "worker/agent_loop.h"
+#include "worker/slot_main.h"
+
+namespace betterbox {
+namespace {
+
+struct Arguments {
+  std::string bus;
+  std::uint32_t slots = 0;
+  std::string name;
+  std::string log_folder;
+  std::string python = "/usr/bin/python3";
+  std::vector<std::string> python_path;
+  std::string python_version = "3.11";
+  std::vector<std::string> preload;
+  int host_fd = -1;
+  std::uint16_t port = 0;
+  std::uint32_t host_slots = 1;
+  bool background = false, echo = false, ignore_sigint = false;
+  int die_with_fd = -1, ready_fd = -1;
+  std::string log_level = "info";
+  // A template that starts over (worker/slot_main.cc).
+  int template_control = -1, template_bell = -1;
+  std::string template_socket;
+};
+
+void add_options(CLI::App& app, Arguments& a) {
+  app.add_option("--bus", a.bus, "The bus file");
+  app.add_option("--slots", a.slots, "Slots for plain functions")->check(CLI::Range(0U, kMaxSlots));
+  app.add_option("--name", a.name, "For people: w0");
+  app.add_option("--log-folder", a.log_folder, "Where the output of slots goes");
+  app.add_option("--python", a.python, "The interpreter whose environment slots see");
+  app.add_option("--python-path", a.python_path, "Put in front of sys.path (repeatable)");
+  app.add_option("--python-version", a.python_version, "Refused if the bus has another");
+  app.add_option("--preload", a.preload, "Modules that slots start with")->delimiter(',');
+  app.add_option("--host-fd", a.host_fd, "Host the box whose definition is read from this descriptor");
+  app.add_option("--port", a.port, "The port of that box");
+  app.add_option("--host-slots", a.host_slots, "Instances of that box")->check(CLI::Range(1U, kMaxSlots));
+  app.add_flag("--background", a.background, "Does not keep a bus alive that started itself");
+  app.add_flag("--echo", a.echo, "Also write what slots print to this process's output, tagged");
+  app.add_flag("--ignore-sigint", a.ignore_sigint, "Another process handles the terminal's SIGINT");
+  app.add_option("--die-with-fd", a.die_with_fd, "Stop when this pipe ends");
+  app.add_option("--ready-fd", a.ready_fd, "Write one line here once ready");
+  app.add_option("--log-level", a.log_level, "trace, debug, info, warning, error");
+  app.add_option("--template-control", a.template_control)->group("");
+  app.add_option("--template-bell", a.template_bell)->group("");
+  app.add_option("--template-socket", a.template_socket)->group("");
+}
+
+std::string read_all(int fd) {
+  std::string bytes;
+  char buffer[64 << 10];
+  for (;;) {
+    const ssize_t n = ::read(fd, buffer, sizeof buffer);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) throw std::runtime_error(std::string("--host-fd cannot be read: ") + std::strerror(errno));
+    if (n == 0) break;
+    bytes.append(buffer, static_cast<std::size_t>(n));
+  }
+  ::close(fd);
+  return bytes;
+}
+
+/// "Type: message" of an error item (runtime/page.h), or what a lost item says.
+std::string error_text(const Frame& item) {
+  if (auto lost = parse_lost_item(item.bytes())) {
+    std::string text(lost->detail);
+    if (lost->signal != 0) text += " (signal " + std::to_string(lost->signal) + ")";
+    if (!lost->stderr_tail.empty()) text += "\n" + std::string(lost->stderr_tail);
+    return text;
+  }
+  std::string_view rest = item.view();
+  if (rest.size() < 1 || rest[0] != static_cast<char>(ItemTag::kError)) return "unknown";
+  rest.remove_prefix(1);
+  std::string text;
+  for (int i = 0; i < 2 && rest.size() >= 4; ++i) {
+    std::uint32_t size = 0;
+    std::memcpy(&size, rest.data(), 4);
+    text += (i > 0 ? ": " : "") + std::string(rest.substr(4, size));
+    rest.remove_prefix(std::min<std::size_t>(rest.size(), std::size_t{4} + size));
+  }
+  return text;
+}
+
+/// What the loop reports, and the ready line that depends on it.
+class Worker : public AgentLoop::Observer {
+ public:
+  Worker(const Arguments& arguments, spdlog::logger& log) : arguments_(arguments), log_(log), hosted_(arguments.host_fd < 0) {}
+
+  void attach(AgentLoop& loop) { loop_ = &loop; }
+  void welcomed() override {
+    log_.info("on the bus");
+    welcomed_ = true;
+    tell_if_ready();
+  }
+  void template_up() override {
+    template_up_ = true;
+    tell_if_ready();
+  }
+  void hosting_reported(const HostingReport& report) override {
+    if (!report.ok) {
+      failure_ = error_text(report.error);
+      loop_->request_stop();
+      return;
+    }
+    hosted_ = true;
+    tell_if_ready();
+  }
+  void log(const std::string& text) override { log_.warn(text); }
+
+  void tell(std::string line) {
+    if (arguments_.ready_fd < 0 || std::exchange(told_, true)) return;
+    std::replace(line.begin(), line.end(), '\n', ' ');
+    line += "\n";
+    [[maybe_unused]] const ssize_t n = ::write(arguments_.ready_fd, line.data(), line.size());
+    ::close(arguments_.ready_fd);
+  }
+  const std::string& failure() const { return failure_; }
+
+ private:
+  void tell_if_ready() {
+    if (!welcomed_ || !template_up_ || !hosted_) return;
+    log_.info("ready");
+    tell("ready");
+  }
+
+  const Arguments& arguments_;
+  spdlog::logger& log_;
+  AgentLoop* loop_ = nullptr;
+  bool welcomed_ = false, template_up_ = false, hosted_, told_ = false;
+  std::string failure_;
+};
+
+/// SIGTERM and SIGINT stop; a second SIGINT kills at once.
+class Signals {
+ public:
+  explicit Signals(bool ignore_sigint) {
+    std::signal(SIGPIPE, SIG_IGN);
+    std::signal(SIGHUP, SIG_IGN);
+    if (ignore_sigint) std::signal(SIGINT, SIG_IGN);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    if (!ignore_sigint) sigaddset(&set, SIGINT);
+    ::sigprocmask(SIG_BLOCK, &set, nullptr);
+    fd_ = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  }
+  void attach(AgentLoop& loop) {
+    loop.watch(fd_, [this, &loop] {
+      signalfd_siginfo info{};
+      while (::read(fd_, &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
+        const bool again = info.ssi_signo == SIGINT && ++interrupts_ > 1;
+        again ? loop.kill() : loop.request_stop();
+      }
+      return true;
+    });
+  }
+
+ private:
+  int fd_ = -1;
+  int interrupts_ = 0;
+};
+
+struct TemplateProcess {
+  pid_t pid = 0;
+  int control_fd = -1;
+  int bell_fd = -1;
+};
+
+TemplateProcess fork_template(const Arguments& a, const std::string& socket_path) {
+  TemplateProcess made;
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) throw std::runtime_error("no socket pair");
+  made.bell_fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (made.bell_fd < 0) throw std::runtime_error("no eventfd");
+  made.pid = ::fork();
+  if (made.pid < 0) throw std::runtime_error("cannot fork");
+  if (made.pid == 0) {
+    ::close(ends[0]);
+    for (const int fd : {a.ready_fd, a.die_with_fd}) {
+      if (fd >= 0) ::close(fd);
+    }
+    run_template_process({a.python, a.python_path, a.preload, socket_path, ends[1], made.bell_fd});
+  }
+  ::close(ends[1]);
+  made.control_fd = ends[0];
+  return made;
+}
+
+std::shared_ptr<spdlog::logger> make_log(const Arguments& a) {
+  std::shared_ptr<spdlog::logger> log;
+  try {
+    if (!a.log_folder.empty()) log = spdlog::basic_logger_st("worker", a.log_folder + "/worker.log");
+  } catch (const spdlog::spdlog_ex& error) {
+    std::cerr << "betterbox-worker: " << error.what() << "\n";
+  }
+  if (log == nullptr) log = spdlog::stderr_logger_st("worker");
+  log->set_level(spdlog::level::from_str(a.log_level));
+  log->flush_on(spdlog::level::info);
+  return log;
+}
+
+/// The template kills the slots when it sees this process's end of the control socket closed.
+void await_template(pid_t pid) {
+  const TimePoint deadline = monotonic_now() + seconds(3);
+  while (::waitpid(pid, nullptr, WNOHANG) == 0) {
+    if (monotonic_now() > deadline) {
+      ::kill(pid, SIGKILL);
+      ::waitpid(pid, nullptr, 0);
+      return;
+    }
+    ::usleep(2'000);
+  }
+}
+
+int run(const Arguments& a) {
+  const auto bus = read_bus_file(a.bus);
+  if (!bus) throw std::runtime_error("no bus at " + a.bus);
+  std::string box;
+  if (a.host_fd >= 0) box = read_all(a.host_fd);
+  AgentLoop::Options options;
+  options.self = make_peer_id();
+  const TemplateProcess forked = fork_template(a, agent_socket_path(bus->socket_folder, options.self));
+
+  Signals signals(a.ignore_sigint);
+  const auto log = make_log(a);
+  options.scheduler_endpoint = bus->endpoint;
+  options.bus_file = a.bus;
+  options.socket_folder = bus->socket_folder;
+  options.name = a.name.empty() ? "w-" + std::to_string(::getpid()) : a.name;
+  options.python_version = a.python_version;
+  options.log_folder = a.log_folder;
+  options.background = a.background;
+  options.function_slots = a.slots;
+  options.control_fd = forked.control_fd;
+  options.bell_fd = forked.bell_fd;
+  options.echo = a.echo;
+  Worker worker(a, *log);
+  int code = 0;
+  {
+    AgentLoop loop(options, std::make_unique<ZmqTransport>(), worker);
+    worker.attach(loop);
+    signals.attach(loop);
+    if (a.die_with_fd >= 0) {
+      loop.watch(a.die_with_fd, [&loop] {
+        loop.request_stop();
+        return false;
+      });
+    }
+    if (a.host_fd >= 0) {
+      loop.feed(HostAsked{{{}, Port{a.port}, 0, a.host_slots, options.name}, Frame(std::move(box)), true});
+    }
+    while (loop.turn(TimePoint::never())) {
+    }
+    std::string why = worker.failure().empty() ? loop.end_text() : worker.failure();
+    if (loop.end() != AgentLoop::End::kStopped || !worker.failure().empty()) {
+      code = 1;
+      log->error(why);
+      std::cerr << "betterbox-worker: " << why << "\n";
+    }
+    worker.tell("error: " + (why.empty() ? std::string("stopped before it was ready") : why));
+  }
+  await_template(forked.pid);
+  log->info("ended");
+  return code;
+}
+
+int main_function(int argc, char** argv) {
+  CLI::App app("A BetterBox worker: runs functions and boxes in slots on this machine.", "betterbox-worker");
+  Arguments a;
+  add_options(app, a);
+  CLI11_PARSE(app, argc, argv);
+  if (a.template_control >= 0) {
+    run_template_process({a.python, a.python_path, {}, a.template_socket, a.template_control, a.template_bell});
+  }
+  try {
+    if (a.bus.empty()) throw std::runtime_error("--bus FILE is needed");
+    return run(a);
+  } catch (const std::exception& error) {
+    std::cerr << "betterbox-worker: " << error.what() << "\n";
+    if (a.ready_fd >= 0) {
+      const std::string line = std::string("error: ") + error.what() + "\n";
+      [[maybe_unused]] const ssize_t n = ::write(a.ready_fd, line.data(), line.size());
+    }
+    return 1;
+  }
+}
+
+}  // namespace
+}  // namespace betterbox
+
+int main(int argc, char** argv) { return betterbox::main_function(argc, argv); }

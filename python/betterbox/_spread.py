@@ -123,9 +123,6 @@ class Options:
         return value
 
 
-DEFAULTS = Options({})
-
-
 def _modules(ship: Any) -> tuple[ModuleType, ...]:
     modules = (ship,) if isinstance(ship, ModuleType) else tuple(ship)
     for module in modules:
@@ -140,6 +137,9 @@ def check_timeout(timeout: Any) -> None:
         return
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
         raise ValueError(f"timeout must be a number of seconds from 0, or None, not {timeout!r}")
+
+
+DEFAULTS = Options({})
 
 
 def has_spread(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -1,0 +1,149 @@
+"""Functions and classes that tests send to slots."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from betterbox import Box, SandBox, concurrent, private
+
+
+def noop(x: Any) -> Any:
+    return x
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def add(a: Any, b: Any) -> Any:
+    return a + b
+
+
+def join(*parts: Any, sep: str = "-") -> str:
+    return sep.join(str(part) for part in parts)
+
+
+def raise_at(x: int, bad: int) -> int:
+    if x == bad:
+        raise ValueError(f"bad {x}")
+    return x
+
+
+def exit_at(x: int, bad: int) -> int:
+    if x == bad:
+        os._exit(7)
+    return x
+
+
+def segfault_at(x: int, bad: int) -> int:
+    if x == bad:
+        os.write(2, b"about to fall\n")
+        os.kill(os.getpid(), signal.SIGSEGV)
+        time.sleep(60)
+    return x
+
+
+def system_exit(x: int) -> None:
+    raise SystemExit(x)
+
+
+def unpicklable_at(x: int, bad: int) -> Any:
+    return (y for y in ()) if x == bad else x
+
+
+class StrangeError(Exception):
+    """Cannot be rebuilt from its args."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def raise_strange(_: Any) -> None:
+    raise StrangeError(1, 2)
+
+
+def raise_unpicklable(_: Any) -> None:
+    error = ValueError("holds a generator")
+    error.detail = (x for x in ())  # type: ignore[attr-defined]
+    raise error
+
+
+def wait_for_file(path: str) -> str:
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return path
+
+
+def touch_and_wait(path: str) -> None:
+    Path(path).touch()
+    while True:
+        time.sleep(0.01)
+
+
+def pid(_: Any = None) -> int:
+    return os.getpid()
+
+
+def draw(_: Any) -> float:
+    import random
+
+    return random.random()
+
+
+class Tester(Box):
+    """A box that does whatever a test needs."""
+
+    def __init__(self) -> None:
+        self.log: list[Any] = []
+
+    def name(self) -> str:
+        return "MyBox"
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def echo(self, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if len(args) == 1 and not kwargs else (args, kwargs)
+
+    def note(self, value: Any) -> None:
+        self.log.append(value)
+
+    def notes(self) -> list[Any]:
+        return self.log
+
+    def fail(self, text: str) -> None:
+        raise KeyError(text)
+
+    def die(self) -> None:
+        os._exit(3)
+
+    def leave(self) -> None:
+        raise SystemExit(3)
+
+    def wait(self, path: str) -> str:
+        return wait_for_file(path)
+
+    @concurrent
+    def beside(self) -> int:
+        return len(self.log)
+
+    async def later(self, value: Any) -> Any:
+        import asyncio
+
+        await asyncio.sleep(0)
+        return value
+
+    def energy(self, x: float, temperature: float = 0.0) -> float:
+        return x + temperature
+
+    @private
+    def hidden(self) -> None: ...
+
+
+class Sand(SandBox):
+    def own(self) -> str:
+        return "own"

@@ -1,0 +1,96 @@
+#!/bin/bash
+# From nothing: makes a Debian 12 system in a folder, clones this repository into it, and runs `./dev demo` and
+# `./dev test` there, twice each, with times. Then looks for processes and files that were left behind.
+#
+#   tests/chroot_check.sh [--keep] [--user] [FOLDER]
+#
+# FOLDER (default: a new one under /var/tmp) is removed at the end unless --keep. --user: as a user with sudo, not root.
+# Needs root, debootstrap, 6 GiB, and a mirror: the one that this machine's own package sources name.
+# Mounts and processes live in namespaces of their own, so they go with this script, however it ends.
+set -u -o pipefail
+
+keep=0 as_user=0 folder=
+for argument in "$@"; do
+  case $argument in
+    --keep) keep=1 ;;
+    --user) as_user=1 ;;
+    -*) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) folder=$argument ;;
+  esac
+done
+
+fail() { echo "chroot_check: $*" >&2; exit 1; }
+
+if [ -z "${BETTERBOX_CHROOT_CHECK_INSIDE-}" ]; then
+  [ "$(id -u)" -eq 0 ] || fail "this needs root"
+  command -v debootstrap >/dev/null || fail "debootstrap is not there"
+  repository=$(CDPATH='' cd -P -- "$(dirname -- "$0")/.." && pwd) || exit 1
+  [ -n "$folder" ] || folder=$(mktemp -d /var/tmp/betterbox-chroot.XXXXXX) || exit 1
+  mkdir -p "$folder" && folder=$(CDPATH='' cd -P -- "$folder" && pwd) || exit 1
+  export BETTERBOX_CHROOT_CHECK_INSIDE=1 repository folder keep as_user
+  unshare --mount --pid --fork --propagation private bash "$0"
+  status=$?
+  [ "$keep" -eq 1 ] && echo "kept: $folder" || rm -rf --one-file-system -- "$folder"
+  exit "$status"
+fi
+
+system=$folder/system
+home=/root
+timed() {
+  local what=$1 began=$SECONDS status
+  shift
+  "$@"
+  status=$?
+  printf '\n=== %s: %d s, exit code %d\n\n' "$what" "$((SECONDS - began))" "$status"
+  times+=("$(printf '%5d s  exit %d  %s' "$((SECONDS - began))" "$status" "$what")")
+  [ "$status" -eq 0 ] || failed=1
+  return "$status"
+}
+inside() { chroot "$system" /usr/bin/env -i HOME="$home" PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb "${proxies[@]}" "$@"; }
+dev() {
+  if [ "$as_user" -eq 1 ]; then
+    inside su tester -c "cd $home/betterbox && ./dev $*"
+  else
+    inside bash -c "cd $home/betterbox && ./dev $*"
+  fi
+}
+
+proxies=()
+for name in http_proxy https_proxy no_proxy; do [ -n "${!name-}" ] && proxies+=("$name=${!name}"); done
+[ ${#proxies[@]} -gt 0 ] || proxies=(LANG=C.UTF-8)
+times=() failed=0
+
+mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 2>/dev/null |
+  awk '$2 == "bookworm" && $3 == "main" { print $1; exit }')
+[ -n "$mirror" ] || fail "this machine's package sources name no mirror of Debian 12"
+
+if [ ! -e "$system/etc/debian_version" ]; then
+  timed "debootstrap" debootstrap --variant=minbase --include=sudo bookworm "$system" "$mirror" >"$folder/debootstrap.log" ||
+    { tail -n 5 "$folder/debootstrap.log"; exit 1; }
+fi
+cp /etc/resolv.conf "$system/etc/resolv.conf" 2>/dev/null
+mount -t proc proc "$system/proc" && mkdir -p "$system/dev/shm" "$system/dev/pts" &&
+  mount -t tmpfs tmpfs "$system/dev/shm" && mount -t devpts devpts "$system/dev/pts" -o newinstance,ptmxmode=0666 ||
+  fail "cannot mount in $system"
+if [ "$as_user" -eq 1 ]; then
+  home=/home/tester
+  chroot "$system" id tester >/dev/null 2>&1 || chroot "$system" useradd -m -s /bin/bash tester
+  echo 'tester ALL=(ALL) NOPASSWD: ALL' >"$system/etc/sudoers.d/tester"
+fi
+rm -rf -- "$system$home/betterbox"
+timed "clone" git clone -q --no-hardlinks "$repository" "$system$home/betterbox" || exit 1
+[ "$as_user" -eq 1 ] && chroot "$system" chown -R tester: "$home/betterbox"
+
+timed "first ./dev demo (packages, build, run)" dev demo --json demo.json
+timed "second ./dev demo" dev demo
+timed "first ./dev test (builds, sanitizers, run)" dev test
+timed "second ./dev test" dev test
+
+echo "=== left behind"
+left=$(chroot "$system" sh -c 'for p in /proc/[0-9]*; do tr "\0" " " <"$p/cmdline" 2>/dev/null; echo; done' | grep -i 'betterbox' | grep -v chroot_check)
+files=$(find "$system/dev/shm" "$system"/tmp/betterbox-* -type f -o -type s 2>/dev/null)
+[ -z "$left$files" ] && echo "nothing" || { printf '%s\n' "$left" "$files"; failed=1; }
+echo "=== times"
+printf '%s\n' "${times[@]}"
+cat "$system$home/betterbox/demo.json" 2>/dev/null
+exit "$failed"

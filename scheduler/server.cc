@@ -2,7 +2,7 @@
 
 #include <poll.h>
 #include <spdlog/spdlog.h>
-#include <sys/pidfd.h>
+#include <sys/syscall.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -111,7 +111,8 @@ void Server::watch_process(const Hello& hello) {
   const auto peer = peers.find(hello.peer);
   if (peer == peers.end() || peer->second.pid != hello.pid || processes_.contains(hello.peer)) return;
   // Where this fails (another process namespace) the reconnect grace decides.
-  const int fd = ::pidfd_open(static_cast<pid_t>(hello.pid), 0);
+  // Not by the wrapper: glibc 2.36 declares it without C linkage.
+  const int fd = static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(hello.pid), 0));
   if (fd >= 0) processes_[hello.peer] = fd;
 }
 

@@ -69,7 +69,7 @@ class LocalCluster:
         self._run("worker", [*command, "--echo", "--ignore-sigint"])
 
     def _run(self, name: str, command: list[str]) -> None:
-        child = _Child(name, command, self._folder)
+        child = _Child(name, command, self._folder, {**os.environ, "BETTERBOX_BUS": self.bus})
         self._children.append(child)
         child.wait_ready()
 
@@ -123,7 +123,7 @@ class LocalCluster:
 class _Child:
     """A child process that ends when this process does: it holds the other end of a pipe."""
 
-    def __init__(self, name: str, command: list[str], folder: str) -> None:
+    def __init__(self, name: str, command: list[str], folder: str, env: dict[str, str]) -> None:
         self.name = name
         die_fd, self._life = os.pipe()
         self._ready, ready_fd = os.pipe()
@@ -132,6 +132,7 @@ class _Child:
         try:
             self._process = subprocess.Popen(
                 [*command, "--die-with-fd", str(die_fd), "--ready-fd", str(ready_fd)],
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if stderr else None,
                 stderr=stderr,

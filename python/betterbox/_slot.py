@@ -18,6 +18,9 @@ from betterbox import _context, _registry, _serving
 from betterbox._boxes import Box, RemoteBox, make_instance
 from betterbox._exports import exports, find_method, is_sandbox
 
+if sys.argv[:1] == ["betterbox-slot"]:  # the template (worker/slot_main.cc): modules that it preloads must not serve
+    _registry.recording = True
+
 FUNCTION_SLOT = 0xFFFFFFFF
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _POOL_THREADS = 64

@@ -1,0 +1,169 @@
+"""The program `betterbox`."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from helpers import Scripts, processes_of, wait_until
+
+MODULE = """
+from betterbox import Box, serve_box
+
+class ABox(Box):
+    def name(self):
+        return 'MyBox'
+
+@serve_box(8090)
+class Decorated(Box):
+    def name(self):
+        return 'decorated'
+
+class Plain:
+    pass
+"""
+
+
+def test_every_verb_has_help(scripts: Scripts) -> None:
+    for verb in ("", "scheduler", "worker", "serve", "run", "status"):
+        running = scripts.cli(*([verb] if verb else []), "--help")
+        assert running.wait() == 0
+        assert "usage: betterbox" in running.output and ("example" in running.output or not verb)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["nosuch"],
+        ["serve", "m:C"],
+        ["serve", "m:C", "--port", "0"],
+        ["serve", "m:C", "--port", "70000"],
+        ["worker", "--slots", "0"],
+        ["run"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(scripts: Scripts, args: list[str]) -> None:
+    running = scripts.cli(*args)
+    assert running.wait() == 2 and "Traceback" not in running.output
+
+
+def test_status_without_a_bus_starts_none(scripts: Scripts, home: Path) -> None:
+    running = scripts.cli("status")
+    assert running.wait() == 1
+    assert running.output.count("\n") == 1 and "there is no bus" in running.output
+    assert not processes_of(home)
+
+
+def start_bus(scripts: Scripts, bus: Path) -> None:
+    scripts.cli("scheduler", "--bus", str(bus))
+    wait_until(bus.exists, "the bus file is there")
+
+
+def test_scheduler_worker_and_status(scripts: Scripts, home: Path, tmp_path: Path) -> None:
+    bus = tmp_path / "bus.json"
+    start_bus(scripts, bus)
+    assert bus.stat().st_mode & 0o777 == 0o600
+    scripts.cli("worker", "--bus", str(bus), "--slots", "2", "--name", "tester")
+    text = "import betterbox, os\nprint(betterbox.map(abs, [-1, -2]).result(), betterbox.submit(os.getenv, 'BETTERBOX_BUS').result())"
+    assert scripts.run("client.py", text, BETTERBOX_BUS=str(bus)) == f"[1, 2] {bus}\n"
+    running = scripts.cli("status", "--bus", str(bus), "--json")
+    assert running.wait() == 0, running.output
+    report = json.loads(running.output)
+    assert [peer["function_slots"] for peer in report["peers"] if peer["name"] == "tester"] == [2]
+    running = scripts.cli("status", BETTERBOX_BUS=str(bus))
+    assert running.wait() == 0
+    assert "tester" in running.output and "boxes: none" in running.output
+
+
+def test_a_second_scheduler_on_one_bus_file_is_refused(scripts: Scripts, home: Path, tmp_path: Path) -> None:
+    bus = tmp_path / "bus.json"
+    start_bus(scripts, bus)
+    second = scripts.cli("scheduler", "--bus", str(bus))
+    assert second.wait() == 1 and "Traceback" not in second.output
+    assert scripts.cli("status", "--bus", str(bus)).wait() == 0
+
+
+def test_serve_hosts_instances(scripts: Scripts, home: Path) -> None:
+    scripts.write("mymodule.py", MODULE)
+    server = scripts.cli("serve", "mymodule:ABox", "--port", "8090", "--slots", "3")
+    text = "from betterbox import GroupBox\nprint(GroupBox.connect(8090, timeout=20, require=3).name().result())"
+    assert scripts.run("client.py", text) == "['MyBox', 'MyBox', 'MyBox']\n"
+    assert server.end(signal.SIGINT) == 0, server.output
+
+
+def test_serve_only_records_decorators(scripts: Scripts, home: Path) -> None:
+    scripts.write("mymodule.py", MODULE)
+    server = scripts.cli("serve", "mymodule:Decorated", "--port", "8091")
+    text = "from betterbox import GroupBox\nprint(GroupBox.connect(8091, timeout=20).name().result())"
+    assert scripts.run("client.py", text) == "['decorated']\n"
+    text = "from betterbox import GroupBox\nGroupBox.connect(8090, timeout=0.2)"
+    assert "NoBoxFoundError" in (lambda run: (run.wait(), run.output)[1])(scripts.start("none.py", text))
+    assert server.end() == 0, server.output
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("nomodule:ABox", "nomodule"),
+        ("mymodule:Nope", "no class 'Nope'"),
+        ("mymodule:Plain", "Box"),
+        ("mymodule", "module:Class"),
+    ],
+)
+def test_serve_says_what_is_wrong_with_its_target(scripts: Scripts, target: str, text: str) -> None:
+    scripts.write("mymodule.py", MODULE)
+    running = scripts.cli("serve", target, "--port", "8090")
+    assert running.wait() == 1
+    assert text in running.output and "Traceback" not in running.output
+
+
+SCRIPT = """
+import sys
+import betterbox
+
+class Local:
+    def __init__(self, x): self.x = x
+
+def double(local): return Local(local.x * 2)
+
+if __name__ == '__main__':
+    print(sys.argv[1:], [local.x for local in betterbox.map(double, [Local(1), Local(2)])])
+"""
+
+
+def test_run_gives_a_script_a_private_cluster(scripts: Scripts, home: Path) -> None:
+    script = scripts.write("script.py", SCRIPT)
+    running = scripts.cli("run", "--slots", "2", str(script), "--own", "1")
+    assert running.wait() == 0, running.output
+    assert running.output == "['--own', '1'] [2, 4]\n"
+    assert not (home / "bus.json").exists()
+
+
+@pytest.mark.parametrize(("ending", "code"), [("raise ValueError('x')", 1), ("raise SystemExit(3)", 3), ("exit()", 0)])
+def test_run_ends_as_the_script_does(scripts: Scripts, ending: str, code: int) -> None:
+    running = scripts.cli("run", "--slots", "1", str(scripts.write("script.py", ending)))
+    assert running.wait() == code
+    if code == 1:
+        assert "ValueError: x" in running.output
+
+
+def test_run_shows_what_slots_print(scripts: Scripts) -> None:
+    script = scripts.write("script.py", "import betterbox\nbetterbox.submit(print, 'from a slot').result()")
+    running = scripts.cli("run", "--slots", "1", str(script))
+    assert running.wait() == 0
+    assert "from a slot" in running.output
+
+
+def test_run_without_a_script_file_fails_clearly(scripts: Scripts) -> None:
+    running = scripts.cli("run", "nosuch.py")
+    assert running.wait() == 1 and "no script nosuch.py" in running.output and "Traceback" not in running.output
+
+
+def test_run_serves_until_a_signal(scripts: Scripts) -> None:
+    script = scripts.write("script.py", MODULE + "\nprint('ready')\n")
+    running = scripts.cli("run", "--slots", "1", str(script))
+    running.wait_for("ready")
+    assert running.end() == 0, running.output

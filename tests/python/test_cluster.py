@@ -1,0 +1,74 @@
+"""`LocalCluster`: what it starts, it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import betterbox
+import pytest
+import work
+from betterbox import BusError, LocalCluster
+from helpers import Scripts, processes_of, wait_until
+
+
+def test_it_leaves_nothing_behind(home: Path) -> None:
+    with LocalCluster(slots=2) as cluster:
+        assert os.environ["BETTERBOX_BUS"] == cluster.bus
+        assert betterbox.map(work.double, range(10)).compute(sum) == 90
+        assert processes_of(home)
+    assert "BETTERBOX_BUS" not in os.environ
+    assert not processes_of(home)
+    assert not os.path.exists(os.path.dirname(cluster.bus))
+
+
+def test_closing_twice_is_closing_once() -> None:
+    cluster = LocalCluster(slots=1)
+    cluster.close()
+    cluster.close()
+
+
+@pytest.mark.parametrize("slots", [0, -1, True, "2", 1.5])
+def test_slots_are_whole_numbers_from_one(slots: object) -> None:
+    with pytest.raises(ValueError, match="slots"):
+        LocalCluster(slots=slots)  # type: ignore[arg-type]
+
+
+def test_calls_fail_once_it_is_closed() -> None:
+    with LocalCluster(slots=1):
+        promise = betterbox.submit(work.wait_for_file, "/nonexistent/never")
+    with pytest.raises(BusError):
+        promise.result(10)
+
+
+def test_many_slots_on_few_cores() -> None:
+    with LocalCluster(slots=40):
+        assert betterbox.map(work.double, range(400)).compute(sum) == sum(2 * x for x in range(400))
+
+
+HOLD = """
+import time, betterbox
+cluster = betterbox.LocalCluster(slots=2)
+promise = betterbox.submit(time.sleep, 1000)
+print('up', flush=True)
+"""
+
+
+@pytest.mark.parametrize("victim", ["client", "betterbox-scheduler", "betterbox-worker"])
+def test_whoever_is_killed_nothing_is_left(scripts: Scripts, home: Path, victim: str) -> None:
+    """The fixture checks what is left; the client, if it lives, ends by Ctrl-C."""
+    running = scripts.start("hold.py", HOLD + "try:\n    promise.result()\nexcept BaseException as e:\n    print(type(e).__name__)\n")
+    running.wait_for("up")
+    if victim == "client":
+        running.process.kill()
+    else:
+        os.kill(next(pid for pid, command in processes_of(home).items() if victim in command), signal.SIGKILL)
+        running.process.send_signal(signal.SIGINT)
+    running.wait()
+    wait_until(lambda: not processes_of(home), f"all have ended: {processes_of(home)}")
+
+
+def test_a_script_that_forgets_to_close_it_leaves_nothing(scripts: Scripts, home: Path) -> None:
+    scripts.run("forget.py", "import betterbox\ncluster = betterbox.LocalCluster(slots=1)\nbetterbox.submit(abs, -1).result()")
+    wait_until(lambda: not processes_of(home), "all have ended")

@@ -243,7 +243,7 @@ def _status(args: argparse.Namespace) -> int:
 def status_text(bus: str, report: dict[str, Any]) -> str:
     """The report of `_core.Client.status`, for people."""
     scheduler = report["scheduler"]
-    uptime = report.get("uptime_s", 0.0)
+    uptime = report["uptime_s"]
     lines = [f"bus {bus}: scheduler pid {scheduler['pid']} on {scheduler['host']}, up {uptime:.0f} s"]
     lines += _table(
         "peers",
@@ -254,7 +254,7 @@ def status_text(bus: str, report: dict[str, Any]) -> str:
                 p["name"],
                 p["pid"],
                 p["host"],
-                p["function_slots"],
+                p["slots"],
                 p["leased_items"],
                 p["log_folder"],
             )
@@ -264,7 +264,7 @@ def status_text(bus: str, report: dict[str, Any]) -> str:
     lines += _table(
         "boxes",
         ("port", "class", "pid", "host", "methods"),
-        [_box_line(box) for box in report["boxes"]],
+        [(b["port"], b["class"], b["pid"], b["host"], _short_list(b["methods"])) for b in report["boxes"]],
     )
     lines += _table(
         "calls",
@@ -274,24 +274,14 @@ def status_text(bus: str, report: dict[str, Any]) -> str:
             for c in report["calls"]
         ],
     )
-    counters = ", ".join(f"{counter['name']} {counter['value']}" for counter in _counters(report) if counter["value"])
+    counters = ", ".join(f"{name} {value}" for name, value in report["counters"].items() if value)
     if counters:
         lines.append(f"counters: {counters}")
     return "\n".join(lines)
 
 
-def _counters(report: dict[str, Any]) -> list[dict[str, Any]]:
-    counters = report.get("counters", [])
-    if isinstance(counters, dict):
-        return [{"name": name, "value": value} for name, value in counters.items()]
-    return list(counters)
-
-
-def _box_line(box: Any) -> tuple[Any, ...]:
-    info = box.get("info", box)
-    methods = [m["name"] if isinstance(m, dict) else m[0] for m in info["methods"]]
-    shown = ", ".join(methods[:8]) + (", ..." if len(methods) > 8 else "")
-    return info["port"], info["class_name"], box["pid"], box["host"], shown
+def _short_list(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
 def _table(title: str, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:

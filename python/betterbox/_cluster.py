@@ -58,6 +58,7 @@ class LocalCluster:
         try:
             self._start()
         except BaseException:
+            self._closed = True
             self._end_children()
             raise
         os.environ["BETTERBOX_BUS"] = self.bus
@@ -69,7 +70,7 @@ class LocalCluster:
         self._run("worker", [*command, "--echo", "--ignore-sigint"])
 
     def _run(self, name: str, command: list[str]) -> None:
-        child = _Child(name, command, self._folder, {**os.environ, "BETTERBOX_BUS": self.bus})
+        child = _Child(name, command, {**os.environ, "BETTERBOX_BUS": self.bus})
         self._children.append(child)
         child.wait_ready()
 
@@ -123,27 +124,25 @@ class LocalCluster:
 class _Child:
     """A child process that ends when this process does: it holds the other end of a pipe."""
 
-    def __init__(self, name: str, command: list[str], folder: str, env: dict[str, str]) -> None:
+    def __init__(self, name: str, command: list[str], env: dict[str, str]) -> None:
         self.name = name
         die_fd, self._life = os.pipe()
         self._ready, ready_fd = os.pipe()
-        self._errors = os.path.join(folder, f"{name}.err") if name == "scheduler" else None
-        stderr = open(self._errors, "wb") if self._errors else None
+        # What the scheduler says is shown only if it does not come up; a worker speaks for the slots.
+        self._errors = tempfile.TemporaryFile() if name == "scheduler" else None
         try:
             self._process = subprocess.Popen(
                 [*command, "--die-with-fd", str(die_fd), "--ready-fd", str(ready_fd)],
                 env=env,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL if stderr else None,
-                stderr=stderr,
+                stdout=self._errors,
+                stderr=self._errors,
                 pass_fds=(die_fd, ready_fd),
                 process_group=0,  # the terminal's Ctrl-C is for us
             )
         finally:
             os.close(die_fd)
             os.close(ready_fd)
-            if stderr is not None:
-                stderr.close()
 
     def wait_ready(self) -> None:
         deadline = monotonic() + _START_TIMEOUT
@@ -161,19 +160,24 @@ class _Child:
     def _last_words(self) -> str:
         code = self._process.wait(_STOP_TIMEOUT)
         text = ""
-        if self._errors:
-            with open(self._errors, errors="replace") as stream:
-                text = stream.read()[-2000:].strip()
+        if self._errors is not None:
+            self._errors.seek(0)
+            text = self._errors.read().decode(errors="replace")[-2000:].strip()
         return f" (exit code {code})" + (f":\n{text}" if text else "; see what it printed")
 
     def end(self) -> None:
+        if self._life < 0:
+            return
         os.close(self._life)
+        self._life = -1
         self._process.terminate()
         try:
             self._process.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._errors is not None:
+            self._errors.close()
 
 
 def _runtime_folder() -> str:

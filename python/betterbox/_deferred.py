@@ -66,7 +66,7 @@ class FailedCall:
         return None
 
     def explain(self, timeout: float) -> dict[str, Any]:
-        return {"total": 1, "closed": True, "settled": 1, "agents": [], "waiting": ""}
+        return {"total": 1, "known": 1, "settled": 1, "agents": [], "waiting": ""}
 
 
 class Deferred:

@@ -8,9 +8,9 @@ from typing import Any
 class Explanation(dict[str, Any]):
     """Who did what in a call.
 
-    Keys are ``total``, ``settled``, ``closed``, ``makespan_s``, ``busy_s``, ``longest_s`` (seconds), ``ideal_s``,
+    Keys are ``total`` (None while a generator still runs), ``known``, ``settled``, ``makespan_s``, ``busy_s``, ``longest_s`` (seconds), ``ideal_s``,
     ``makespan_over_ideal``, ``waiting`` (why what waits is waiting) and ``agents``: per worker ``name``, ``host``,
-    ``pid``, ``slots``, ``retries``, ``steals`` and ``seats`` (``seat``, ``items``, ``busy_s``).
+    ``pid``, ``slots``, ``retries``, ``steals`` and ``seats`` (``slot``, ``items``, ``busy_s``).
     """
 
     def __init__(self, fields: dict[str, Any]) -> None:
@@ -22,7 +22,7 @@ class Explanation(dict[str, Any]):
         self["makespan_over_ideal"] = makespan / ideal if ideal > 0 else None
 
     def __str__(self) -> str:
-        lines = [f"{self.get('settled', 0)} of {self.get('total', 0)} items settled"]
+        lines = [f"{self.get('settled', 0)} of {self.get('known', 0)} items settled"]
         if self.get("makespan_s"):
             over = self["makespan_over_ideal"]
             ratio = f", {over:.3f} of the ideal" if over else ""
@@ -33,7 +33,7 @@ class Explanation(dict[str, Any]):
                 f"{agent.get('retries', 0)} retries, {agent.get('steals', 0)} steals"
             )
             for seat in agent.get("seats", ()):
-                lines.append(f"  slot {seat['seat']}: {seat['items']} items, busy {seat.get('busy_s', 0.0):.3f} s")
+                lines.append(f"  slot {seat['slot']}: {seat['items']} items, busy {seat.get('busy_s', 0.0):.3f} s")
         if self.get("waiting"):
             lines.append(f"waiting {self['waiting']}")
         return "\n".join(lines)

@@ -183,7 +183,7 @@ def see_to_workers(connection: _bus.Connection) -> None:
 
 def _has_worker(connection: _bus.Connection) -> bool:
     report = connection.client.status(5.0)
-    return any(peer["function_slots"] > 0 and peer["connected"] for peer in report["peers"])
+    return any(peer["slots"] > 0 and peer["connected"] for peer in report["peers"])
 
 
 def _start_worker(connection: _bus.Connection) -> None:

@@ -72,7 +72,7 @@ def test_scheduler_worker_and_status(scripts: Scripts, home: Path, tmp_path: Pat
     running = scripts.cli("status", "--bus", str(bus), "--json")
     assert running.wait() == 0, running.output
     report = json.loads(running.output)
-    assert [peer["function_slots"] for peer in report["peers"] if peer["name"] == "tester"] == [2]
+    assert [peer["slots"] for peer in report["peers"] if peer["name"] == "tester"] == [2]
     running = scripts.cli("status", BETTERBOX_BUS=str(bus))
     assert running.wait() == 0
     assert "tester" in running.output and "boxes: none" in running.output

@@ -1,0 +1,147 @@
+// What the scheduler core costs, without I/O: single submissions, and grants as the number of workers grows.
+#include <benchmark/benchmark.h>
+
+#include <memory>
+
+#include "runtime/page.h"
+#include "scheduler/core.h"
+
+namespace betterbox::scheduler {
+namespace {
+
+/// A core with workers and one client; leases are answered by the benchmark.
+class Bus {
+ public:
+  Bus(std::uint64_t workers, std::uint32_t slots) : core(Config{PeerId{1}, "h", "b", 1, "s", "3.11", {}}, TimePoint{0}) {
+    for (std::uint64_t i = 0; i < workers; ++i) {
+      greet(ConnectionId{i + 2}, Role::kWorker, PeerId{i + 2});
+      say(ConnectionId{i + 2}, Offer{slots, {}, {}});
+    }
+    greet(client(), Role::kClient, PeerId{1'000'000});
+    Call call;
+    call.serial = 1;
+    say(client(), call, {Frame("context")});
+  }
+
+  static ConnectionId client() { return ConnectionId{1'000'000}; }
+
+  void greet(ConnectionId connection, Role role, PeerId peer) {
+    Hello hello;
+    hello.role = role;
+    hello.peer = peer;
+    hello.session = 1;
+    hello.python = "3.11";
+    say(connection, hello);
+  }
+
+  void say(ConnectionId from, Body body, Frames frames = {}) {
+    effects.send.clear();
+    core.handle(TimePoint{++time_}, MessageArrived{from, {std::move(body), std::move(frames)}}, effects);
+  }
+
+  SchedulerCore core;
+  Effects effects;
+
+ private:
+  std::int64_t time_ = 0;
+};
+
+struct Granted {
+  ConnectionId worker;
+  LeaseId lease;
+  Range range;
+};
+
+/// One item submitted, granted, settled, delivered and acknowledged: three messages in.
+void BM_SingleItemCall(benchmark::State& state) {
+  Bus bus(static_cast<std::uint64_t>(state.range(0)), 4);
+  const Frame page = make_int_range_page(0, 1, 1);
+  std::uint64_t item = 0;
+  std::map<ConnectionId, std::uint64_t> acks;
+  for (auto _ : state) {
+    bus.say(Bus::client(), Items{1, {{item, 1}}, false}, {page});
+    Granted granted;
+    for (const Effect& effect : bus.effects.send) {
+      const auto* send = std::get_if<SendMessage>(&effect);
+      if (const auto* lease = send ? std::get_if<Lease>(&send->message.body) : nullptr) granted = {send->connection, lease->lease, lease->range};
+    }
+    Outcomes outcomes;
+    outcomes.ack = ++acks[granted.worker];
+    outcomes.lease = granted.lease;
+    outcomes.spans = {{item, 1, SeatId{0}, 1000, 1000}};
+    bus.say(granted.worker, std::move(outcomes), {page});
+    bus.say(Bus::client(), Acknowledge{++item});
+  }
+  state.SetItemsProcessed(state.iterations());
+}
+BENCHMARK(BM_SingleItemCall)->RangeMultiplier(10)->Range(10, 10'000);
+
+/// One outcome of a worker that then is granted its next lease, with all workers busy on one large call.
+void BM_OutcomeAndGrant(benchmark::State& state) {
+  const auto workers = static_cast<std::uint64_t>(state.range(0));
+  Bus bus(workers, 4);
+  std::deque<Granted> leases;
+  const auto collect = [&] {
+    for (const Effect& effect : bus.effects.send) {
+      const auto* send = std::get_if<SendMessage>(&effect);
+      if (const auto* lease = send ? std::get_if<Lease>(&send->message.body) : nullptr) leases.push_back({send->connection, lease->lease, lease->range});
+    }
+  };
+  // Items of one second, one page each 4 items: every grant is an item per slot.
+  std::uint64_t items = 0;
+  const auto feed = [&] {
+    Items message{1, {}, false};
+    Frames frames;
+    for (int i = 0; i < 1000; ++i) {
+      message.spans.push_back({items, 4});
+      frames.push_back(make_int_range_page(0, 1, 4));
+      items += 4;
+    }
+    bus.say(Bus::client(), std::move(message), std::move(frames));
+    collect();
+  };
+  std::map<ConnectionId, std::uint64_t> acks;
+  std::uint64_t results = 0;
+  while (leases.size() < workers) feed();
+  for (auto _ : state) {
+    if (leases.empty()) {
+      state.PauseTiming();
+      feed();
+      state.ResumeTiming();
+    }
+    const Granted granted = leases.front();
+    leases.pop_front();
+    Outcomes outcomes;
+    outcomes.ack = ++acks[granted.worker];
+    outcomes.lease = granted.lease;
+    const auto busy = static_cast<std::int64_t>(granted.range.size()) * 1'000'000'000;
+    outcomes.spans = {{granted.range.begin, granted.range.size(), SeatId{0}, busy, busy}};
+    bus.say(granted.worker, std::move(outcomes), {make_int_range_page(0, 1, granted.range.size())});
+    collect();
+    bus.say(Bus::client(), Acknowledge{++results});
+  }
+  state.SetItemsProcessed(state.iterations());
+}
+BENCHMARK(BM_OutcomeAndGrant)->RangeMultiplier(10)->Range(10, 10'000);
+
+/// An idle worker asks for half of another's lease, among many that are busy.
+void BM_Steal(benchmark::State& state) {
+  const auto workers = static_cast<std::uint64_t>(state.range(0));
+  for (auto _ : state) {
+    state.PauseTiming();
+    auto bus = std::make_unique<Bus>(workers, 1);
+    bus->say(Bus::client(), Items{1, {{0, workers * 1000}}, true}, {make_int_range_page(0, 1, workers * 1000)});
+    bus->say(Bus::client(), Cancel{1, {workers * 900, workers * 1000}});
+    state.ResumeTiming();
+    bus->greet(ConnectionId{2'000'000}, Role::kWorker, PeerId{2'000'000});
+    bus->say(ConnectionId{2'000'000}, Offer{1, {}, {}});
+    benchmark::DoNotOptimize(bus->effects.send.size());
+    state.PauseTiming();
+    bus.reset();
+    state.ResumeTiming();
+  }
+}
+BENCHMARK(BM_Steal)->RangeMultiplier(10)->Range(10, 1'000)->Iterations(50);
+
+}  // namespace
+}  // namespace betterbox::scheduler

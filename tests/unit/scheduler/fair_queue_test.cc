@@ -1,0 +1,33 @@
+#include "scheduler/fair_queue.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace betterbox::scheduler {
+namespace {
+
+CallId call(std::uint64_t client, std::uint64_t serial) { return {PeerId{client}, serial}; }
+
+TEST(FairQueueTest, ClientsTakeTurnsHoweverManyCallsTheyHave) {
+  FairQueue queue;
+  for (std::uint64_t serial = 1; serial <= 3; ++serial) queue.add(call(1, serial));
+  queue.add(call(2, 1));
+  std::vector<CallId> turns;
+  for (int i = 0; i < 6; ++i) turns.push_back(queue.next());
+  EXPECT_EQ(turns, (std::vector<CallId>{call(1, 1), call(2, 1), call(1, 2), call(2, 1), call(1, 3), call(2, 1)}));
+}
+
+TEST(FairQueueTest, CountsEachCallOnce) {
+  FairQueue queue;
+  queue.add(call(1, 1));
+  queue.add(call(1, 1));
+  EXPECT_EQ(queue.size(), 1U);
+  EXPECT_TRUE(queue.contains(call(1, 1)));
+  queue.remove(call(1, 1));
+  queue.remove(call(1, 1));
+  EXPECT_TRUE(queue.empty());
+}
+
+}  // namespace
+}  // namespace betterbox::scheduler

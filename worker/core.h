@@ -250,7 +250,7 @@ class WorkerCore {
   void kill_seat(Seat& seat);
   void withdraw(Seat& seat);
   void empty_seat(Seat& seat, const SeatDied& e);
-  void settle_station(Seat& seat, int station, const SeatDied& e);
+  void settle_station(Seat& seat, int station, bool was_running, const SeatDied& e);
   void lose_direct_calls(Seat& seat, const DeathReport& death, std::string_view detail);
   void retry_or_give_up(Seat& seat, const DeathReport& death);
   void hosting_ready(std::size_t index);

@@ -176,7 +176,7 @@ void WorkerCore::on(SeatDied&& e) {
   empty_seat(seat, e);
   if (seat.kind == SeatKind::kFunction) {
     seat.state = ending_ ? SeatState::kGone : SeatState::kEmpty;
-    if (before == SeatState::kUp && !seat.ready) {
+    if (before == SeatState::kUp && !seat.ready && !seat.served) {
       ++seat.fruitless;
       seat.retry_at = now_ + std::min(milliseconds(100) * (std::int64_t{1} << std::min(seat.fruitless, 6u)), seconds(5));
       effect(LogLine{"slot " + std::to_string(seat.id.value) + " ended before it was ready; see its log"});
@@ -203,7 +203,7 @@ void WorkerCore::empty_seat(Seat& seat, const SeatDied& e) {
   lose_direct_calls(seat, e.death, seat.state == SeatState::kStopping ? "the box was stopped" : "");
   const int running = seat.running;
   for (const int s : {running, 1 - running}) {
-    if (seat.stations[static_cast<std::size_t>(s)].busy) settle_station(seat, s, e);
+    if (seat.stations[static_cast<std::size_t>(s)].busy) settle_station(seat, s, s == running, e);
   }
   seat.contexts.clear();
   seat.reserved.reset();
@@ -215,10 +215,9 @@ void WorkerCore::empty_seat(Seat& seat, const SeatDied& e) {
 /// The item that was running is suspected of the death, unless this agent killed the process. A plain
 /// function slot that died before its first item did so over the code that came with it: then the
 /// first item is charged, so that retries end.
-void WorkerCore::settle_station(Seat& seat, int station, const SeatDied& e) {
+void WorkerCore::settle_station(Seat& seat, int station, bool was_running, const SeatDied& e) {
   const Station place = seat.stations[static_cast<std::size_t>(station)];
   const SeatDied::StationEnd& end = e.stations[static_cast<std::size_t>(station)];
-  const bool was_running = station == seat.running;
   free_station(seat, station);
   LeaseState* lease = find_lease(place.lease);
   if (lease == nullptr) return;

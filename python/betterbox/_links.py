@@ -49,6 +49,7 @@ class Link:
         except BaseException:
             self.client.unwatch(port)
             raise
+        weakref.finalize(self, _unwatch, self.client, port).atexit = False
 
     def _find(self, timeout: float, require: int) -> None:
         if self.kind == "one":
@@ -66,10 +67,6 @@ class Link:
                 f"`betterbox status` lists what is there"
             )
         self._note(rows if self._row is None else [self._row])
-
-    def unwatch_with(self, owner: object) -> None:
-        """Stop watching the port when `owner` is gone."""
-        weakref.finalize(owner, _unwatch, self.client, self.port).atexit = False
 
     # --- what is there ---
 

@@ -234,12 +234,11 @@ def stop() -> None:
     """
     state = _state()
     state.shut_down()
-    if state.store is not None:
-        try:
+    try:
+        if state.store is not None:
             state.store.save(state.box)
-        finally:
-            state.store.close()
-    _disown(state)
+    finally:
+        _discard(state)
 
 
 # --- calls ------------------------------------------------------------------------------------------

@@ -245,6 +245,9 @@ class Feeder:
             self.error = error
         self.ended = True
 
+    def _ended_well(self) -> bool:
+        return self.ended and self.error is None
+
     def run(self) -> None:
         from time import monotonic
 
@@ -262,7 +265,7 @@ class Feeder:
                 with _pickling.shipping(self.options.ship):
                     pages.extend(islice(self.items, min(room, chunk)), "spread item ")
                 took = monotonic() - began
-                self.call.feed(pages, closed=self.ended and self.error is None)
+                self.call.feed(pages, closed=self._ended_well())
                 if took < self.SHORT_S:
                     chunk = min(chunk * 2, self.LONGEST_CHUNK)
                 elif took > self.LONG_S:

@@ -41,7 +41,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules["betterbox._bus"].close(str(place / "bus.json"))
     (place / "bus.json").unlink(missing_ok=True)  # a bus that started itself ends without its file
     try:
-        wait_until(lambda: not processes_of(place), "every process has ended", 10)
+        wait_until(lambda: not processes_of(place), lambda: f"these have ended: {processes_of(place)}", 10)
         left = [str(path) for path in runtime.rglob("*") if not path.is_dir()]
         assert left == [], "files in the runtime folder"
     finally:

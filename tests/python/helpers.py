@@ -17,12 +17,12 @@ import pytest
 LONG = 30.0  # seconds: longer than anything takes that works
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout: float = LONG) -> None:
+def wait_until(condition: Callable[[], object], what: str | Callable[[], str], timeout: float = LONG) -> None:
     """Wait for a condition; fail with `what` if it does not come."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            pytest.fail(f"timed out: {what}")
+            pytest.fail(f"timed out: {what if isinstance(what, str) else what()}")
         time.sleep(0.01)
 
 

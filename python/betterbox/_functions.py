@@ -135,12 +135,30 @@ def _submit_now(
 ) -> _core.Call:
     """Submissions of one function share a context that takes the arguments as its item, so that they are gathered."""
     with _pickling.shipping(options.ship):
-        context = _context.make(call_with, (fn, None), {}, (1,), None)
+        context = _submit_context(fn)
         call = connection.client.submit(
             label, context, (args, kwargs), retries=options.retries, timeout=options.timeout, name=options.name or ""
         )
     call.keep()
     return call
+
+
+_contexts: dict[Callable[..., Any], tuple[tuple[list[str], str], bytes]] = {}
+"""Contexts of functions that go by name, which therefore stay the same; with the surroundings they carry."""
+
+
+def _submit_context(fn: Callable[..., Any]) -> bytes:
+    if not _pickling.goes_by_name(fn):
+        return _context.make(call_with, (fn, None), {}, (1,), None)
+    where = _context.surroundings()
+    known = _contexts.get(fn)
+    if known is not None and known[0] == where:
+        return known[1]
+    context = _context.make(call_with, (fn, None), {}, (1,), None)
+    if len(_contexts) >= 1000:
+        _contexts.clear()
+    _contexts[fn] = where, context
+    return context
 
 
 def call_with(fn: Callable[..., Any], arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:

@@ -54,6 +54,11 @@ def _is_importable(obj: Any) -> bool:
     return True
 
 
+def goes_by_name(fn: object) -> bool:
+    """True for a function that is pickled by its name alone."""
+    return isinstance(fn, (FunctionType, BuiltinFunctionType)) and not hasattr(fn, "__wrapped__") and _is_importable(fn)
+
+
 class _PlainPickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, (type, FunctionType)) and not _is_importable(obj):

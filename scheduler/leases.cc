@@ -261,9 +261,10 @@ Complaint on_outcomes(const Turn& turn, Peer& agent, Outcomes&& outcomes, Frames
   if (Complaint complaint = check_outcomes(outcomes, frames)) return complaint;
   std::size_t bytes = 64;
   for (const Frame& frame : frames) bytes += frame.size();
+  const bool seen = outcomes.ack <= agent.agent.outcomes_seen;  // sent again after a reconnect
+  agent.agent.outcomes_seen = std::max(agent.agent.outcomes_seen, outcomes.ack);
   plan_acknowledge(turn, agent, bytes);
-  if (outcomes.ack <= agent.agent.outcomes_seen) return std::nullopt;  // sent again after a reconnect
-  agent.agent.outcomes_seen = outcomes.ack;
+  if (seen) return std::nullopt;
 
   LeaseState* lease = turn.state.find_lease(outcomes.lease);
   if (lease == nullptr || lease->member->agent != &agent) {

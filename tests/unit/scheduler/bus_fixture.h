@@ -243,13 +243,13 @@ class BusTest : public ::testing::Test {
   }
 
   void forget_unread() { inbox_.clear(); }
-  bool was_closed(ConnectionId connection) const { return closed.contains(connection); }
+  bool was_closed(ConnectionId connection) const { return ended.contains(connection); }
   std::uint64_t acknowledged(const Actor& agent) { return acknowledged_[agent.connection]; }
   const Counters& counters() const { return core.state().counters; }
 
   SchedulerCore core;
   TimePoint now{0};
-  std::set<ConnectionId> closed;
+  std::set<ConnectionId> ended;
   std::vector<std::string> removed_sockets;
   std::vector<std::string> stopped;
   std::uint64_t last_result = 0;
@@ -267,7 +267,7 @@ class BusTest : public ::testing::Test {
         inbox_[send->connection].push_back(std::move(send->message));
       }
     } else if (auto* end = std::get_if<EndConnection>(&effect)) {
-      closed.insert(end->connection);
+      ended.insert(end->connection);
     } else if (auto* remove = std::get_if<RemoveSocket>(&effect)) {
       removed_sockets.push_back(remove->path);
     } else {

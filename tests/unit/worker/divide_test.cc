@@ -1,0 +1,243 @@
+// Who runs what: division, stealing, clients and turns.
+#include <algorithm>
+
+#include "tests/unit/worker/worker_fixture.h"
+
+namespace betterbox {
+namespace {
+
+class Division : public WorkerFixture {};
+
+TEST_F(Division, GivesIdleSeatsWorkBeforeOthersGetASecondPart) {
+  make(4);
+  begin(1, call_of(10), {0, 4});
+  for (std::uint32_t id = 0; id < 4; ++id) EXPECT_EQ(held(id), 1u) << id;
+}
+
+TEST_F(Division, GivesLargePartsFirstAndKeepsSomeUndivided) {
+  make(2);
+  begin(1, call_of(10), {0, 1000});
+  EXPECT_EQ(seat(0).stations[0].word.position().end, 250u);
+  EXPECT_LT(held(0) + held(1), 1000u);
+  EXPECT_EQ(seat(0).queue.size(), 2u);
+}
+
+TEST_F(Division, SpawnsNoMoreProcessesThanItNeeds) {
+  make(8);
+  begin(1, call_of(10), {0, 2});
+  EXPECT_EQ(spawns_, 2);
+}
+
+TEST_F(Division, NeverLetsASeatIdleBetweenParts) {
+  make(2);
+  begin(1, call_of(10), {0, 400});
+  for (int i = 0; i < 150; ++i) {
+    for (std::uint32_t id = 0; id < 2; ++id) {
+      ASSERT_TRUE(run(id)) << "seat " << id << " had nothing to run";
+    }
+    turn();
+  }
+  take_messages();
+}
+
+TEST_F(Division, StealsAWaitingPartWholeForAnIdleSeat) {
+  make(2);
+  begin(1, call_of(10), {0, 3});
+  ASSERT_TRUE(start(0));
+  ASSERT_TRUE(run(1));
+  EXPECT_FALSE(start(1));
+  turn();
+  EXPECT_EQ(held(0), 0u);
+  EXPECT_EQ(held(1), 1u);
+  EXPECT_EQ(core_->steals(), 1u);
+  finish(0);
+  run_all(2);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 3}}));
+  EXPECT_EQ(steals_, 1u);
+}
+
+TEST_F(Division, StealsHalfOfARunningTail) {
+  make(1);
+  begin(1, call_of(10), {0, 64});
+  feed(RevokeAsked{{1}, 0});
+  take<Released>();
+  // A box at a port: the second instance comes while the first has everything.
+  make(0, true);
+  seats_.clear();
+  feed(SeatOpened{{8090}, Frame()});
+  ready(0);
+  begin(2, call_of(10), {0, 64}, {8090});
+  start(0);
+  while (seat(0).queue.size() < 2) turn();
+  feed(SeatOpened{{8090}, Frame()});
+  ready(1);
+  turn();
+  EXPECT_GT(held(1), 0u);
+  finish(0);
+  run_all(2);
+  EXPECT_EQ(landed(2), (std::vector<Range>{{0, 64}}));
+  take<Offer>();
+}
+
+TEST_F(Division, DoesNotStealForeverFromASeatThatHasNothingLeft) {
+  make(2);
+  begin(1, call_of(10), {0, 2});
+  start(0);
+  finish(0, false);  // done, but nobody has heard of it
+  run(1);
+  start(1);
+  turn();
+  const int cuts = cuts_;
+  turn();
+  turn();
+  EXPECT_EQ(cuts_, cuts);
+  progress(0, 0, 0);
+  run_all(2);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 2}}));
+}
+
+TEST_F(Division, SendsAContextOncePerProcess) {
+  make(1);
+  begin(1, call_of(10), {0, 4});
+  lease(2, call_of(10), {4, 8});
+  run_all(1);
+  EXPECT_EQ(landed(2), (std::vector<Range>{{4, 8}}));
+  EXPECT_EQ(spawns_, 1);
+}
+
+TEST_F(Division, ForksAfreshForAnotherClient) {
+  make(1);
+  begin(1, call_of(10), {0, 1});
+  run_all(1);
+  feed(CallDropped{call_of(10)});
+  begin(2, call_of(20), {0, 1});
+  EXPECT_EQ(spawns_, 2);
+  EXPECT_EQ(discards_, 1);
+  EXPECT_EQ(seat(0).contexts, (std::set<CallId>{call_of(20)}));
+  run_all(1);
+  EXPECT_EQ(landed(2), (std::vector<Range>{{0, 1}}));
+}
+
+TEST_F(Division, KeepsTheProcessForTheSameClient) {
+  make(1);
+  begin(1, call_of(10, 1), {0, 1});
+  run_all(1);
+  feed(CallDropped{call_of(10, 1)});
+  begin(2, call_of(10, 2), {0, 1});
+  EXPECT_EQ(spawns_, 1);
+  run_all(1);
+}
+
+TEST_F(Division, GivesIdleProcessesUpAfterAWhile) {
+  make(1);
+  begin(1, call_of(10), {0, 1});
+  run_all(1);
+  pass(kIdleSeatLife);
+  EXPECT_EQ(discards_, 1);
+  begin(2, call_of(10), {1, 2});
+  EXPECT_EQ(spawns_, 2);
+  run_all(1);
+}
+
+TEST_F(Division, GivesACallOfTheSameClientTheNextPlace) {
+  make(1);
+  begin(1, call_of(10, 1), {0, 100});
+  start(0);
+  begin(2, call_of(10, 2), {0, 1});
+  pass(kSwitchInterval);  // both places are taken by the first call: it has to yield
+  finish(0);
+  EXPECT_FALSE(start(0));
+  turn();
+  ASSERT_TRUE(start(0));
+  EXPECT_EQ(seat(0).stations[seat(0).queue.front()].call, call_of(10, 2));
+  finish(0);
+  run_all(1);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 100}}));
+  EXPECT_EQ(landed(2), (std::vector<Range>{{0, 1}}));
+}
+
+TEST_F(Division, TakesASeatFromACallThatHasMoreThanItsShare) {
+  make(2);
+  begin(1, call_of(10), {0, 1000});
+  start(0);
+  start(1);
+  begin(2, call_of(20), {0, 1000});
+  EXPECT_EQ(core_->next_deadline(), now_ + kSwitchInterval);
+  pass(kSwitchInterval);
+  finish(0);
+  finish(1);
+  start(0);
+  start(1);
+  turn();
+  std::set<CallId> running;
+  for (std::uint32_t id = 0; id < 2; ++id) {
+    start(id);
+    ASSERT_FALSE(seat(id).queue.empty());
+    running.insert(seat(id).stations[seat(id).queue.front()].call);
+  }
+  EXPECT_EQ(running.size(), 2u);
+  for (std::uint32_t id = 0; id < 2; ++id) {
+    if (seat(id).running) finish(id);
+  }
+  run_all(2);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 1000}}));
+  EXPECT_EQ(landed(2), (std::vector<Range>{{0, 1000}}));
+}
+
+TEST_F(Division, ChangesClientsOfASeatNoFasterThanTheInterval) {
+  make(1);
+  begin(1, call_of(10), {0, 100'000});
+  begin(2, call_of(20), {0, 100'000});
+  int switches = 0;
+  CallId last{};
+  for (int i = 0; i < 1000; ++i) {
+    start(0);
+    if (seat(0).running) {
+      const CallId call = seat(0).stations[seat(0).queue.front()].call;
+      switches += call != last;
+      last = call;
+      finish(0);
+    }
+    pass(milliseconds(1));
+  }
+  EXPECT_GE(switches, 5);
+  EXPECT_LE(switches, 12);
+  unread_allowed_ = true;
+}
+
+TEST_F(Division, NeverGivesWhatIsBeingGivenBack) {
+  make(2);
+  begin(1, call_of(10), {0, 1000});
+  start(0);
+  start(1);
+  feed(RevokeAsked{{1}, 900});
+  const auto released = take<Released>();
+  ASSERT_EQ(released.size(), 1u);
+  RangeSet back;
+  for (const Range& r : released[0].ranges) back.insert(r);
+  EXPECT_EQ(back.size(), 900u);
+  finish(0);
+  finish(1);
+  run_all(2);
+  EXPECT_EQ(landed_[{1}].size(), 100u);
+  for (const Range& r : landed(1)) EXPECT_TRUE(back.intersection(r).empty());
+}
+
+TEST_F(Division, LimitsAPartByItsBytes) {
+  make(1);
+  context(call_of(10));
+  const std::string large(kChunkBytes / 2, 'x');
+  Lease lease{{1}, call_of(10), {0, 8}, 1, {}};
+  Frames pages;
+  for (std::uint64_t i = 0; i < 8; ++i) {
+    lease.spans.push_back({i, 1});
+    pages.push_back(make_single_page(std::as_bytes(std::span(large))));
+  }
+  feed(LeaseGranted{std::move(lease), std::move(pages)});
+  turn();
+  EXPECT_LE(seat(0).stations[0].word.position().end, 2u);
+  run_all(1);
+}
+
+}  // namespace
+}  // namespace betterbox

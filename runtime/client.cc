@@ -21,6 +21,8 @@ constexpr Duration kDriverRest = milliseconds(5);
 constexpr Duration kInterruptSlice = seconds(1);
 /// Threads that wait while another one carries look again at least this often.
 constexpr Duration kFollowerSlice = milliseconds(50);
+/// Between two looks for the successor of a lost scheduler.
+constexpr Duration kRetryInterval = milliseconds(50);
 
 int poll_timeout_ms(TimePoint now, TimePoint until) {
   if (until == TimePoint::never()) return -1;
@@ -248,37 +250,55 @@ void Client::on_scheduler_lost(const std::string& reason) {
   waiters_turn_.notify_all();
 }
 
+/// Looks for the successor of a lost scheduler until one accepts us, refuses us, or the time is over. A socket
+/// may still take connections while its process dies, so one that ends before its greeting is tried again.
 void Client::find_bus_again(Lock& lock) {
-  lock.unlock();
-  std::string endpoint, problem;
-  try {
-    endpoint = options_.find_bus();
-  } catch (const std::exception& error) {
-    problem = error.what();
-  }
-  lock.lock();
-  if (closed_) return;
-  if (problem.empty()) {
-    scheduler_ = connect(endpoint);
-    greet_scheduler();
-    const TimePoint deadline = monotonic_now() + kLivenessBound;
-    while (session_ == Session::kGreeting && !closed_ && monotonic_now() < deadline) {
-      driver_polls_ = true;
-      poll_transport(lock, std::min(deadline, monotonic_now() + milliseconds(100)), wake_fd_);
-      driver_polls_ = false;
-      drain();
+  const TimePoint deadline = monotonic_now() + kReconnectGrace * 2;
+  std::string problem = lost_reason_;
+  while (session_ == Session::kLost && !closed_ && monotonic_now() < deadline) {
+    lock.unlock();
+    std::string endpoint;
+    try {
+      endpoint = options_.find_bus();
+    } catch (const std::exception& error) {
+      problem = error.what();
     }
-    waiters_turn_.notify_all();
-    if (session_ == Session::kOpen || closed_) return;
-    problem = lost_reason_;
+    lock.lock();
+    if (closed_) return;
+    if (!endpoint.empty()) {
+      scheduler_ = connect(endpoint);
+      greet_scheduler();
+      await_welcome(lock, deadline);
+      problem = lost_reason_;
+    }
+    if (session_ == Session::kLost) await_moment(lock, kRetryInterval);
   }
+  if (session_ == Session::kOpen || session_ == Session::kRefused || closed_) return;
   session_ = Session::kRefused;
   lost_reason_ = problem;
   fail_scheduled_calls("the scheduler was lost and could not be found again: " + problem);
 }
 
+void Client::await_welcome(Lock& lock, TimePoint deadline) {
+  while (session_ == Session::kGreeting && !closed_ && monotonic_now() < deadline) {
+    driver_polls_ = true;
+    poll_transport(lock, std::min(deadline, monotonic_now() + milliseconds(100)), wake_fd_);
+    driver_polls_ = false;
+    drain();
+  }
+  if (session_ == Session::kGreeting) on_scheduler_lost("nobody answered the greeting");
+  waiters_turn_.notify_all();
+}
+
+void Client::await_moment(Lock& lock, Duration moment) {
+  drivers_turn_.wait_for(lock, std::chrono::nanoseconds(moment.ns), [this] { return closed_; });
+}
+
 void Client::resume(const Welcome& welcome) {
   session_ = Session::kOpen;
+  if (welcome.peer != scheduler_peer_) ack_seen_ = 0;  // another incarnation counts from the beginning
+  scheduler_peer_ = welcome.peer;
+  unacknowledged_bytes_ = 0;
   std::map<std::uint64_t, std::uint64_t> known;
   for (const KnownCall& call : welcome.calls) known[call.serial] = call.items;
   const auto calls = calls_;

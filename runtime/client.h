@@ -260,6 +260,8 @@ class Client {
   void greet_scheduler();
   void on_scheduler_lost(const std::string& reason);
   void find_bus_again(Lock& lock);
+  void await_welcome(Lock& lock, TimePoint deadline);
+  void await_moment(Lock& lock, Duration moment);
   void resume(const Welcome& welcome);
   void fail_scheduled_calls(const std::string& reason);
 
@@ -312,6 +314,7 @@ class Client {
   // All below is guarded by mutex_.
   std::unique_ptr<Transport> transport_;
   ConnectionId scheduler_;
+  PeerId scheduler_peer_;
   enum class Session { kGreeting, kOpen, kLost, kRefused, kClosed };
   Session session_ = Session::kGreeting;
   std::uint64_t session_number_ = 0;

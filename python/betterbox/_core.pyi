@@ -66,6 +66,9 @@ class Call:
     @property
     def method(self) -> str: ...
     @property
+    def for_functions(self) -> bool:
+        """It runs on slots for plain functions, not on boxes."""
+    @property
     def total(self) -> int | None:
         """Items, None while more may come."""
     @property

@@ -25,6 +25,8 @@ FOLD: Shape = "fold"
 
 AnyCall = _core.Call | FailedCall
 
+_LOOK_SECONDS = 5.0  # a wait that lasts longer looks whether anybody works
+
 
 class Promise(Generic[T]):
     """The responses of a call: there, on their way, or never to come.
@@ -186,7 +188,12 @@ class Promise(Generic[T]):
 
     def _wait(self, call: AnyCall, until: int, deadline: float | None) -> bool:
         if not self._progress:
-            return call.wait(until, None if deadline is None else max(0.0, deadline - monotonic()))
+            while True:
+                left = _LOOK_SECONDS if deadline is None else min(_LOOK_SECONDS, max(0.0, deadline - monotonic()))
+                there = call.wait(until, left)
+                if there or (deadline is not None and monotonic() >= deadline):
+                    return there
+                self._look_after(call)
         if self._bar is None:
             from betterbox._progress import Bar
 
@@ -197,6 +204,13 @@ class Promise(Generic[T]):
             self._bar.show(call.settled, call.total, call.done())
             if there or (deadline is not None and monotonic() >= deadline):
                 return there
+
+    def _look_after(self, call: AnyCall) -> None:
+        """A long wait for plain functions: the worker of a bus that started itself may have died."""
+        if isinstance(call, _core.Call) and call.for_functions:
+            from betterbox._functions import see_to_workers
+
+            see_to_workers(self._connection)
 
     # --- one by one ---
 

@@ -472,6 +472,9 @@ void register_call(py::module_& module) {
       .def_property_readonly("token", [](const CallHandle& self) { return self.state().token; })
       .def_property_readonly("port", [](const CallHandle& self) { return self.state().port.value; })
       .def_property_readonly("method", [](const CallHandle& self) { return self.state().method; })
+      .def_property_readonly("for_functions", [](const CallHandle& self) {
+        return self.state().kind != CallState::Kind::kDirect && self.state().port == kFunctionPool;
+      })
       .def_property_readonly("total", &CallHandle::total)
       .def_property_readonly("known", [](const CallHandle& self) { return self.progress().known; })
       .def_property_readonly("settled", [](const CallHandle& self) { return self.progress().settled; })

@@ -1,4 +1,5 @@
-// The bus file and the folder of the bus's sockets (docs/operations.md). Here cereal reads and writes JSON: with
+// The bus file and the folder of the bus's sockets (docs/operations.md). Here cereal reads and writes JSON:
+// with
 // codec.cc the only owners of it.
 #include "runtime/bus_file.h"
 
@@ -74,8 +75,7 @@ void write_all(int fd, const std::string& text, const std::string& path) {
   }
 }
 
-template <class Archive>
-void json_fields(Archive& archive, BusInfo& info) {
+template <class Archive> void json_fields(Archive& archive, BusInfo& info) {
   archive(cereal::make_nvp("endpoint", info.endpoint), cereal::make_nvp("socket_folder", info.socket_folder),
           cereal::make_nvp("host", info.host), cereal::make_nvp("boot_id", info.boot_id),
           cereal::make_nvp("incarnation", info.incarnation), cereal::make_nvp("pid", info.pid),
@@ -113,8 +113,7 @@ void check_private_folder(const std::string& folder) {
   if (status.st_uid != ::geteuid())
     throw std::runtime_error(folder + " belongs to user " + std::to_string(status.st_uid) +
                              ", not to you; set XDG_RUNTIME_DIR to a folder of yours");
-  if ((status.st_mode & 077) != 0)
-    throw std::runtime_error(folder + " is open to other users; chmod 700 it");
+  if ((status.st_mode & 077) != 0) throw std::runtime_error(folder + " is open to other users; chmod 700 it");
 }
 
 void make_private_folder(const std::string& folder) {
@@ -198,7 +197,8 @@ std::string make_socket_folder(const std::string& bus_file_path) {
     struct stat status {};
     const bool usable = ::stat(runtime_folder, &status) == 0 && S_ISDIR(status.st_mode) &&
                         ::access(runtime_folder, W_OK | X_OK) == 0;
-    if (usable && candidate.size() + 1 + name.size() + 1 + kSocketNameBytes <= kMaxSocketPath) base = candidate;
+    if (usable && candidate.size() + 1 + name.size() + 1 + kSocketNameBytes <= kMaxSocketPath)
+      base = candidate;
   }
   make_private_folder(base);
   make_private_folder(base + "/" + name);

@@ -26,11 +26,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kReadyFd = 3;                      ///< of the pipe, in the daemon
+constexpr int kReadyFd = 3;  ///< of the pipe, in the daemon
 constexpr std::size_t kMaxReadyLine = 64U << 10;
-constexpr std::size_t kLogTailBytes = 2000;      ///< of the log, in an error message
+constexpr std::size_t kLogTailBytes = 2000;  ///< of the log, in an error message
 constexpr int kLockPollMs = 10;
-constexpr char kExecFailed = '\1';               ///< opens the daemon's report that it could not be executed
+constexpr char kExecFailed = '\1';  ///< opens the daemon's report that it could not be executed
 
 class Descriptor {
  public:
@@ -67,7 +67,8 @@ void make_parent_folder(const std::string& path) {
   const fs::path parent = fs::absolute(path).parent_path();
   if (parent.empty() || fs::exists(parent)) return;
   make_parent_folder(parent.string());
-  if (::mkdir(parent.c_str(), 0700) != 0 && errno != EEXIST) fail("cannot make the folder " + parent.string());
+  if (::mkdir(parent.c_str(), 0700) != 0 && errno != EEXIST)
+    fail("cannot make the folder " + parent.string());
 }
 
 // --- the daemon -------------------------------------------------------------------------------------
@@ -127,8 +128,7 @@ void fork_daemon(const Launch& launch) {
   errno = error;
   if (child < 0) fail("cannot start a process");
   int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
 }
 
 // --- what it says -----------------------------------------------------------------------------------
@@ -146,7 +146,8 @@ std::string log_tail(const std::string& log_file, off_t from) {
   return text;
 }
 
-/// Reads until a line is complete, the other side has closed, or the deadline. Result: true if it is not over yet.
+/// Reads until a line is complete, the other side has closed, or the deadline. Result: true if it is not over
+/// yet.
 bool read_some(int fd, std::string& text, TimePoint deadline) {
   pollfd waited{fd, POLLIN, 0};
   const int ready = ::poll(&waited, 1, milliseconds_until(deadline));
@@ -163,8 +164,7 @@ std::string await_ready_line(int fd, const std::vector<std::string>& argv, const
                              off_t log_start, TimePoint deadline) {
   std::string text;
   const auto line_end = [&] { return text.find('\n', std::min(text.size(), sizeof(pid_t))); };
-  while (line_end() == std::string::npos && read_some(fd, text, deadline)) {
-  }
+  while (line_end() == std::string::npos && read_some(fd, text, deadline)) {}
   if (line_end() != std::string::npos) return text.substr(sizeof(pid_t), line_end() - sizeof(pid_t));
 
   const std::string said = text.size() > sizeof(pid_t) ? text.substr(sizeof(pid_t)) : std::string();
@@ -192,9 +192,10 @@ Descriptor lock_file(const std::string& path, TimePoint deadline) {
   if (!file) fail("cannot open the lock " + path);
   for (;;) {
     if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) {
-      struct stat held {}, there {};
-      if (::fstat(file.get(), &held) == 0 && ::stat(path.c_str(), &there) == 0 && held.st_ino == there.st_ino &&
-          held.st_dev == there.st_dev)
+      struct stat held {
+      }, there{};
+      if (::fstat(file.get(), &held) == 0 && ::stat(path.c_str(), &there) == 0 &&
+          held.st_ino == there.st_ino && held.st_dev == there.st_dev)
         return file;
       file = Descriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));  // somebody removed it
       if (!file) fail("cannot open the lock " + path);
@@ -231,7 +232,8 @@ bool bus_answers(const BusInfo& info) {
          errno == EAGAIN;  // a full backlog: somebody listens
 }
 
-std::string start_daemon(const std::vector<std::string>& argv, const std::string& log_file, TimePoint deadline) {
+std::string start_daemon(const std::vector<std::string>& argv, const std::string& log_file,
+                         TimePoint deadline) {
   if (argv.empty()) throw std::runtime_error("nothing to start");
   make_parent_folder(log_file);
   const Descriptor log(::open(log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600));

@@ -74,17 +74,14 @@ template <class A> struct specialize<A, betterbox::RefusalCode, specialization::
 namespace betterbox {
 namespace {
 
-template <class A, class Tag, class Rep>
-void serialize(A& a, StrongId<Tag, Rep>& id) { a(id.value); }
-template <class A>
-void serialize(A& a, CallId& id) { a(id.client, id.serial); }
-template <class A>
-void serialize(A& a, BoxId& id) { a(id.agent, id.seat, id.life); }
+template <class A, class Tag, class Rep> void serialize(A& a, StrongId<Tag, Rep>& id) { a(id.value); }
+template <class A> void serialize(A& a, CallId& id) { a(id.client, id.serial); }
+template <class A> void serialize(A& a, BoxId& id) { a(id.agent, id.seat, id.life); }
 
-template <class T>
-std::enable_if_t<std::is_arithmetic_v<T>> save(BodyWriter& a, const T& value) { a.write(&value, sizeof value); }
-template <class T>
-std::enable_if_t<std::is_arithmetic_v<T>> load(BodyReader& a, T& value) {
+template <class T> std::enable_if_t<std::is_arithmetic_v<T>> save(BodyWriter& a, const T& value) {
+  a.write(&value, sizeof value);
+}
+template <class T> std::enable_if_t<std::is_arithmetic_v<T>> load(BodyReader& a, T& value) {
   if constexpr (std::is_same_v<T, bool>) {
     std::uint8_t byte = 0;
     a.read(&byte, 1);
@@ -95,26 +92,20 @@ std::enable_if_t<std::is_arithmetic_v<T>> load(BodyReader& a, T& value) {
   }
 }
 
-template <class Enum, class A>
-void load_enum(A& a, Enum& to, unsigned last, const char* what) {
+template <class Enum, class A> void load_enum(A& a, Enum& to, unsigned last, const char* what) {
   std::underlying_type_t<Enum> value = 0;
   a(value);
-  if (value < 1 || value > last) throw Malformed{std::string("there is no ") + what + " " + std::to_string(value)};
+  if (value < 1 || value > last)
+    throw Malformed{std::string("there is no ") + what + " " + std::to_string(value)};
   to = static_cast<Enum>(value);
 }
-template <class A>
-void save(A& a, const Role& role) { a(static_cast<std::uint8_t>(role)); }
-template <class A>
-void load(A& a, Role& role) { load_enum(a, role, 4, "role"); }
-template <class A>
-void save(A& a, const RefusalCode& code) { a(static_cast<std::uint16_t>(code)); }
-template <class A>
-void load(A& a, RefusalCode& code) { load_enum(a, code, 5, "refusal code"); }
+template <class A> void save(A& a, const Role& role) { a(static_cast<std::uint8_t>(role)); }
+template <class A> void load(A& a, Role& role) { load_enum(a, role, 4, "role"); }
+template <class A> void save(A& a, const RefusalCode& code) { a(static_cast<std::uint16_t>(code)); }
+template <class A> void load(A& a, RefusalCode& code) { load_enum(a, code, 5, "refusal code"); }
 
-template <class A>
-void save(A& a, const Range& range) { a(range.begin, range.end); }
-template <class A>
-void load(A& a, Range& range) {
+template <class A> void save(A& a, const Range& range) { a(range.begin, range.end); }
+template <class A> void load(A& a, Range& range) {
   a(range.begin, range.end);
   if (range.end < range.begin) throw Malformed{"a range ends before it begins"};
 }
@@ -129,8 +120,7 @@ void load(BodyReader& a, std::string& text) {
 }
 
 /// What one element takes at least: a default one has only empty strings and vectors.
-template <class T>
-std::size_t least_bytes() {
+template <class T> std::size_t least_bytes() {
   static const std::size_t bytes = [] {
     std::string encoded;
     BodyWriter writer(encoded);
@@ -140,13 +130,11 @@ std::size_t least_bytes() {
   return bytes;
 }
 
-template <class T>
-void save(BodyWriter& a, const std::vector<T>& elements) {
+template <class T> void save(BodyWriter& a, const std::vector<T>& elements) {
   a(static_cast<std::uint64_t>(elements.size()));
   for (const T& element : elements) a(element);
 }
-template <class T>
-void load(BodyReader& a, std::vector<T>& elements) {
+template <class T> void load(BodyReader& a, std::vector<T>& elements) {
   elements.resize(a.read_count(least_bytes<T>()));
   for (T& element : elements) a(element);
 }
@@ -169,13 +157,12 @@ static_assert(sizeof(Header) == kHeaderBytes);
 // --- the rule of each kind for its payload frames ---------------------------------------------------
 
 template <class T>
-constexpr bool kHasOneFrame = std::is_same_v<T, Call> || std::is_same_v<T, BoxCall> || std::is_same_v<T, BoxReply> ||
-                              std::is_same_v<T, Context> || std::is_same_v<T, Deploy> || std::is_same_v<T, Host>;
-template <class T>
-constexpr bool kMayHaveOneFrame = std::is_same_v<T, Hosted> || std::is_same_v<T, Deployed>;
+constexpr bool kHasOneFrame =
+    std::is_same_v<T, Call> || std::is_same_v<T, BoxCall> || std::is_same_v<T, BoxReply> ||
+    std::is_same_v<T, Context> || std::is_same_v<T, Deploy> || std::is_same_v<T, Host>;
+template <class T> constexpr bool kMayHaveOneFrame = std::is_same_v<T, Hosted> || std::is_same_v<T, Deployed>;
 
-template <class T>
-bool frames_fit(const T& body, std::size_t frames) {
+template <class T> bool frames_fit(const T& body, std::size_t frames) {
   if constexpr (kHasOneFrame<T>) {
     return frames == 1;
   } else if constexpr (kMayHaveOneFrame<T>) {
@@ -187,8 +174,7 @@ bool frames_fit(const T& body, std::size_t frames) {
   }
 }
 
-template <class T>
-void check_spans(const T& body) {
+template <class T> void check_spans(const T& body) {
   if constexpr (requires { body.spans; }) {
     for (const auto& span : body.spans)
       if (span.first + span.count < span.first) throw Malformed{"a span passes the last index"};
@@ -197,8 +183,7 @@ void check_spans(const T& body) {
 
 // --- from the wire number to the type ---------------------------------------------------------------
 
-template <std::size_t kIndex>
-Body read_body(BodyReader& reader, std::size_t frames) {
+template <std::size_t kIndex> Body read_body(BodyReader& reader, std::size_t frames) {
   std::variant_alternative_t<kIndex, Body> body;
   reader(body);
   if (reader.remaining() != 0) throw Malformed{"bytes behind the body"};

@@ -1,4 +1,5 @@
-// The in-process carrier for tests. Every message goes through the codec, so that what passes here passes on a wire.
+// The in-process carrier for tests. Every message goes through the codec, so that what passes here passes on
+// a wire.
 #include "runtime/fake_transport.h"
 
 #include <sys/eventfd.h>
@@ -158,7 +159,9 @@ FakeNetwork::~FakeNetwork() = default;
 
 std::unique_ptr<Transport> FakeNetwork::make_transport() { return std::make_unique<FakeTransport>(state_); }
 
-void FakeNetwork::cut(Transport& at, ConnectionId connection) { static_cast<FakeTransport&>(at).cut(connection); }
+void FakeNetwork::cut(Transport& at, ConnectionId connection) {
+  static_cast<FakeTransport&>(at).cut(connection);
+}
 void FakeNetwork::garble(Transport& at, ConnectionId connection) {
   static_cast<FakeTransport&>(at).garble(connection);
 }

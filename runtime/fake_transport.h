@@ -1,11 +1,13 @@
-// A Transport inside one process, for tests: connections by name, no sockets, same guarantees as the real ones.
+// A Transport inside one process, for tests: connections by name, no sockets, same guarantees as the real
+// ones.
 //
 //   FakeNetwork net;
 //   auto server = net.make_transport(), client = net.make_transport();
 //   server->listen("here");
 //   const ConnectionId to_server = client->connect("here");
 //
-// Thread safety: transports of one network may be used by different threads. The network outlives them or not, as
+// Thread safety: transports of one network may be used by different threads. The network outlives them or
+// not, as
 // they like.
 #pragma once
 

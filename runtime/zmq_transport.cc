@@ -1,6 +1,7 @@
 // ZeroMQ as a carrier (docs/protocol.md, section "Carrier").
 //
-// How the ROUTER learns that a connection is over. libzmq tells ends through the socket's monitor, by descriptor
+// How the ROUTER learns that a connection is over. libzmq tells ends through the socket's monitor, by
+// descriptor
 // number; messages name their connection by routing id. The first message of a routing id says its
 // descriptor (ZMQ_SRCFD), which ties the two together. Two traps:
 //  - A disconnect may be told before the last messages were read. So everything that has arrived is read
@@ -32,7 +33,8 @@
 namespace betterbox {
 namespace {
 
-/// Frames up to this size are copied: it costs less than a shared holder, and received ones would pin libzmq's buffer.
+/// Frames up to this size are copied: it costs less than a shared holder, and received ones would pin
+/// libzmq's buffer.
 constexpr std::size_t kCopyBelow = 512;
 /// Marks: messages of the carrier itself, one frame, shorter than a header.
 constexpr std::size_t kEndMark = 0;    ///< the sender has closed this connection
@@ -41,7 +43,8 @@ constexpr int kLingerMs = 1000;
 constexpr int kReconnectMs = 24 * 3600 * 1000;  ///< never, see above
 constexpr int kBacklog = 4096;                  ///< all peers of a bus may come at once
 constexpr int kMaxSockets = 8192;               ///< three for each direct connection
-constexpr std::uint32_t kReadsBetweenLooks = 256;  ///< news are looked for at least so often while messages flow
+constexpr std::uint32_t kReadsBetweenLooks =
+    256;  ///< news are looked for at least so often while messages flow
 constexpr int kProbes = 8;
 constexpr std::size_t kMaxSocketPath = 107;
 constexpr std::string_view kScheme = "ipc://";
@@ -165,11 +168,11 @@ struct ZmqTransport::Socket {
 struct ZmqTransport::Connection {
   ConnectionId id;
   std::unique_ptr<Socket> dealer;
-  std::string routing_id;       // of the ROUTER; empty for a DEALER
+  std::string routing_id;  // of the ROUTER; empty for a DEALER
   int descriptor = -1;
   std::uint64_t generation = 0;  // which of its descriptor's connections it is
   int probes_left = 0;
-  bool over = false;             // nothing is sent or delivered any more
+  bool over = false;  // nothing is sent or delivered any more
 };
 
 struct ZmqTransport::Arrival {
@@ -207,8 +210,7 @@ ZmqTransport::~ZmqTransport() {
     if (connection->dealer) shut_socket(std::move(connection->dealer), kLingerMs);
   if (router_) shut_socket(std::move(router_), kLingerMs);
   for (const std::string& path : socket_files_) ::unlink(path.c_str());  // zmq leaves them
-  while (zmq_ctx_term(context_) != 0 && errno == EINTR) {
-  }
+  while (zmq_ctx_term(context_) != 0 && errno == EINTR) {}
 }
 
 // --- sockets ----------------------------------------------------------------------------------------
@@ -365,7 +367,8 @@ std::optional<TransportEvent> ZmqTransport::receive() {
   }
 }
 
-/// One system call for all sockets. zmq's descriptors are like edges: a socket whose descriptor is silent, that was
+/// One system call for all sockets. zmq's descriptors are like edges: a socket whose descriptor is silent,
+/// that was
 /// read until it was dry and not written to since, has nothing.
 void ZmqTransport::find_ready_sockets() {
   if (polled_.empty() || ::poll(polled_.data(), polled_.size(), 0) <= 0) return;
@@ -502,8 +505,7 @@ bool ZmqTransport::read_news(Socket& socket) {
     BB_CHECK(bytes.size() == sizeof event + sizeof value);
     std::memcpy(&event, bytes.data(), sizeof event);
     std::memcpy(&value, bytes.data() + sizeof event, sizeof value);
-    while (zmq_msg_more(&part.raw) != 0 && receive_part(socket.monitor, &part.raw)) {
-    }
+    while (zmq_msg_more(&part.raw) != 0 && receive_part(socket.monitor, &part.raw)) {}
     if (&socket == router_.get()) {
       Descriptor& descriptor = descriptors_[value];
       if (event == ZMQ_EVENT_ACCEPTED) {

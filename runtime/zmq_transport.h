@@ -78,15 +78,15 @@ class ZmqTransport : public Transport {
 
   std::unique_ptr<Socket> router_;
   std::vector<std::string> socket_files_;
-  std::unordered_map<std::uint64_t, ConnectionPtr> connections_;      // those that the owner has not seen end
-  std::unordered_map<std::string, ConnectionPtr> by_routing_id_;      // those that the ROUTER still serves
-  std::unordered_multimap<int, ConnectionPtr> by_descriptor_;         // the same
+  std::unordered_map<std::uint64_t, ConnectionPtr> connections_;  // those that the owner has not seen end
+  std::unordered_map<std::string, ConnectionPtr> by_routing_id_;  // those that the ROUTER still serves
+  std::unordered_multimap<int, ConnectionPtr> by_descriptor_;     // the same
   std::unordered_map<int, Descriptor> descriptors_;
   std::vector<ConnectionPtr> doubts_;
 
   std::vector<Socket*> sockets_;
-  std::vector<pollfd> polled_;   // two for each of sockets_: its own and its monitor's
-  std::deque<Socket*> ready_;    // may have messages or news
+  std::vector<pollfd> polled_;  // two for each of sockets_: its own and its monitor's
+  std::deque<Socket*> ready_;   // may have messages or news
   std::deque<TransportEvent> events_;
 };
 

@@ -1,7 +1,7 @@
 """An independent reading of docs/protocol.md: the whole wire in plain Python.
 
-It shares no code with BetterBox and needs `struct` alone (`Peer`, at the end, also pyzmq), so that what the page says and
-what the product does are checked against each other.
+It shares no code with BetterBox and needs `struct` alone (`Peer`, at the end, also pyzmq), so that what the
+page says and what the product does are checked against each other.
 """
 
 from __future__ import annotations
@@ -43,19 +43,24 @@ STRUCTS: dict[str, list[tuple[str, str]]] = {
     'MethodInfo': [('name', 'str'), ('flags', 'u8')],
     'BoxInfo': [('box', 'BoxId'), ('port', 'port'), ('class_name', 'str'), ('sandbox', 'bool'),
                 ('methods', '[MethodInfo]')],
-    'BoxEntry': [('info', 'BoxInfo'), ('endpoint', 'str'), ('host', 'str'), ('pid', 'u32'), ('joined', 'u64')],
+    'BoxEntry': [('info', 'BoxInfo'), ('endpoint', 'str'), ('host', 'str'), ('pid', 'u32'), ('joined',
+                                                                                             'u64')],
     'PageSpan': [('first', 'u64'), ('count', 'u64')],
     'SlotStats': [('seat', 'seat'), ('items', 'u64'), ('busy_ns', 'i64')],
     'AgentStats': [('agent', 'peer'), ('name', 'str'), ('host', 'str'), ('pid', 'u32'), ('slots', 'u32'),
                    ('retries', 'u64'), ('steals', 'u64'), ('seats', '[SlotStats]')],
-    'CallStats': [('total', 'u64'), ('closed', 'bool'), ('settled', 'u64'), ('makespan_ns', 'i64'), ('busy_ns', 'i64'),
+    'CallStats': [('total', 'u64'), ('closed', 'bool'), ('settled', 'u64'), ('makespan_ns', 'i64'),
+                  ('busy_ns', 'i64'),
                   ('longest_ns', 'i64'), ('agents', '[AgentStats]'), ('waiting', 'str')],
-    'DeathReport': [('signal', 'i32'), ('exit_code', 'i32'), ('host', 'str'), ('pid', 'u32'), ('peak_kib', 'u64'),
+    'DeathReport': [('signal', 'i32'), ('exit_code', 'i32'), ('host', 'str'), ('pid', 'u32'), ('peak_kib',
+                                                                                               'u64'),
                     ('stderr_tail', 'str')],
-    'OutcomeSpan': [('first', 'u64'), ('count', 'u64'), ('seat', 'seat'), ('busy_ns', 'i64'), ('longest_ns', 'i64')],
+    'OutcomeSpan': [('first', 'u64'), ('count', 'u64'), ('seat', 'seat'), ('busy_ns', 'i64'), ('longest_ns',
+                                                                                               'i64')],
     'LostItem': [('index', 'u64'), ('death', 'DeathReport')],
     'PeerStatus': [('role', 'role'), ('peer', 'peer'), ('name', 'str'), ('host', 'str'), ('pid', 'u32'),
-                   ('function_slots', 'u32'), ('leased_items', 'u64'), ('log_folder', 'str'), ('connected', 'bool')],
+                   ('function_slots', 'u32'), ('leased_items', 'u64'), ('log_folder', 'str'), ('connected',
+                                                                                               'bool')],
     'CallStatus': [('call', 'CallId'), ('port', 'port'), ('method', 'str'), ('name', 'str'), ('total', 'u64'),
                    ('settled', 'u64'), ('running', 'u64')],
     'Counter': [('name', 'str'), ('value', 'u64')],
@@ -65,7 +70,8 @@ STRUCTS: dict[str, list[tuple[str, str]]] = {
 #: a number, '?' for 0 or 1, 'spans' for one per span.
 MESSAGES: list[tuple[str, int | str, list[tuple[str, str]]]] = [
     ('Hello', 0, [('role', 'role'), ('peer', 'peer'), ('session', 'u64'), ('python', 'str'), ('host', 'str'),
-                  ('boot_id', 'str'), ('pid', 'u32'), ('name', 'str'), ('endpoint', 'str'), ('log_folder', 'str'),
+                  ('boot_id', 'str'), ('pid', 'u32'), ('name', 'str'), ('endpoint', 'str'), ('log_folder',
+                                                                                             'str'),
                   ('background', 'bool'), ('leases', '[HeldLease]'), ('calls', '[u64]')]),
     ('Welcome', 0, [('peer', 'peer'), ('session', 'u64'), ('host', 'str'), ('pid', 'u32'),
                     ('dropped_leases', '[lease]'), ('calls', '[KnownCall]')]),
@@ -78,7 +84,8 @@ MESSAGES: list[tuple[str, int | str, list[tuple[str, str]]]] = [
     ('BoxCall', 1, [('serial', 'u64'), ('box', 'BoxId'), ('method', 'str')]),
     ('BoxCancel', 0, [('serial', 'u64')]),
     ('BoxReply', 1, [('serial', 'u64')]),
-    ('Call', 1, [('serial', 'u64'), ('port', 'port'), ('method', 'str'), ('retries', 'u32'), ('idempotent', 'bool'),
+    ('Call', 1, [('serial', 'u64'), ('port', 'port'), ('method', 'str'), ('retries', 'u32'), ('idempotent',
+                                                                                              'bool'),
                  ('fold', 'bool'), ('timeout_ns', 'i64'), ('name', 'str'), ('settled', '[Range]')]),
     ('Items', 'spans', [('serial', 'u64'), ('spans', '[PageSpan]'), ('closed', 'bool')]),
     ('Cancel', 0, [('serial', 'u64'), ('range', 'Range')]),
@@ -95,10 +102,12 @@ MESSAGES: list[tuple[str, int | str, list[tuple[str, str]]]] = [
     ('Released', 0, [('lease', 'lease'), ('ranges', '[Range]')]),
     ('Abandon', 0, [('lease', 'lease'), ('range', 'Range')]),
     ('DropCall', 0, [('call', 'CallId')]),
-    ('Outcomes', 'spans', [('ack', 'u64'), ('lease', 'lease'), ('spans', '[OutcomeSpan]'), ('lost', '[LostItem]'),
+    ('Outcomes', 'spans', [('ack', 'u64'), ('lease', 'lease'), ('spans', '[OutcomeSpan]'), ('lost',
+                                                                                            '[LostItem]'),
                            ('steals', 'u32')]),
     ('Deploy', 1, [('serial', 'u64'), ('port', 'port'), ('slots', 'u32'), ('name', 'str')]),
-    ('Host', 1, [('deployment', 'CallId'), ('port', 'port'), ('first', 'u32'), ('slots', 'u32'), ('name', 'str')]),
+    ('Host', 1, [('deployment', 'CallId'), ('port', 'port'), ('first', 'u32'), ('slots', 'u32'), ('name',
+                                                                                                  'str')]),
     ('Hosted', '?', [('deployment', 'CallId'), ('ok', 'bool')]),
     ('Deployed', '?', [('serial', 'u64'), ('ok', 'bool'), ('error', 'str')]),
     ('Undeploy', 0, [('deployment', 'CallId')]),
@@ -170,11 +179,11 @@ def write(kind: str, value: Any) -> bytes:
     if kind == 'bool':
         return b'\1' if value else b'\0'
     if kind == 'str':
-        text = value.encode()
+        text = str(value).encode()
         return struct.pack('<Q', len(text)) + text
     if kind.startswith('['):
         return struct.pack('<Q', len(value)) + b''.join(write(kind[1:-1], part) for part in value)
-    return b''.join(write(part, value[name]) for name, part in STRUCTS[kind])
+    return b''.join([write(part, value[name]) for name, part in STRUCTS[kind]])
 
 
 @dataclass
@@ -261,7 +270,7 @@ def read_texts(reader: Reader, names: list[str]) -> Fields:
 
 
 def value_of(item: bytes) -> Any:
-    """The value of a plain item; a dict for an error and for a lost one; bytes of other tags as (tag, payload)."""
+    """The value of a plain item; a dict for an error or a lost one; of other tags (tag, payload)."""
     if not item:
         raise DecodeError('an item without a tag')
     tag, rest = item[0], item[1:]

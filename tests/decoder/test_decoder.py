@@ -1,6 +1,7 @@
-"""The wire as an outsider sees it: golden vectors read by an independent decoder, and a conversation with a live scheduler.
+"""The wire as an outsider sees it: golden vectors by an independent decoder, and talk with a live scheduler.
 
-The scheduler binary is BETTERBOX_SCHEDULER, or the one of the release build; without one, the live tests are skipped.
+The scheduler binary is BETTERBOX_SCHEDULER, or the one of the release build; without one, the live tests are
+skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bus_decoder import (  # noqa: E402
-    HEADER, MESSAGES, ConnectionEnded, DecodeError, Message, Peer, decode, encode, item_of, items_of, page_of, value_of)
+    HEADER, MESSAGES, ConnectionEnded, DecodeError, Message, Peer, decode, encode, item_of, items_of,
+    page_of, value_of)
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = sorted((ROOT / 'tests' / 'golden').glob('*.hex'))
@@ -33,14 +35,17 @@ BOX_INFO = {'box': BOX, 'port': 8090, 'class_name': 'ABox', 'sandbox': True, 'me
     {'name': 'name', 'flags': 0}, {'name': 'tick', 'flags': 1}, {'name': 'wait', 'flags': 2}]}
 BOX_ENTRY = {'info': BOX_INFO, 'endpoint': 'ipc:///run/user/1000/betterbox/0/a', 'host': 'node1', 'pid': 4242,
              'joined': 17}
-STATS = {'total': 1000, 'closed': True, 'settled': 900, 'makespan_ns': 5_000_000_000, 'busy_ns': 9_000_000_000,
+STATS = {'total': 1000, 'closed': True, 'settled': 900, 'makespan_ns': 5_000_000_000,
+         'busy_ns': 9_000_000_000,
          'longest_ns': 70_000_000, 'waiting': 'no worker has joined', 'agents': [
-             {'agent': 0xA1A2A3A4A5A6A7A8, 'name': 'w-1', 'host': 'node1', 'pid': 4242, 'slots': 2, 'retries': 1,
+             {'agent': 0xA1A2A3A4A5A6A7A8, 'name': 'w-1', 'host': 'node1', 'pid': 4242, 'slots': 2,
+              'retries': 1,
               'steals': 3, 'seats': [{'seat': 0, 'items': 400, 'busy_ns': 4_000_000_000},
                                      {'seat': 1, 'items': 500, 'busy_ns': 5_000_000_000}]}]}
 DEATH = {'signal': 11, 'exit_code': 3, 'host': 'node1', 'pid': 4343, 'peak_kib': 123456,
          'stderr_tail': 'Fatal error: é'}
-WORKER = {'role': 2, 'peer': 0xA1A2A3A4A5A6A7A8, 'name': 'w-1', 'host': 'node1', 'pid': 4242, 'function_slots': 2,
+WORKER = {'role': 2, 'peer': 0xA1A2A3A4A5A6A7A8, 'name': 'w-1', 'host': 'node1', 'pid': 4242,
+          'function_slots': 2,
           'leased_items': 77, 'log_folder': '/var/log/betterbox', 'connected': False}
 
 
@@ -64,7 +69,8 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
                  'calls': [{'serial': 1, 'items': 100}, {'serial': 3, 'items': 0}]}, []),
     'Refused': ({'code': 2, 'text': 'the peer id is in use'}, []),
     'Bye': ({}, []),
-    'Offer': ({'function_slots': 2, 'joined': [BOX_INFO], 'left': [{'agent': 0xA1, 'seat': 1, 'life': 1}]}, []),
+    'Offer': ({'function_slots': 2, 'joined': [BOX_INFO], 'left': [{'agent': 0xA1, 'seat': 1, 'life': 1}]},
+              []),
     'Watch': ({'port': 8090}, []),
     'Unwatch': ({'port': 8091}, []),
     'Boxes': ({'port': 8090, 'snapshot': True, 'joined': [BOX_ENTRY], 'left': [BOX]}, []),
@@ -82,13 +88,14 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
     'Explain': ({'serial': 9}, []),
     'Explanation': ({'serial': 9, 'stats': STATS}, []),
     'Context': ({'call': CALL, 'port': 8090, 'method': 'energy', 'fold': True}, [b'context']),
-    'Lease': ({'lease': 5, 'call': CALL, 'range': items(10, 20), 'attempt': 1, 'spans': [span(8, 8), span(16, 8)]},
-              [b'page one', b'page two']),
+    'Lease': ({'lease': 5, 'call': CALL, 'range': items(10, 20), 'attempt': 1,
+               'spans': [span(8, 8), span(16, 8)]}, [b'page one', b'page two']),
     'Revoke': ({'lease': 5, 'count': 4}, []),
     'Released': ({'lease': 5, 'ranges': [items(16, 20)]}, []),
     'Abandon': ({'lease': 5, 'range': items(12, 14)}, []),
     'DropCall': ({'call': CALL}, []),
-    'Outcomes': ({'ack': 7, 'lease': 5, 'spans': [{**span(10, 2), 'seat': 1, 'busy_ns': 3000, 'longest_ns': 2000}],
+    'Outcomes': ({'ack': 7, 'lease': 5, 'spans': [{**span(10, 2), 'seat': 1, 'busy_ns': 3000,
+                                                   'longest_ns': 2000}],
                   'lost': [{'index': 12, 'death': DEATH}], 'steals': 3}, [b'page a']),
     'Deploy': ({'serial': 4, 'port': 8090, 'slots': 4, 'name': 'keeper'}, [b'box']),
     'Host': ({'deployment': CALL, 'port': 8090, 'first': 2, 'slots': 2, 'name': 'keeper'}, [b'box']),
@@ -97,7 +104,8 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
     'Undeploy': ({'deployment': CALL}, []),
     'Status': ({}, []),
     'StatusReport': ({'scheduler': {**WORKER, 'role': 1}, 'uptime_ns': 123_456_789, 'peers': [WORKER],
-                      'boxes': [BOX_ENTRY], 'calls': [{'call': CALL, 'port': 8090, 'method': 'energy', 'name': 'sweep',
+                      'boxes': [BOX_ENTRY], 'calls': [{'call': CALL, 'port': 8090, 'method': 'energy',
+                                                       'name': 'sweep',
                                                        'total': 1000, 'settled': 900, 'running': 50}],
                       'counters': [{'name': 'malformed_messages', 'value': 3},
                                    {'name': 'stale_outcomes', 'value': 1}]}, []),
@@ -112,7 +120,7 @@ def test_there_is_a_vector_for_every_kind_of_message() -> None:
     assert [path.stem for path in GOLDEN] == [f'{n:02}_{name}' for n, (name, _, _) in enumerate(MESSAGES, 1)]
 
 
-@pytest.mark.parametrize('path', GOLDEN, ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', GOLDEN, ids=[path.stem for path in GOLDEN])
 def test_a_golden_vector_says_what_its_sample_means(path: Path) -> None:
     frames = read_vector(path)
     kind = path.stem[3:]
@@ -121,7 +129,7 @@ def test_a_golden_vector_says_what_its_sample_means(path: Path) -> None:
     assert encode(kind, fields, payload) == frames
 
 
-@pytest.mark.parametrize('path', GOLDEN, ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', GOLDEN, ids=[path.stem for path in GOLDEN])
 def test_no_truncation_of_a_vector_is_a_message(path: Path) -> None:
     first, *payload = read_vector(path)
     for size in range(len(first)):
@@ -131,7 +139,8 @@ def test_no_truncation_of_a_vector_is_a_message(path: Path) -> None:
             fitting = HEADER.pack(*HEADER.unpack(first[:16])[:4], size - 16) + first[16:size]
             with pytest.raises(DecodeError):
                 decode([fitting, *payload])
-    for wrong in ([first, *payload, b'one more'], [first + b'x', *payload], []):
+    wrong_ones: list[list[bytes]] = [[first, *payload, b'one more'], [first + b'x', *payload], []]
+    for wrong in wrong_ones:
         with pytest.raises(DecodeError):
             decode(wrong)
 
@@ -160,7 +169,7 @@ def test_plain_items_and_pages_are_read_as_written() -> None:
 # --- a live scheduler ---------------------------------------------------------------------------------------
 
 SCHEDULER = Path(os.environ.get('BETTERBOX_SCHEDULER',
-                                ROOT / 'build' / 'release' / 'python' / 'betterbox' / '_bin' / 'betterbox-scheduler'))
+                                ROOT / 'build/release/python/betterbox/_bin/betterbox-scheduler'))
 needs_scheduler = pytest.mark.skipif(not SCHEDULER.exists(), reason='the scheduler is not built')
 BOOT_ID = Path('/proc/sys/kernel/random/boot_id').read_text().strip()
 WORKER_ROLE, BOX_HOST_ROLE, CLIENT_ROLE = 2, 3, 4
@@ -193,7 +202,8 @@ peer_ids = itertools.count(0x5EED0001)
 def join(peer: Peer, role: int, **more: Any) -> int:
     """Greets the scheduler; returns the peer id that was used."""
     own = next(peer_ids)
-    peer.send('Hello', {'role': role, 'peer': own, 'session': 1, 'python': '3.11', 'host': socket.gethostname(),
+    peer.send('Hello', {'role': role, 'peer': own, 'session': 1, 'python': '3.11',
+                        'host': socket.gethostname(),
                         'boot_id': BOOT_ID, 'pid': os.getpid(), 'name': 'decoder', **more})
     welcome = peer.expect('Welcome')
     assert welcome.fields['session'] == 1
@@ -222,7 +232,8 @@ def test_a_scheduler_welcomes_and_reports_its_peers(endpoint: str) -> None:
 @needs_scheduler
 def test_another_python_is_refused(endpoint: str) -> None:
     with Peer(endpoint) as client:
-        client.send('Hello', {'role': CLIENT_ROLE, 'peer': 7, 'session': 1, 'python': '3.12', 'pid': os.getpid()})
+        client.send('Hello', {'role': CLIENT_ROLE, 'peer': 7, 'session': 1, 'python': '3.12',
+                              'pid': os.getpid()})
         refused = client.receive()
         assert (refused.kind, refused.fields['code']) == ('Refused', 1)
         with pytest.raises(ConnectionEnded):
@@ -237,7 +248,8 @@ def test_a_watcher_is_told_of_boxes_that_join_and_leave(endpoint: str) -> None:
         snapshot = client.expect('Boxes').fields
         assert snapshot['snapshot'] and snapshot['joined'] == []
         agent = join(host, BOX_HOST_ROLE, endpoint='ipc:///nowhere/a')
-        box = {'box': {'agent': agent, 'seat': 0, 'life': 1}, 'port': 8090, 'class_name': 'ABox', 'sandbox': False,
+        box = {'box': {'agent': agent, 'seat': 0, 'life': 1}, 'port': 8090, 'class_name': 'ABox',
+               'sandbox': False,
                'methods': [{'name': 'name', 'flags': 0}]}
         host.send('Offer', {'joined': [box]})
         joined = client.expect('Boxes').fields
@@ -269,7 +281,8 @@ def run_leases(worker: Peer, total: int) -> None:
         begin, end = lease['range']['begin'], lease['range']['end']
         ack += 1
         worker.send('Outcomes', {'ack': ack, 'lease': lease['lease'],
-                                 'spans': [{**span(begin, end - begin), 'seat': 0, 'busy_ns': 1000, 'longest_ns': 10}]},
+                                 'spans': [{**span(begin, end - begin), 'seat': 0, 'busy_ns': 1000,
+                                            'longest_ns': 10}]},
                     [page_of([item_of(values[i] ** 2) for i in range(begin, end)])])
         done += end - begin
 
@@ -309,7 +322,8 @@ def test_a_cancelled_call_settles_without_a_worker(endpoint: str) -> None:
     with Peer(endpoint) as client:
         join(client, CLIENT_ROLE)
         client.send('Call', {'serial': 1, 'port': 0, 'method': 'f'}, [b'code'])
-        client.send('Items', {'serial': 1, 'spans': [span(0, 3)], 'closed': True}, [page_of([item_of(0)] * 3)])
+        client.send('Items', {'serial': 1, 'spans': [span(0, 3)], 'closed': True},
+                    [page_of([item_of(0)] * 3)])
         client.send('Explain', {'serial': 1})
         assert client.expect('Explanation').fields['stats']['waiting']
         client.send('Cancel', {'serial': 1, 'range': items(0, 3)})

@@ -1,4 +1,5 @@
-// libFuzzer target: bytes as a peer could send them. What decodes must encode to a message that decodes again.
+// libFuzzer target: bytes as a peer could send them. What decodes must encode to a message that decodes
+// again.
 // Input: one byte that says how many payload frames there are, then the first frame.
 #include <cstddef>
 #include <cstdint>

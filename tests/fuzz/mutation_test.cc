@@ -1,4 +1,5 @@
-// The fuzz targets, run everywhere: good messages and pages with a few bytes changed, cut or doubled, from a fixed
+// The fuzz targets, run everywhere: good messages and pages with a few bytes changed, cut or doubled, from a
+// fixed
 // seed. Nothing may crash (run it under ASan), and what still decodes must encode to the same bytes.
 #include <gtest/gtest.h>
 

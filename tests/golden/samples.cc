@@ -12,7 +12,11 @@ const CallId kCall{PeerId{0x1122334455667788}, 9};
 const BoxId kBox{PeerId{0xA1A2A3A4A5A6A7A8}, SeatId{3}, 2};
 
 BoxInfo box_info() {
-  return {kBox, Port{8090}, "ABox", true, {{"name", kPlainMethod}, {"tick", kConcurrentMethod}, {"wait", kAsyncMethod}}};
+  return {kBox,
+          Port{8090},
+          "ABox",
+          true,
+          {{"name", kPlainMethod}, {"tick", kConcurrentMethod}, {"wait", kAsyncMethod}}};
 }
 BoxEntry box_entry() { return {box_info(), "ipc:///run/user/1000/betterbox/0/a", "node1", 4242, 17}; }
 
@@ -24,7 +28,14 @@ CallStats call_stats() {
   stats.makespan_ns = 5'000'000'000;
   stats.busy_ns = 9'000'000'000;
   stats.longest_ns = 70'000'000;
-  stats.agents = {{PeerId{0xA1A2A3A4A5A6A7A8}, "w-1", "node1", 4242, 2, 1, 3, {{SeatId{0}, 400, 4'000'000'000}, {SeatId{1}, 500, 5'000'000'000}}}};
+  stats.agents = {{PeerId{0xA1A2A3A4A5A6A7A8},
+                   "w-1",
+                   "node1",
+                   4242,
+                   2,
+                   1,
+                   3,
+                   {{SeatId{0}, 400, 4'000'000'000}, {SeatId{1}, 500, 5'000'000'000}}}};
   stats.waiting = "no worker has joined";
   return stats;
 }
@@ -32,7 +43,8 @@ CallStats call_stats() {
 DeathReport death() { return {11, 3, "node1", 4343, 123456, "Fatal error: \xC3\xA9"}; }
 
 PeerStatus peer_status() {
-  return {Role::kWorker, PeerId{0xA1A2A3A4A5A6A7A8}, "w-1", "node1", 4242, 2, 77, "/var/log/betterbox", false};
+  return {Role::kWorker, PeerId{0xA1A2A3A4A5A6A7A8}, "w-1", "node1", 4242, 2, 77, "/var/log/betterbox",
+          false};
 }
 
 Frames frames(std::initializer_list<const char*> texts) {
@@ -73,7 +85,8 @@ void add_boxes(std::vector<Message>& all) {
 }
 
 void add_calls(std::vector<Message>& all) {
-  all.push_back({Call{9, Port{8090}, "energy", 2, true, true, 1'500'000'000, "sweep", {{0, 5}}}, frames({"context"})});
+  all.push_back(
+      {Call{9, Port{8090}, "energy", 2, true, true, 1'500'000'000, "sweep", {{0, 5}}}, frames({"context"})});
   all.push_back({Items{9, {{0, 2}, {2, 3}}, true}, frames({"page one", "page two"})});
   all.push_back({Cancel{9, {4, 8}}, {}});
   all.push_back({Forget{9}, {}});
@@ -91,7 +104,8 @@ void add_leases(std::vector<Message>& all) {
   all.push_back({Released{LeaseId{5}, {{16, 20}}}, {}});
   all.push_back({Abandon{LeaseId{5}, {12, 14}}, {}});
   all.push_back({DropCall{kCall}, {}});
-  all.push_back({Outcomes{7, LeaseId{5}, {{10, 2, SeatId{1}, 3000, 2000}}, {{12, death()}}, 3}, frames({"page a"})});
+  all.push_back(
+      {Outcomes{7, LeaseId{5}, {{10, 2, SeatId{1}, 3000, 2000}}, {{12, death()}}, 3}, frames({"page a"})});
 }
 
 void add_deployment(std::vector<Message>& all) {

@@ -112,11 +112,13 @@ TEST_F(BusFileTest, NoFileIsNothing) {
 }
 
 TEST_F(BusFileTest, WhatIsNoBusFileIsAnErrorThatNamesIt) {
-  for (const std::string text : {"", "{", "[]", "{\"endpoint\": 5}", "{\"endpoint\": \"x\"}", "hello", "\x01\x02", "null",
-                                 "{\"endpoint\": \"x\", \"socket_folder\": \"y\", \"host\": \"h\", \"boot_id\": \"b\", "
-                                 "\"incarnation\": -1, \"pid\": \"p\", \"python\": 3, \"self_started\": 1}"}) {
+  for (const std::string text :
+       {"", "{", "[]", "{\"endpoint\": 5}", "{\"endpoint\": \"x\"}", "hello", "\x01\x02", "null",
+        "{\"endpoint\": \"x\", \"socket_folder\": \"y\", \"host\": \"h\", \"boot_id\": \"b\", "
+        "\"incarnation\": -1, \"pid\": \"p\", \"python\": 3, \"self_started\": 1}"}) {
     write_text(text);
-    EXPECT_THAT(refusal(), testing::AllOf(testing::HasSubstr(path()), testing::HasSubstr("no bus file"))) << text;
+    EXPECT_THAT(refusal(), testing::AllOf(testing::HasSubstr(path()), testing::HasSubstr("no bus file")))
+        << text;
   }
   write_text(std::string(100'000, ' '));
   EXPECT_THAT(refusal(), testing::HasSubstr("too large"));

@@ -36,7 +36,8 @@ listener.bind(path)
 listener.listen(100)
 boot = open('/proc/sys/kernel/random/boot_id').read().strip()
 with open(bus + '.new', 'w') as f:
-    json.dump(dict(endpoint='ipc://' + path, socket_folder=os.path.dirname(path), host=platform.node(), boot_id=boot,
+    json.dump(dict(endpoint='ipc://' + path, socket_folder=os.path.dirname(path),
+                   host=platform.node(), boot_id=boot,
                    incarnation=os.getpid(), pid=os.getpid(), python='3.11', self_started=True), f)
 os.chmod(bus + '.new', 0o600)
 os.rename(bus + '.new', bus)
@@ -66,7 +67,9 @@ class BusStartTest : public testing::Test {
     return text.str();
   }
 
-  static std::vector<std::string> shell(const std::string& script) { return {"/bin/sh", "-c", script, "daemon"}; }
+  static std::vector<std::string> shell(const std::string& script) {
+    return {"/bin/sh", "-c", script, "daemon"};
+  }
   std::vector<std::string> scheduler() const {
     return {"/usr/bin/python3", "-c", kFakeScheduler, bus(), path("s"), path("starts")};
   }
@@ -116,7 +119,8 @@ TEST_F(BusStartTest, ADaemonInheritsNothingButItsThree) {
   const int leaked = ::open("/dev/null", O_RDONLY);  // deliberately without close-on-exec
   const int far = ::fcntl(leaked, F_DUPFD, 700);
   // The shell itself opens the folder while it lists: one more than 0 to 3.
-  const std::string said = start_daemon(shell("fds=$(ls /proc/$$/fd | tr '\\n' ' '); echo \"$fds\" >&3"), log(), soon());
+  const std::string said =
+      start_daemon(shell("fds=$(ls /proc/$$/fd | tr '\\n' ' '); echo \"$fds\" >&3"), log(), soon());
   ::close(leaked);
   ::close(far);
   EXPECT_THAT(said, testing::StartsWith("0 1 2 3 "));
@@ -125,8 +129,8 @@ TEST_F(BusStartTest, ADaemonInheritsNothingButItsThree) {
 }
 
 TEST_F(BusStartTest, ADaemonHasASessionOfItsOwnAndNoParentHere) {
-  const std::string said =
-      start_daemon(shell("echo \"$(cut -d' ' -f4,6 /proc/$$/stat) $(readlink /proc/$$/cwd)\" >&3"), log(), soon());
+  const std::string said = start_daemon(
+      shell("echo \"$(cut -d' ' -f4,6 /proc/$$/stat) $(readlink /proc/$$/cwd)\" >&3"), log(), soon());
   std::istringstream words(said);
   pid_t parent = 0, session = 0;
   std::string folder;
@@ -137,18 +141,19 @@ TEST_F(BusStartTest, ADaemonHasASessionOfItsOwnAndNoParentHere) {
 }
 
 TEST_F(BusStartTest, ADaemonStartsWithStandardSignals) {
-  struct sigaction ignore {}, before {};
+  struct sigaction ignore {
+  }, before{};
   ignore.sa_handler = SIG_IGN;
   ::sigaction(SIGUSR1, &ignore, &before);
   sigset_t blocked, mask_before;
   sigemptyset(&blocked);
   sigaddset(&blocked, SIGTERM);
   ::pthread_sigmask(SIG_BLOCK, &blocked, &mask_before);
-  const std::string said = start_daemon(
-      {"/usr/bin/python3", "-S", "-c",
-       "import os;t=open('/proc/self/status').read().split();f=lambda n:t[t.index(n)+1];"
-       "os.write(3,(f('SigBlk:')+' '+str(int(f('SigIgn:'),16)>>9&1)+'\\n').encode())"},
-      log(), soon());
+  const std::string said =
+      start_daemon({"/usr/bin/python3", "-S", "-c",
+                    "import os;t=open('/proc/self/status').read().split();f=lambda n:t[t.index(n)+1];"
+                    "os.write(3,(f('SigBlk:')+' '+str(int(f('SigIgn:'),16)>>9&1)+'\\n').encode())"},
+                   log(), soon());
   ::pthread_sigmask(SIG_SETMASK, &mask_before, nullptr);
   ::sigaction(SIGUSR1, &before, nullptr);
   EXPECT_EQ(said, "0000000000000000 0");
@@ -245,7 +250,8 @@ TEST_F(BusStartTest, AnotherHostsBusIsAnErrorAndNeverASecondBus) {
 }
 
 TEST_F(BusStartTest, WithoutAProgramToStartTheErrorSaysWhatToDo) {
-  EXPECT_THAT(bus_failure({}), testing::AllOf(testing::HasSubstr(bus()), testing::HasSubstr("betterbox scheduler")));
+  EXPECT_THAT(bus_failure({}),
+              testing::AllOf(testing::HasSubstr(bus()), testing::HasSubstr("betterbox scheduler")));
   write_bus_file(bus(), dead_bus(host_name(), boot_id()));
   EXPECT_THAT(bus_failure({}), testing::HasSubstr("pid 4242"));
 }
@@ -253,7 +259,8 @@ TEST_F(BusStartTest, WithoutAProgramToStartTheErrorSaysWhatToDo) {
 TEST_F(BusStartTest, AStarterThatHoldsTheLockForTooLongIsReported) {
   const int lock = ::open((bus() + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   ASSERT_EQ(::flock(lock, LOCK_EX), 0);
-  EXPECT_THAT(bus_failure(scheduler(), monotonic_now() + milliseconds(50)), testing::HasSubstr("another process holds"));
+  EXPECT_THAT(bus_failure(scheduler(), monotonic_now() + milliseconds(50)),
+              testing::HasSubstr("another process holds"));
   ::close(lock);
 }
 

@@ -1,4 +1,5 @@
-// The codec against bytes that are not what they should be; that good ones are right is tests/golden's matter.
+// The codec against bytes that are not what they should be; that good ones are right is tests/golden's
+// matter.
 #include "runtime/codec.h"
 
 #include <gmock/gmock.h>
@@ -20,8 +21,7 @@ std::string reason_of(const std::string& first, Frames payload = {}) {
   return error != nullptr ? error->reason : "decoded";
 }
 
-template <class T>
-void put(std::string& bytes, std::size_t at, T value) {
+template <class T> void put(std::string& bytes, std::size_t at, T value) {
   std::memcpy(bytes.data() + at, &value, sizeof value);
 }
 /// Puts a size into the header that fits the (changed) body again.
@@ -51,7 +51,8 @@ TEST(Codec, RefusesAWrongHeader) {
   bad = good;
   put(bad, 4, std::uint16_t{kProtocolVersion + 1});
   EXPECT_THAT(reason_of(bad), testing::HasSubstr("protocol version 2"));
-  for (const std::uint16_t kind : {std::uint16_t{0}, std::uint16_t{std::variant_size_v<Body> + 1}, std::uint16_t{0xFFFF}}) {
+  for (const std::uint16_t kind :
+       {std::uint16_t{0}, std::uint16_t{std::variant_size_v<Body> + 1}, std::uint16_t{0xFFFF}}) {
     bad = good;
     put(bad, 6, kind);
     EXPECT_THAT(reason_of(bad), testing::HasSubstr("no message kind"));
@@ -88,7 +89,8 @@ TEST(Codec, RefusesCountsBeyondTheBytesThatRemain) {
   const Message message{Released{LeaseId{1}, {{1, 2}}}, {}};
   std::string bad = encode(message);
   const std::size_t count_at = kHeaderBytes + 1 + 8;
-  for (const std::uint64_t count : {std::uint64_t{2}, std::uint64_t{16}, std::uint64_t{1} << 60, ~std::uint64_t{0}}) {
+  for (const std::uint64_t count :
+       {std::uint64_t{2}, std::uint64_t{16}, std::uint64_t{1} << 60, ~std::uint64_t{0}}) {
     put(bad, count_at, count);
     EXPECT_THAT(reason_of(bad), testing::HasSubstr("a count passes the end"));
   }
@@ -125,8 +127,9 @@ TEST(Codec, EachKindHasItsNumberOfPayloadFrames) {
     return reason_of(first, Frames(frames, kFrame));
   };
   const std::string refusal = "a wrong number of payload frames";
-  for (const Message& message : {Message{Call{}, {kFrame}}, Message{BoxCall{}, {kFrame}}, Message{BoxReply{}, {kFrame}},
-                                 Message{Context{}, {kFrame}}, Message{Deploy{}, {kFrame}}, Message{Host{}, {kFrame}}}) {
+  for (const Message& message :
+       {Message{Call{}, {kFrame}}, Message{BoxCall{}, {kFrame}}, Message{BoxReply{}, {kFrame}},
+        Message{Context{}, {kFrame}}, Message{Deploy{}, {kFrame}}, Message{Host{}, {kFrame}}}) {
     EXPECT_EQ(with_frames(message, 0), refusal) << kind_name(message.body);
     EXPECT_EQ(with_frames(message, 1), "decoded") << kind_name(message.body);
     EXPECT_EQ(with_frames(message, 2), refusal) << kind_name(message.body);

@@ -1,4 +1,5 @@
-// The ZeroMQ carrier over real ipc sockets, also towards processes that are killed and bytes that are nonsense.
+// The ZeroMQ carrier over real ipc sockets, also towards processes that are killed and bytes that are
+// nonsense.
 #include "runtime/zmq_transport.h"
 
 #include <fcntl.h>
@@ -45,7 +46,9 @@ std::optional<TransportEvent> next_event(Transport& transport, Duration patience
   }
 }
 
-std::uint64_t serial_of(const TransportEvent& event) { return std::get<BoxCancel>(event.message.body).serial; }
+std::uint64_t serial_of(const TransportEvent& event) {
+  return std::get<BoxCancel>(event.message.body).serial;
+}
 Message numbered(std::uint64_t serial) { return {BoxCancel{serial}, {}}; }
 
 class ZmqTransportTest : public testing::Test {
@@ -85,12 +88,14 @@ class ZmqTransportTest : public testing::Test {
     EXPECT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
     return fd;
   }
-  /// A process that connects, sends `count` messages numbered from `first`, and waits to be killed: this program
+  /// A process that connects, sends `count` messages numbered from `first`, and waits to be killed: this
+  /// program
   /// again, since a fork of a process with threads is no place for a transport.
   pid_t start_sender(std::uint64_t first, std::uint64_t count) {
     std::vector<std::string> arguments = {"sender", "--gtest_also_run_disabled_tests",
                                           "--gtest_filter=ZmqTransportPeer.DISABLED_Sender"};
-    std::vector<std::string> variables = {"BB_TEST_ENDPOINT=" + endpoint(), "BB_TEST_FIRST=" + std::to_string(first),
+    std::vector<std::string> variables = {"BB_TEST_ENDPOINT=" + endpoint(),
+                                          "BB_TEST_FIRST=" + std::to_string(first),
                                           "BB_TEST_COUNT=" + std::to_string(count)};
     std::vector<char*> argv, environment;
     for (std::string& text : arguments) argv.push_back(text.data());
@@ -121,7 +126,8 @@ TEST(ZmqTransportPeer, DISABLED_Sender) {
   const char* endpoint = std::getenv("BB_TEST_ENDPOINT");
   if (endpoint == nullptr) GTEST_SKIP() << "run by other tests";
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  const std::uint64_t first = std::stoull(std::getenv("BB_TEST_FIRST")), count = std::stoull(std::getenv("BB_TEST_COUNT"));
+  const std::uint64_t first = std::stoull(std::getenv("BB_TEST_FIRST")),
+                      count = std::stoull(std::getenv("BB_TEST_COUNT"));
   ZmqTransport transport;
   const ConnectionId server = transport.connect(endpoint);
   for (std::uint64_t i = 0; i < count; ++i) transport.send(server, numbered(first + i));
@@ -319,7 +325,8 @@ TEST_F(ZmqTransportTest, AConnectionToAKilledListenerIsSeenAtOnce) {
 }
 
 TEST_F(ZmqTransportTest, HundredsOfConnectionsThatComeAndGoAreToldApart) {
-  // Descriptor numbers are used again all the time; every session must still end exactly once, after its last message.
+  // Descriptor numbers are used again all the time; every session must still end exactly once, after its last
+  // message.
   constexpr int kRounds = 6, kPeers = 50;
   ZmqTransport server;
   server.listen(endpoint());

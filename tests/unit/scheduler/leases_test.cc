@@ -218,6 +218,15 @@ TEST_F(StealingTest, AThiefThatDiesLeavesTheLeaseToOthers) {
   EXPECT_EQ(core.state().calls.at(id).items.pending_items(), 25U);
 }
 
+TEST_F(StealingTest, ARevokeThatWasLostWithTheConnectionIsAskedAgain) {
+  worker(2, 1);
+  expect<Revoke>(w1);
+  cut(w1);
+  w1.hello.leases = {{lease.lease, {lease.range}}};
+  greet(w1);
+  EXPECT_EQ(expect<Revoke>(w1).count, 25U);
+}
+
 TEST_F(StealingTest, ShortWorkIsNotWorthARevoke) {
   finish(w1, lease.lease, {0, 40}, microseconds(10));
   expect_results(c);

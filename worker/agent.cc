@@ -157,6 +157,7 @@ void AgentThread::stop() {
   }
   impl_->loop->post([this] { impl_->loop->kill(); });
   impl_->thread.join();
+  impl_->loop->hang_up();  // now: whoever still refers to this agent does not keep its socket
 }
 
 bool AgentThread::connected() const { return !impl_->lost.load(); }

@@ -60,9 +60,14 @@ AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transpor
 }
 
 AgentLoop::~AgentLoop() {
+  hang_up();
+  ::close(wake_fd_);
+}
+
+void AgentLoop::hang_up() {
+  if (transport_ == nullptr) return;
   transport_.reset();
   ::unlink(socket_path_.c_str());
-  ::close(wake_fd_);
 }
 
 // --- the scheduler ----------------------------------------------------------------------------------

@@ -62,7 +62,9 @@ class AgentLoop {
 
   /// Listens at its own socket and starts to connect. Throws std::runtime_error.
   AgentLoop(const Options& options, std::unique_ptr<Transport> transport, Observer& observer);
-  ~AgentLoop();  ///< removes the socket
+  ~AgentLoop();
+  /// Closes every connection and removes the socket. REQUIRES: nobody turns the loop any more. Idempotent.
+  void hang_up();
   AgentLoop(const AgentLoop&) = delete;
   AgentLoop& operator=(const AgentLoop&) = delete;
 

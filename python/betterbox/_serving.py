@@ -39,6 +39,7 @@ _numbers = itertools.count(1)
 _lock = threading.RLock()
 _agents: dict[str, _core.Agent] = {}
 _servings: list[Serving] = []
+_kept_agents: list[_core.Agent] = []  # never freed
 
 
 def local_box(payload: bytes) -> LocalBox:
@@ -121,6 +122,8 @@ class Serving:
             _local_boxes.pop(self._key, None)
         if self._thread is not threading.current_thread():
             self._thread.join(1.0)
+            if self._thread.is_alive():  # a call that does not end: its thread still uses what the agent owns
+                _kept_agents.append(self._agent)
         return outcome
 
     def __enter__(self) -> Serving:
@@ -329,11 +332,8 @@ def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()
     _servings.clear()
-    _agents_of_parent.extend(_agents.values())
+    _kept_agents.extend(_agents.values())  # a forked child must not end its parent's
     _agents.clear()
-
-
-_agents_of_parent: list[_core.Agent] = []  # kept, so that a forked child does not end them
 
 
 def flush_standard_streams() -> None:

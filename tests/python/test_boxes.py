@@ -23,6 +23,7 @@ from betterbox import (
     serve,
     spread,
 )
+from helpers import wait_until
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -353,3 +354,17 @@ def test_a_closed_deployment_is_gone(cluster: Any) -> None:
     with pytest.raises((NoBoxFoundError, BoxLostError)):
         for _ in range(1000):
             RemoteBox.connect(8090, timeout=0.1).name().result()
+
+
+def test_closing_a_box_whose_call_does_not_end_harms_nobody(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("betterbox._serving.STOP_TIMEOUT", 0.1)
+    serving = serve(work.Tester(), 8090, block=False)
+    promise = RemoteBox.connect(8090).wait(str(tmp_path / "gate"))
+    wait_until(lambda: RemoteBox.connect(8090).beside().result() == 0, "the box is busy")
+    serving.close()
+    betterbox._serving._agents.pop(cluster.bus).stop()
+    (tmp_path / "gate").touch()
+    serving._thread.join(30)
+    assert not serving._thread.is_alive()
+    with pytest.raises(BoxLostError):
+        promise.result(30)

@@ -12,7 +12,8 @@ namespace {
 /// A core with workers and one client; leases are answered by the benchmark.
 class Bus {
  public:
-  Bus(std::uint64_t workers, std::uint32_t slots) : core(Config{PeerId{1}, "h", "b", 1, "s", "3.11", {}}, TimePoint{0}) {
+  Bus(std::uint64_t workers, std::uint32_t slots)
+      : core(Config{PeerId{1}, "h", "b", 1, "s", "3.11", {}}, TimePoint{0}) {
     for (std::uint64_t i = 0; i < workers; ++i) {
       greet(ConnectionId{i + 2}, Role::kWorker, PeerId{i + 2});
       say(ConnectionId{i + 2}, Offer{slots, {}, {}});
@@ -63,7 +64,8 @@ void BM_SingleItemCall(benchmark::State& state) {
     Granted granted;
     for (const Effect& effect : bus.effects.send) {
       const auto* send = std::get_if<SendMessage>(&effect);
-      if (const auto* lease = send ? std::get_if<Lease>(&send->message.body) : nullptr) granted = {send->connection, lease->lease, lease->range};
+      if (const auto* lease = send ? std::get_if<Lease>(&send->message.body) : nullptr)
+        granted = {send->connection, lease->lease, lease->range};
     }
     Outcomes outcomes;
     outcomes.ack = ++acks[granted.worker];
@@ -84,7 +86,8 @@ void BM_OutcomeAndGrant(benchmark::State& state) {
   const auto collect = [&] {
     for (const Effect& effect : bus.effects.send) {
       const auto* send = std::get_if<SendMessage>(&effect);
-      if (const auto* lease = send ? std::get_if<Lease>(&send->message.body) : nullptr) leases.push_back({send->connection, lease->lease, lease->range});
+      if (const auto* lease = send ? std::get_if<Lease>(&send->message.body) : nullptr)
+        leases.push_back({send->connection, lease->lease, lease->range});
     }
   };
   // Items of one second, one page each 4 items: every grant is an item per slot.
@@ -130,7 +133,8 @@ void BM_Steal(benchmark::State& state) {
   for (auto _ : state) {
     state.PauseTiming();
     auto bus = std::make_unique<Bus>(workers, 1);
-    bus->say(Bus::client(), Items{1, {{0, workers * 1000}}, true}, {make_int_range_page(0, 1, workers * 1000)});
+    bus->say(Bus::client(), Items{1, {{0, workers * 1000}}, true},
+             {make_int_range_page(0, 1, workers * 1000)});
     bus->say(Bus::client(), Cancel{1, {workers * 900, workers * 1000}});
     state.ResumeTiming();
     bus->greet(ConnectionId{2'000'000}, Role::kWorker, PeerId{2'000'000});

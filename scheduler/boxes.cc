@@ -100,8 +100,10 @@ void update_memberships(const Turn& turn, Peer& agent) {
 
 Complaint check_offer(const Peer& agent, const Offer& offer) {
   if (offer.function_slots > kMaxSlots) return "Offer of more slots than an agent may have";
-  if (offer.function_slots > 0 && agent.role != Role::kWorker) return "Offer of function slots by a peer that is no worker";
-  if (agent.agent.boxes.size() + offer.joined.size() > 2 * kMaxBoxes) return "Offer of more boxes than an agent may have";
+  if (offer.function_slots > 0 && agent.role != Role::kWorker)
+    return "Offer of function slots by a peer that is no worker";
+  if (agent.agent.boxes.size() + offer.joined.size() > 2 * kMaxBoxes)
+    return "Offer of more boxes than an agent may have";
   for (const BoxInfo& info : offer.joined) {
     if (info.box.agent != agent.id) return "Offer of a box of somebody else";
     if (info.port == kFunctionPool) return "Offer of a box at port 0";
@@ -116,7 +118,8 @@ Complaint on_offer(const Turn& turn, Peer& agent, Offer&& offer) {
   Changes changes;
   for (const BoxId& left : offer.left) {
     const auto it = agent.agent.boxes.find(left.seat);
-    if (it != agent.agent.boxes.end() && it->second.info.box == left) remove_box(turn.state, agent, left.seat, changes);
+    if (it != agent.agent.boxes.end() && it->second.info.box == left)
+      remove_box(turn.state, agent, left.seat, changes);
   }
   if (!agent.agent.offered) {
     // The first Offer of a session is complete: boxes that left while the agent was away are not in it.
@@ -170,12 +173,13 @@ void withdraw_everything(const Turn& turn, Peer& agent) {
 
 void watch_for_missing_boxes(const Turn& turn, Pool& pool) {
   if (pool.port == kFunctionPool) return;  // workers may be started at any time
-  const bool waits = pool.members.empty() &&
-                     std::any_of(pool.calls.begin(), pool.calls.end(), [&](CallId id) {
-                       return turn.state.calls.at(id).items.pending_items() > 0;
-                     });
+  const bool waits =
+      pool.members.empty() && std::any_of(pool.calls.begin(), pool.calls.end(), [&](CallId id) {
+        return turn.state.calls.at(id).items.pending_items() > 0;
+      });
   if (waits == (pool.no_box_at != TimePoint::never())) return;
-  turn.state.set_timer(pool.no_box_at, waits ? turn.now + kNoBoxGrace : TimePoint::never(), TimerKind::kNoBox, pool.port.value);
+  turn.state.set_timer(pool.no_box_at, waits ? turn.now + kNoBoxGrace : TimePoint::never(), TimerKind::kNoBox,
+                       pool.port.value);
 }
 
 void on_no_box(const Turn& turn, Pool& pool) {

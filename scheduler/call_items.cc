@@ -41,13 +41,15 @@ void CallItems::add_pending(const Part& part) {
   if (next != pending_.begin()) {
     const auto before = std::prev(next);
     BB_CHECK(before->second.end <= range.begin);
-    if (before->second.end == range.begin && before->second.attempt == part.attempt && before->second.stolen == part.stolen) {
+    if (before->second.end == range.begin && before->second.attempt == part.attempt &&
+        before->second.stolen == part.stolen) {
       range.begin = before->first;
     }
   }
   if (next != pending_.end()) {
     BB_CHECK(range.end <= next->first);
-    if (next->first == range.end && next->second.attempt == part.attempt && next->second.stolen == part.stolen) {
+    if (next->first == range.end && next->second.attempt == part.attempt &&
+        next->second.stolen == part.stolen) {
       range.end = next->second.end;
       next = pending_.erase(next);
     }
@@ -99,7 +101,8 @@ std::vector<Range> CallItems::withdraw(Range r) {
     removed.push_back(out);
     pending_items_ -= out.size();
     it = pending_.erase(it);
-    if (queued.begin < out.begin) pending_.emplace_hint(it, queued.begin, Queued{out.begin, old.attempt, old.stolen});
+    if (queued.begin < out.begin)
+      pending_.emplace_hint(it, queued.begin, Queued{out.begin, old.attempt, old.stolen});
     if (out.end < queued.end) it = std::next(pending_.emplace_hint(it, out.end, old));
   }
   return removed;
@@ -113,7 +116,8 @@ void CallItems::settle(Range r) {
   BB_CHECK(it != pages_.begin());
   --it;
   while (it != pages_.end() && it->first < r.end) {
-    const std::uint64_t overlap = std::min(it->first + it->second.count, r.end) - std::max(it->first, r.begin);
+    const std::uint64_t overlap =
+        std::min(it->first + it->second.count, r.end) - std::max(it->first, r.begin);
     it->second.unsettled -= overlap;
     if (it->second.unsettled > 0) {
       ++it;

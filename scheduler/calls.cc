@@ -9,7 +9,7 @@
 namespace betterbox::scheduler {
 namespace {
 
-/// A client that holds back counts per page what is unsettled; a factor leaves room for pages that are partly settled.
+/// The factor leaves room for pages that are partly settled: a client may count items, not pages.
 constexpr std::size_t kItemBytesRefused = 4 * kItemWindowBytes;
 constexpr std::int64_t kMaxTimeoutNs = std::int64_t{1} << 60;
 
@@ -63,7 +63,8 @@ Complaint on_call(const Turn& turn, Peer& client, Call&& message, Frames&& frame
   client.client.calls.insert(message.serial);
   state.pool(call.port).calls.insert(id);
   if (message.timeout_ns > 0) {
-    state.set_timer(call.deadline, turn.now + Duration{message.timeout_ns}, TimerKind::kCallTimeout, id.client.value, id.serial);
+    state.set_timer(call.deadline, turn.now + Duration{message.timeout_ns}, TimerKind::kCallTimeout,
+                    id.client.value, id.serial);
   }
   return std::nullopt;
 }
@@ -99,7 +100,8 @@ Complaint on_cancel(const Turn& turn, Peer& client, const Cancel& cancel) {
   CallState* call = turn.state.find_call({client.id, cancel.serial});
   if (call == nullptr) return std::nullopt;  // forgotten, or lost with an earlier scheduler
   if (cancel.range.begin > cancel.range.end) return "Cancel with an impossible range";
-  const Range range{std::min(cancel.range.begin, CallItems::kMaxIndex), std::min(cancel.range.end, CallItems::kMaxIndex)};
+  const Range range{std::min(cancel.range.begin, CallItems::kMaxIndex),
+                    std::min(cancel.range.end, CallItems::kMaxIndex)};
   settle_as_lost(turn, *call, take_back_unsettled(turn, *call, range), LostCode::kCancelled, kNoDeath, "");
   return std::nullopt;
 }
@@ -110,7 +112,8 @@ void on_forget(const Turn& turn, Peer& client, std::uint64_t serial) {
 
 void on_explain(const Turn& turn, Peer& client, std::uint64_t serial) {
   Explanation answer{serial, {}};
-  if (const CallState* call = turn.state.find_call({client.id, serial})) answer.stats = call_stats(turn.state, *call);
+  if (const CallState* call = turn.state.find_call({client.id, serial}))
+    answer.stats = call_stats(turn.state, *call);
   turn.send(client, std::move(answer));
 }
 
@@ -156,7 +159,8 @@ void finish_calls(const Turn& turn) {
   }
 }
 
-std::vector<KnownCall> reconcile_calls(const Turn& turn, Peer& client, const std::vector<std::uint64_t>& serials) {
+std::vector<KnownCall> reconcile_calls(const Turn& turn, Peer& client,
+                                       const std::vector<std::uint64_t>& serials) {
   const std::set<std::uint64_t> named(serials.begin(), serials.end());
   const std::set<std::uint64_t> ours = client.client.calls;
   std::vector<KnownCall> known;
@@ -182,7 +186,8 @@ void keep_shares_as_history(const Turn& turn, Peer& agent) {
   for (const CallId id : agent.agent.calls) {
     CallState& call = turn.state.calls.at(id);
     const auto it = call.shares.find(agent.id);
-    if (!it->second.seats.empty() || it->second.retries > 0) call.past_shares.push_back(agent_stats(it->second));
+    if (!it->second.seats.empty() || it->second.retries > 0)
+      call.past_shares.push_back(agent_stats(it->second));
     if (it->second.hungry) call.hungry_shares.erase({it->second.hungry_key, agent.id});
     call.shares.erase(it);
   }
@@ -209,7 +214,8 @@ std::string waiting_reason(const State& state, const CallState& call) {
   if (call.items.unsettled_items() == 0) return "";
   const auto client = state.peers.find(call.id.client);
   if (client != state.peers.end() && client->second.client.throttled) {
-    return "results are not being read: " + std::to_string(client->second.client.unacked_bytes) + " bytes wait for the client";
+    return "results are not being read: " + std::to_string(client->second.client.unacked_bytes) +
+           " bytes wait for the client";
   }
   const auto it = state.pools.find(call.port);
   if (it == state.pools.end() || it->second.members.empty()) {
@@ -217,11 +223,15 @@ std::string waiting_reason(const State& state, const CallState& call) {
     return "no box is at port " + std::to_string(call.port.value);
   }
   const Pool& pool = it->second;
-  const bool away = std::none_of(pool.members.begin(), pool.members.end(), [](const auto& m) { return m.second->agent->connected(); });
-  if (away) return "the connection to '" + pool.members.begin()->second->agent->name + "' is lost: waiting for it to come back";
+  const bool away = std::none_of(pool.members.begin(), pool.members.end(),
+                                 [](const auto& m) { return m.second->agent->connected(); });
+  if (away)
+    return "the connection to '" + pool.members.begin()->second->agent->name +
+           "' is lost: waiting for it to come back";
   std::uint64_t own = 0;
   for (const auto& [id, share] : call.shares) own += share.outstanding;
-  const std::string slots = pool.slots == 1 ? "the only slot is" : "all " + std::to_string(pool.slots) + " slots are";
+  const std::string slots =
+      pool.slots == 1 ? "the only slot is" : "all " + std::to_string(pool.slots) + " slots are";
   if (pool.outstanding - own >= pool.slots) return slots + " busy with other calls";
   if (call.items.unsettled_items() > pool.slots) return slots + " busy";
   return "";

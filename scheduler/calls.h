@@ -20,7 +20,8 @@ void drop_call(const Turn& turn, CallState& call);
 void finish_calls(const Turn& turn);
 
 /// A client came back: calls that it does not name are dropped. Result: those that both know.
-std::vector<KnownCall> reconcile_calls(const Turn& turn, Peer& client, const std::vector<std::uint64_t>& serials);
+std::vector<KnownCall> reconcile_calls(const Turn& turn, Peer& client,
+                                       const std::vector<std::uint64_t>& serials);
 /// After its Welcome and its results: Settled once more for calls that it thinks unsettled.
 void resend_settled(const Turn& turn, Peer& client, const std::vector<KnownCall>& known);
 

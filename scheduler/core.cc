@@ -25,11 +25,14 @@ Complaint on_acknowledge(const Turn& turn, Peer& client, std::uint64_t ack) {
 
 Complaint on_client_message(const Turn& turn, Peer& client, Message&& message) {
   Body& body = message.body;
-  if (auto* items = std::get_if<Items>(&body)) return on_items(turn, client, std::move(*items), std::move(message.frames));
+  if (auto* items = std::get_if<Items>(&body))
+    return on_items(turn, client, std::move(*items), std::move(message.frames));
   if (auto* ack = std::get_if<Acknowledge>(&body)) return on_acknowledge(turn, client, ack->ack);
-  if (auto* call = std::get_if<Call>(&body)) return on_call(turn, client, std::move(*call), std::move(message.frames));
+  if (auto* call = std::get_if<Call>(&body))
+    return on_call(turn, client, std::move(*call), std::move(message.frames));
   if (auto* cancel = std::get_if<Cancel>(&body)) return on_cancel(turn, client, *cancel);
-  if (auto* deploy = std::get_if<Deploy>(&body)) return on_deploy(turn, client, std::move(*deploy), std::move(message.frames));
+  if (auto* deploy = std::get_if<Deploy>(&body))
+    return on_deploy(turn, client, std::move(*deploy), std::move(message.frames));
   if (auto* undeploy = std::get_if<Undeploy>(&body)) return on_undeploy(turn, client, *undeploy);
   if (auto* forget = std::get_if<Forget>(&body)) {
     on_forget(turn, client, forget->serial);
@@ -47,10 +50,12 @@ Complaint on_client_message(const Turn& turn, Peer& client, Message&& message) {
 
 Complaint on_agent_message(const Turn& turn, Peer& agent, Message&& message) {
   Body& body = message.body;
-  if (auto* outcomes = std::get_if<Outcomes>(&body)) return on_outcomes(turn, agent, std::move(*outcomes), std::move(message.frames));
+  if (auto* outcomes = std::get_if<Outcomes>(&body))
+    return on_outcomes(turn, agent, std::move(*outcomes), std::move(message.frames));
   if (auto* released = std::get_if<Released>(&body)) return on_released(turn, agent, *released);
   if (auto* offer = std::get_if<Offer>(&body)) return on_offer(turn, agent, std::move(*offer));
-  if (auto* hosted = std::get_if<Hosted>(&body)) return on_hosted(turn, agent, *hosted, std::move(message.frames));
+  if (auto* hosted = std::get_if<Hosted>(&body))
+    return on_hosted(turn, agent, *hosted, std::move(message.frames));
   return not_allowed(agent, body);
 }
 
@@ -60,7 +65,8 @@ void on_message(const Turn& turn, ConnectionId connection, Message&& message) {
   if (it == turn.state.connections.end()) {
     if (auto* hello = std::get_if<Hello>(&message.body)) return on_hello(turn, connection, std::move(*hello));
     ++turn.state.counters.refused_messages;
-    return refuse(turn, connection, RefusalCode::kProtocol, std::string("a session begins with Hello, not ") + kind_name(message.body));
+    return refuse(turn, connection, RefusalCode::kProtocol,
+                  std::string("a session begins with Hello, not ") + kind_name(message.body));
   }
   Peer& peer = turn.state.peers.at(it->second);
   if (std::holds_alternative<Bye>(message.body)) return on_bye(turn, peer);
@@ -85,12 +91,9 @@ void stop(const Turn& turn, const std::string& reason) {
 void on_timer(const Turn& turn, const Timer& timer) {
   State& state = turn.state;
   switch (timer.kind) {
-    case TimerKind::kPeerGone:
-      return on_peer_gone(turn, state.peers.at(PeerId{timer.a}));
-    case TimerKind::kCallTimeout:
-      return on_call_timeout(turn, state.calls.at({PeerId{timer.a}, timer.b}));
-    case TimerKind::kNoBox:
-      return on_no_box(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
+    case TimerKind::kPeerGone: return on_peer_gone(turn, state.peers.at(PeerId{timer.a}));
+    case TimerKind::kCallTimeout: return on_call_timeout(turn, state.calls.at({PeerId{timer.a}, timer.b}));
+    case TimerKind::kNoBox: return on_no_box(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
     case TimerKind::kAcknowledge: {
       Peer& agent = state.peers.at(PeerId{timer.a});
       agent.agent.ack_at = TimePoint::never();
@@ -98,7 +101,8 @@ void on_timer(const Turn& turn, const Timer& timer) {
     }
     case TimerKind::kIdle:
       state.idle_at = TimePoint::never();
-      return stop(turn, "nobody has been on the bus for " + std::to_string(state.config.idle_life.ns / 1'000'000'000) + " s");
+      return stop(turn, "nobody has been on the bus for " +
+                            std::to_string(state.config.idle_life.ns / 1'000'000'000) + " s");
   }
 }
 
@@ -112,8 +116,12 @@ void fire_timers(const Turn& turn) {
 
 struct Dispatch {
   const Turn& turn;
-  void operator()(MessageArrived& event) const { on_message(turn, event.connection, std::move(event.message)); }
-  void operator()(ConnectionEnded& event) const { on_connection_ended(turn, event.connection, event.malformed); }
+  void operator()(MessageArrived& event) const {
+    on_message(turn, event.connection, std::move(event.message));
+  }
+  void operator()(ConnectionEnded& event) const {
+    on_connection_ended(turn, event.connection, event.malformed);
+  }
   void operator()(ProcessEnded& event) const { on_process_ended(turn, event.peer); }
   void operator()(DeadlineReached&) const {}
   void operator()(StopRequested& event) const { stop(turn, event.reason); }

@@ -2,8 +2,8 @@
 // time, carries out the effects in their order, and calls it again at next_deadline() at the latest.
 //
 // No sockets, clocks, threads, randomness or logging inside: the same events give the same effects, in
-// a server and in a simulator. Whatever peers send, it does not fail: what is not allowed is refused, counted,
-// and its sender dropped.
+// a server and in a simulator. Whatever peers send, it does not fail: what is not allowed is refused,
+// counted, and its sender dropped.
 #pragma once
 
 #include <cstdint>

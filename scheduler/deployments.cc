@@ -11,7 +11,8 @@ void answer(const Turn& turn, Deployment& deployment, bool ok, std::string error
   Peer* client = turn.state.find_peer(deployment.id.client);
   if (client == nullptr) return;
   Message message{Deployed{deployment.id.serial, ok, std::move(error)}, std::move(frames)};
-  if (!turn.send(*client, message.body, message.frames)) client->client.late_answers.push_back(std::move(message));
+  if (!turn.send(*client, message.body, message.frames))
+    client->client.late_answers.push_back(std::move(message));
 }
 
 void take_down(const Turn& turn, const Deployment& deployment) {
@@ -41,14 +42,16 @@ std::map<PeerId, std::uint32_t> spread(const State& state, std::uint32_t slots) 
 Complaint on_deploy(const Turn& turn, Peer& client, Deploy&& deploy, Frames&& frames) {
   const CallId id{client.id, deploy.serial};
   if (frames.size() != 1) return "Deploy needs the box as the one frame";
-  if (turn.state.deployments.contains(id)) return "Deploy " + std::to_string(deploy.serial) + " is there already";
+  if (turn.state.deployments.contains(id))
+    return "Deploy " + std::to_string(deploy.serial) + " is there already";
   Deployment& deployment = turn.state.deployments[id];
   deployment.id = id;
   deployment.port = deploy.port;
   std::string error;
   if (deploy.port == kFunctionPool) error = "port 0 is not for boxes: use 1 to 65535";
   if (deploy.slots == 0) error = "at least one slot is needed";
-  if (deploy.slots > kMaxSlots) error = "at most " + std::to_string(kMaxSlots) + " slots can be deployed at once";
+  if (deploy.slots > kMaxSlots)
+    error = "at most " + std::to_string(kMaxSlots) + " slots can be deployed at once";
   const auto shares = error.empty() ? spread(turn.state, deploy.slots) : std::map<PeerId, std::uint32_t>{};
   if (error.empty() && shares.empty()) error = "no worker is on the bus: start one with `betterbox worker`";
   if (!error.empty()) {
@@ -79,7 +82,8 @@ Complaint on_hosted(const Turn& turn, Peer& worker, const Hosted& hosted, Frames
     return std::nullopt;
   }
   own->second = true;
-  const bool all = std::all_of(deployment.workers.begin(), deployment.workers.end(), [](const auto& w) { return w.second; });
+  const bool all = std::all_of(deployment.workers.begin(), deployment.workers.end(),
+                               [](const auto& w) { return w.second; });
   if (all) answer(turn, deployment, true, "", {});
   return std::nullopt;
 }
@@ -117,11 +121,14 @@ std::vector<CallId> fail_waiting(const Turn& turn, const Peer& worker, const std
 }  // namespace
 
 void fail_unhosted(const Turn& turn, Peer& worker) {
-  fail_waiting(turn, worker, "the connection to worker '" + worker.name + "' on " + worker.host + " broke before its boxes were up");
+  fail_waiting(
+      turn, worker,
+      "the connection to worker '" + worker.name + "' on " + worker.host + " broke before its boxes were up");
 }
 
 void forget_worker(const Turn& turn, Peer& worker) {
-  const std::string error = "worker '" + worker.name + "' on " + worker.host + " was lost before its boxes were up";
+  const std::string error =
+      "worker '" + worker.name + "' on " + worker.host + " was lost before its boxes were up";
   for (const CallId id : fail_waiting(turn, worker, error)) {
     Deployment& deployment = turn.state.deployments.at(id);
     deployment.workers.erase(worker.id);

@@ -8,7 +8,7 @@ namespace betterbox::scheduler {
 Complaint on_deploy(const Turn& turn, Peer& client, Deploy&& deploy, Frames&& frames);
 Complaint on_hosted(const Turn& turn, Peer& worker, const Hosted& hosted, Frames&& frames);
 Complaint on_undeploy(const Turn& turn, Peer& client, const Undeploy& undeploy);
-/// The worker came back: whether it was ever asked to host is not known, so what it has not hosted has failed.
+/// The worker came back: whether it was ever asked to host is not known, so what it has not hosted failed.
 void fail_unhosted(const Turn& turn, Peer& worker);
 /// The worker is gone: deployments that waited for it have failed.
 void forget_worker(const Turn& turn, Peer& worker);

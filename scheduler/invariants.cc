@@ -18,7 +18,8 @@ void State::check_call(const CallState& call) const {
   for (const LeaseId id : call.leases) {
     const LeaseState& lease = leases.at(id);
     BB_CHECK(lease.id == id && lease.call == &call && lease.member->agent->agent.leases.contains(id));
-    BB_CHECK(!lease.open.empty() && lease.range.contains(lease.open.front()) && lease.range.contains(lease.open.back()));
+    BB_CHECK(!lease.open.empty() && lease.range.contains(lease.open.front()) &&
+             lease.range.contains(lease.open.back()));
     for (const Range& r : lease.open.ranges()) {
       BB_CHECK(call.items.settled().intersection(r).empty());
       BB_CHECK(seen.insert(r) == r.size());
@@ -33,7 +34,8 @@ void State::check_call(const CallState& call) const {
     BB_CHECK(share.outstanding == outstanding[id]);
     BB_CHECK(share.hungry == call.hungry_shares.contains({share.hungry_key, id}));
   }
-  for (const auto& [index, deaths] : call.deaths) BB_CHECK(!call.items.settled().contains(index) && deaths > 0);
+  for (const auto& [index, deaths] : call.deaths)
+    BB_CHECK(!call.items.settled().contains(index) && deaths > 0);
   BB_CHECK(peers.at(call.id.client).client.calls.contains(call.id.serial));
   BB_CHECK(call.done == !pools.at(call.port).calls.contains(call.id));
   BB_CHECK(!call.done || (call.closed && call.items.unsettled_items() == 0));
@@ -75,12 +77,14 @@ void State::check_peers() const {
     std::size_t in_memberships = 0;
     for (const auto& [port, member] : peer.agent.memberships) in_memberships += member.leases;
     BB_CHECK(in_memberships == peer.agent.leases.size());
-    for (const auto& [seat, box] : peer.agent.boxes) BB_CHECK(boxes.at(box.info.port).at(box.joined).info.box == box.info.box);
+    for (const auto& [seat, box] : peer.agent.boxes)
+      BB_CHECK(boxes.at(box.info.port).at(box.joined).info.box == box.info.box);
     std::size_t unacked = 0;
     for (const KeptResults& kept : peer.client.unacked) unacked += kept.bytes;
     BB_CHECK(unacked == peer.client.unacked_bytes);
     std::size_t item_bytes = 0;
-    for (const std::uint64_t serial : peer.client.calls) item_bytes += calls.at({id, serial}).items.held_bytes();
+    for (const std::uint64_t serial : peer.client.calls)
+      item_bytes += calls.at({id, serial}).items.held_bytes();
     BB_CHECK(item_bytes == peer.client.item_bytes);
   }
   BB_CHECK(foreground == foreground_peers);

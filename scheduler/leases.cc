@@ -78,8 +78,8 @@ void put_back(State& state, CallState& call, const Part& part) {
 
 /// One more process died with this item: it waits again, or is poisoned.
 /// REQUIRES: it was taken out of its lease. Result: true if it will be tried again.
-bool count_death(const Turn& turn, CallState& call, std::uint64_t index, std::uint32_t attempt, const DeathReport& death,
-                 std::string_view detail) {
+bool count_death(const Turn& turn, CallState& call, std::uint64_t index, std::uint32_t attempt,
+                 const DeathReport& death, std::string_view detail) {
   const std::uint32_t deaths = ++call.deaths[index];
   const Range item{index, index + 1};
   if (deaths <= call.retries) {
@@ -202,8 +202,9 @@ void grant(const Turn& turn, CallState& call, Member& member) {
   Peer& agent = *member.agent;
   Share& share = share_of(call, agent);
   share.slots = member.slots;
-  const std::uint64_t wanted = call.policy->items_to_grant({call.items.pending_items(), state.pool(call.port).slots},
-                                                           {member.slots, share.outstanding, share.mean_item_ns});
+  const std::uint64_t wanted =
+      call.policy->items_to_grant({call.items.pending_items(), state.pool(call.port).slots},
+                                  {member.slots, share.outstanding, share.mean_item_ns});
   const Part part = call.items.take(std::min(wanted, kMaxLeaseItems), kMaxLeaseBytes, kMaxLeasePages);
   if (call.first_grant == TimePoint::never()) call.first_grant = turn.now;
 
@@ -354,7 +355,8 @@ Reconciled reconcile_leases(const Turn& turn, Peer& agent, const std::vector<Hel
     const auto listed = undelivered.find(id);
     if (listed != undelivered.end()) lease.call->shares.at(agent.id).context_sent = true;
     for (const Range& open : lease.open.ranges()) {
-      const auto not_held = listed == undelivered.end() ? std::vector<Range>{open} : listed->second.missing(open);
+      const auto not_held =
+          listed == undelivered.end() ? std::vector<Range>{open} : listed->second.missing(open);
       for (const Range& part : not_held) {
         take_out(turn.state, lease, part);
         put_back(turn.state, *lease.call, {part, lease.attempt, false});
@@ -376,7 +378,8 @@ void put_back_leases(const Turn& turn, Peer& agent, bool blame) {
       take_out(turn.state, lease, open);
       Range rest = open;
       if (blame) {
-        if (count_death(turn, call, open.begin, lease.attempt, death, "the process '" + agent.name + "' that held it was lost")) {
+        if (count_death(turn, call, open.begin, lease.attempt, death,
+                        "the process '" + agent.name + "' that held it was lost")) {
           ++call.shares.at(agent.id).retries;
         }
         ++rest.begin;

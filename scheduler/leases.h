@@ -22,7 +22,8 @@ Complaint on_released(const Turn& turn, Peer& agent, const Released& released);
 /// The caller settles them.
 void abandon(const Turn& turn, CallState& call, Range range);
 
-/// Ends all leases of a call and tells agents that the call is over. The caller settles the items or drops the call.
+/// Ends all leases of a call and tells agents that the call is over. The caller settles the items or
+/// drops the call.
 void end_leases(const Turn& turn, CallState& call);
 
 /// An agent came back: keeps what both sides know, puts back what it does not hold, and names what it

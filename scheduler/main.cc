@@ -47,7 +47,9 @@ struct Arguments {
 /// A scheduler that ends leaves its lock a moment later than its bus file.
 constexpr int kLockPatienceMs = 5'000;
 
-[[noreturn]] void fail(const std::string& what) { throw std::system_error(errno, std::generic_category(), what); }
+[[noreturn]] void fail(const std::string& what) {
+  throw std::system_error(errno, std::generic_category(), what);
+}
 
 std::uint64_t draw_incarnation() {
   std::uint64_t value = 0;
@@ -67,7 +69,8 @@ std::string read_owner(int fd) {
 bool is_still_there(int fd, const std::string& path) {
   struct stat opened {};
   struct stat named {};
-  return ::fstat(fd, &opened) == 0 && ::stat(path.c_str(), &named) == 0 && opened.st_ino == named.st_ino && opened.st_dev == named.st_dev;
+  return ::fstat(fd, &opened) == 0 && ::stat(path.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
+         opened.st_dev == named.st_dev;
 }
 
 [[noreturn]] void refuse_second_scheduler(const std::string& bus_file, const std::string& owner) {
@@ -83,7 +86,8 @@ int lock_bus(const std::string& bus_file, const std::string& lock_file) {
     const bool held = ::flock(fd, LOCK_EX | LOCK_NB) == 0;
     if (held && is_still_there(fd, lock_file)) {
       const std::string owner = "pid " + std::to_string(::getpid()) + " on " + host_name();
-      if (::ftruncate(fd, 0) != 0 || ::pwrite(fd, owner.data(), owner.size(), 0) != static_cast<ssize_t>(owner.size())) {
+      if (::ftruncate(fd, 0) != 0 ||
+          ::pwrite(fd, owner.data(), owner.size(), 0) != static_cast<ssize_t>(owner.size())) {
         fail("cannot write " + lock_file);
       }
       return fd;
@@ -109,8 +113,11 @@ void check_old_bus_file(const std::string& bus_file) {
 void check_ephemeral_folder(const fs::path& bus_file) {
   for (const auto& entry : fs::directory_iterator(bus_file.parent_path())) {
     const std::string name = entry.path().filename().string();
-    const bool ours = name.starts_with(bus_file.filename().string()) || name.ends_with(".log") || name == "logs";
-    if (!ours) throw std::runtime_error("--ephemeral would remove " + entry.path().string() + ": give the bus file a folder of its own");
+    const bool ours =
+        name.starts_with(bus_file.filename().string()) || name.ends_with(".log") || name == "logs";
+    if (!ours)
+      throw std::runtime_error("--ephemeral would remove " + entry.path().string() +
+                               ": give the bus file a folder of its own");
   }
 }
 
@@ -128,7 +135,8 @@ int block_stop_signals() {
 void say_ready(int fd) {
   if (fd < 0) return;
   const std::string line = "ready\n";
-  if (::write(fd, line.data(), line.size()) != static_cast<ssize_t>(line.size())) spdlog::warn("nobody waited for readiness");
+  if (::write(fd, line.data(), line.size()) != static_cast<ssize_t>(line.size()))
+    spdlog::warn("nobody waited for readiness");
   ::close(fd);
 }
 
@@ -141,7 +149,8 @@ Config make_config(const Arguments& arguments, std::uint64_t incarnation) {
   config.name = arguments.name;
   config.python = arguments.python;
   if (arguments.idle_timeout_s >= 0) {
-    config.idle_life = Duration{std::max<std::int64_t>(1, static_cast<std::int64_t>(arguments.idle_timeout_s * 1e9))};
+    config.idle_life =
+        Duration{std::max<std::int64_t>(1, static_cast<std::int64_t>(arguments.idle_timeout_s * 1e9))};
   } else if (arguments.self_started) {
     config.idle_life = kIdleSchedulerLife;
   }
@@ -150,7 +159,8 @@ Config make_config(const Arguments& arguments, std::uint64_t incarnation) {
 
 void serve(const Arguments& arguments) {
   const fs::path bus_file = fs::absolute(arguments.bus_file).lexically_normal();
-  if (!fs::is_directory(bus_file.parent_path())) throw std::runtime_error("no such folder: " + bus_file.parent_path().string());
+  if (!fs::is_directory(bus_file.parent_path()))
+    throw std::runtime_error("no such folder: " + bus_file.parent_path().string());
   if (arguments.ephemeral) check_ephemeral_folder(bus_file);
   const std::string lock_file = bus_file.string() + ".scheduler";
   const int lock = lock_bus(bus_file, lock_file);
@@ -158,7 +168,8 @@ void serve(const Arguments& arguments) {
 
   const std::uint64_t incarnation = draw_incarnation();
   const std::string folder = make_socket_folder(bus_file);
-  start_sweeper({bus_file, lock_file, folder, incarnation, arguments.ephemeral});  // its pipe closes with this process
+  start_sweeper(
+      {bus_file, lock_file, folder, incarnation, arguments.ephemeral});  // its pipe closes with this process
 
   Server::Options options;
   options.config = make_config(arguments, incarnation);
@@ -174,8 +185,8 @@ void serve(const Arguments& arguments) {
   {
     ZmqTransport transport;
     transport.listen(endpoint);
-    write_bus_file(bus_file, {endpoint, folder, options.config.host, options.config.boot_id, incarnation, options.config.pid,
-                              arguments.python, arguments.self_started});
+    write_bus_file(bus_file, {endpoint, folder, options.config.host, options.config.boot_id, incarnation,
+                              options.config.pid, arguments.python, arguments.self_started});
     say_ready(arguments.ready_fd);
     Server server(std::move(options), transport);
     spdlog::info("the scheduler ends: {}", server.run());
@@ -190,10 +201,13 @@ int run(int argc, char** argv) {
   app.add_option("--bus", arguments.bus_file, "the bus file to write")->required()->type_name("FILE");
   app.add_option("--name", arguments.name, "a name for people");
   app.add_option("--python", arguments.python, "the Python minor version of this bus, e.g. 3.11");
-  app.add_option("--ready-fd", arguments.ready_fd, "a line is written to this descriptor once peers can connect");
+  app.add_option("--ready-fd", arguments.ready_fd,
+                 "a line is written to this descriptor once peers can connect");
   app.add_option("--die-with-fd", arguments.die_with_fd, "end when this descriptor comes to its end of file");
-  app.add_option("--idle-timeout", arguments.idle_timeout_s, "end when nobody has been on the bus for this many seconds")
-      ->type_name("S")->check(CLI::Range(0.0, 1e9));
+  app.add_option("--idle-timeout", arguments.idle_timeout_s,
+                 "end when nobody has been on the bus for this many seconds")
+      ->type_name("S")
+      ->check(CLI::Range(0.0, 1e9));
   app.add_option("--log-level", arguments.log_level, "what goes to stderr")
       ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error", "critical", "off"}));
   app.add_flag("--self-started", arguments.self_started, "started by a peer: ends when idle");
@@ -203,7 +217,8 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
-  spdlog::set_default_logger(std::make_shared<spdlog::logger>("betterbox-scheduler", std::make_shared<spdlog::sinks::stderr_sink_mt>()));
+  spdlog::set_default_logger(std::make_shared<spdlog::logger>(
+      "betterbox-scheduler", std::make_shared<spdlog::sinks::stderr_sink_mt>()));
   spdlog::set_level(spdlog::level::from_str(arguments.log_level));
   spdlog::set_pattern("%Y-%m-%d %H:%M:%S.%e %n[%P] %l: %v");
   try {

@@ -16,7 +16,8 @@ bool guided_is_hungry(const WorkerLoad& worker) {
 }
 
 std::uint64_t guided_items_to_grant(const Work& work, const WorkerLoad& worker) {
-  const std::uint64_t per_slot = std::max<std::uint64_t>(1, work.remaining / (2 * std::max<std::uint64_t>(1, work.total_slots)));
+  const std::uint64_t per_slot =
+      std::max<std::uint64_t>(1, work.remaining / (2 * std::max<std::uint64_t>(1, work.total_slots)));
   const std::uint64_t share = per_slot * worker.slots;
   if (worker.mean_item_ns <= 0) return share;
   // Short items: fewer would leave the worker hungry, and the next grant would follow at once.

@@ -2,8 +2,8 @@
 
 #include <poll.h>
 #include <spdlog/spdlog.h>
-#include <sys/syscall.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -84,7 +84,8 @@ void Server::handle(Event&& event) {
 }
 
 void Server::apply(Effects& effects) {
-  const auto stop = std::find_if(effects.send.begin(), effects.send.end(), [](const Effect& e) { return std::holds_alternative<Stop>(e); });
+  const auto stop = std::find_if(effects.send.begin(), effects.send.end(),
+                                 [](const Effect& e) { return std::holds_alternative<Stop>(e); });
   // Whoever is told that this scheduler ends must not find it in the bus file any more.
   if (stop != effects.send.end()) remove_bus_file(options_.bus_file, options_.config.peer.value);
   for (Effect& effect : effects.send) {
@@ -136,7 +137,8 @@ void Server::check_bus_file() {
     spdlog::warn("{}", problem.what());
   }
   if (info && info->incarnation == options_.config.peer.value) return;
-  handle(StopRequested{"its bus file " + options_.bus_file + (info ? " names another scheduler" : " is gone")});
+  handle(
+      StopRequested{"its bus file " + options_.bus_file + (info ? " names another scheduler" : " is gone")});
 }
 
 void Server::wait() {
@@ -164,7 +166,8 @@ void Server::wait() {
     if (ready.fd == options_.signal_fd) {
       signalfd_siginfo info{};
       if (::read(ready.fd, &info, sizeof info) != sizeof info) continue;
-      return handle(StopRequested{std::string("it was asked to (SIG") + ::sigabbrev_np(static_cast<int>(info.ssi_signo)) + ")"});
+      return handle(StopRequested{std::string("it was asked to (SIG") +
+                                  ::sigabbrev_np(static_cast<int>(info.ssi_signo)) + ")"});
     }
     if (ready.fd == options_.die_with_fd) {
       char ignored[64];

@@ -22,19 +22,26 @@ struct Objection {
 };
 
 std::optional<Objection> object_to(State& state, const Hello& hello) {
-  const bool known_role = hello.role == Role::kWorker || hello.role == Role::kBoxHost || hello.role == Role::kClient;
-  if (!known_role) return Objection{RefusalCode::kIdentity, "this role is not allowed here: be a worker, a box host or a client"};
+  const bool known_role =
+      hello.role == Role::kWorker || hello.role == Role::kBoxHost || hello.role == Role::kClient;
+  if (!known_role)
+    return Objection{RefusalCode::kIdentity,
+                     "this role is not allowed here: be a worker, a box host or a client"};
   if (hello.python != state.config.python) {
-    return Objection{RefusalCode::kVersion, "this bus runs Python " + state.config.python + ", the peer runs Python '" + hello.python +
+    return Objection{RefusalCode::kVersion, "this bus runs Python " + state.config.python +
+                                                ", the peer runs Python '" + hello.python +
                                                 "': use the same minor version on all of the bus"};
   }
-  if (!hello.peer || hello.peer == state.config.peer) return Objection{RefusalCode::kIdentity, "this peer id is not allowed"};
+  if (!hello.peer || hello.peer == state.config.peer)
+    return Objection{RefusalCode::kIdentity, "this peer id is not allowed"};
   if (hello.session == 0) return Objection{RefusalCode::kProtocol, "sessions count from 1"};
   const Peer* known = state.find_peer(hello.peer);
   if (known == nullptr) return std::nullopt;
-  const bool same = known->role == hello.role && known->host == hello.host && known->boot_id == hello.boot_id && known->pid == hello.pid;
+  const bool same = known->role == hello.role && known->host == hello.host &&
+                    known->boot_id == hello.boot_id && known->pid == hello.pid;
   if (!same) return Objection{RefusalCode::kIdentity, "this peer id belongs to another process"};
-  if (hello.session <= known->session) return Objection{RefusalCode::kIdentity, "this peer has a newer session"};
+  if (hello.session <= known->session)
+    return Objection{RefusalCode::kIdentity, "this peer has a newer session"};
   return std::nullopt;
 }
 
@@ -212,7 +219,8 @@ void on_peer_gone(const Turn& turn, Peer& peer) {
 }
 
 void end_all_sessions(const Turn& turn, const std::string& reason) {
-  for (const auto& [connection, id] : turn.state.connections) refuse(turn, connection, RefusalCode::kEnding, reason);
+  for (const auto& [connection, id] : turn.state.connections)
+    refuse(turn, connection, RefusalCode::kEnding, reason);
 }
 
 void watch_for_idleness(const Turn& turn) {
@@ -220,7 +228,8 @@ void watch_for_idleness(const Turn& turn) {
   if (state.config.idle_life.ns == 0) return;
   const bool idle = state.foreground_peers == 0;
   if (idle && state.idle_at != TimePoint::never()) return;
-  state.set_timer(state.idle_at, idle ? turn.now + state.config.idle_life : TimePoint::never(), TimerKind::kIdle, 0);
+  state.set_timer(state.idle_at, idle ? turn.now + state.config.idle_life : TimePoint::never(),
+                  TimerKind::kIdle, 0);
 }
 
 }  // namespace betterbox::scheduler

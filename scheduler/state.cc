@@ -80,7 +80,9 @@ void State::reindex(LeaseState& lease) {
   if (lease.revoking || lease.nothing_to_revoke || !lease.member->agent->connected()) return;
   if (lease.open.size() <= lease.member->slots || lease.member->slots == 0) return;
   const double own = lease.call->shares.at(lease.member->agent->id).mean_item_ns;
-  const double mean = own > 0 ? own : lease.call->mean_item_ns > 0 ? lease.call->mean_item_ns : kAssumedItemNs;
+  const double mean = own > 0                        ? own
+                      : lease.call->mean_item_ns > 0 ? lease.call->mean_item_ns
+                                                     : kAssumedItemNs;
   const double left = static_cast<double>(lease.open.size()) * mean / lease.member->slots;
   if (left < static_cast<double>(kWorthRevoking.ns)) return;
   lease.victim_key = static_cast<std::int64_t>(std::min(left, 1e18));

@@ -25,13 +25,13 @@ namespace betterbox::scheduler {
 
 /// Constant over the life of a scheduler.
 struct Config {
-  PeerId peer;                ///< this incarnation
+  PeerId peer;  ///< this incarnation
   std::string host;
   std::string boot_id;
   std::uint32_t pid = 0;
   std::string name = "scheduler";
   std::string python = "3.11";
-  Duration idle_life{0};      ///< ends when no peer has been there for this long; 0: never
+  Duration idle_life{0};  ///< ends when no peer has been there for this long; 0: never
 };
 
 struct Peer;
@@ -44,10 +44,10 @@ struct Member {
   std::uint32_t slots = 0;
   std::uint64_t outstanding = 0;  ///< items in its leases, over all calls of the pool
   std::size_t leases = 0;
-  bool stealing = false;          ///< a revoke on its behalf is in flight
+  bool stealing = false;  ///< a revoke on its behalf is in flight
   // Kept by State::reindex.
   bool grantable = false;
-  std::uint64_t load = 0;         ///< outstanding per slot, in 1/1024
+  std::uint64_t load = 0;  ///< outstanding per slot, in 1/1024
 };
 
 /// An agent's part in a call.
@@ -55,8 +55,8 @@ struct Share {
   Peer* agent = nullptr;
   bool context_sent = false;
   std::uint64_t outstanding = 0;
-  double mean_item_ns = 0;        ///< moving average; 0: nothing measured
-  std::uint32_t slots = 0;        ///< at the last grant, for the statistics
+  double mean_item_ns = 0;  ///< moving average; 0: nothing measured
+  std::uint32_t slots = 0;  ///< at the last grant, for the statistics
   std::uint64_t retries = 0;
   std::uint64_t steals = 0;
   std::map<SeatId, SlotStats> seats;
@@ -71,11 +71,11 @@ struct LeaseState {
   Member* member = nullptr;
   Range range;
   std::uint32_t attempt = 0;
-  RangeSet open;                  ///< its items that have no outcome and were not given back
+  RangeSet open;  ///< its items that have no outcome and were not given back
   TimePoint granted;
-  bool revoking = false;          ///< a Revoke is unanswered
-  bool nothing_to_revoke = false; ///< the last one was answered with nothing; until the lease changes
-  PeerId thief;                   ///< on whose behalf
+  bool revoking = false;           ///< a Revoke is unanswered
+  bool nothing_to_revoke = false;  ///< the last one was answered with nothing; until the lease changes
+  PeerId thief;                    ///< on whose behalf
   // Kept by State::reindex: place in Pool::victims, or -1.
   std::int64_t victim_key = -1;
 };
@@ -94,16 +94,16 @@ struct CallState {
 
   CallItems items;
   bool closed = false;
-  bool done = false;              ///< closed, all settled, and the client was told
-  bool timed_out = false;         ///< items that still come are settled at once
+  bool done = false;       ///< closed, all settled, and the client was told
+  bool timed_out = false;  ///< items that still come are settled at once
   TimePoint deadline = TimePoint::never();
 
   std::map<std::uint64_t, std::uint32_t> deaths;  ///< unsettled items that lost a process
   std::map<PeerId, Share> shares;
-  std::vector<AgentStats> past_shares;            ///< of agents that are gone
+  std::vector<AgentStats> past_shares;  ///< of agents that are gone
   std::set<LeaseId> leases;
   std::set<std::pair<std::uint64_t, PeerId>> hungry_shares;  ///< by outstanding per slot
-  PeerId untouched_cursor;        ///< pool members up to here were looked at for a first grant
+  PeerId untouched_cursor;  ///< pool members up to here were looked at for a first grant
 
   double mean_item_ns = 0;
   TimePoint first_grant = TimePoint::never();
@@ -120,12 +120,12 @@ struct Box {
 /// What an agent (worker or script with boxes) has beyond a peer.
 struct AgentPart {
   std::uint32_t function_slots = 0;
-  bool offered = false;                 ///< in this session
+  bool offered = false;  ///< in this session
   std::map<SeatId, Box> boxes;
   std::map<Port, Member> memberships;
   std::set<LeaseId> leases;
-  std::set<CallId> calls;               ///< with a Share of this agent
-  std::uint64_t outcomes_seen = 0;      ///< highest number received
+  std::set<CallId> calls;           ///< with a Share of this agent
+  std::uint64_t outcomes_seen = 0;  ///< highest number received
   std::uint64_t outcomes_acked = 0;
   std::size_t unacked_bytes = 0;
   TimePoint ack_at = TimePoint::never();
@@ -143,10 +143,10 @@ struct ClientPart {
   std::set<Port> watches;
   std::deque<KeptResults> unacked;
   std::size_t unacked_bytes = 0;
-  std::uint64_t results_sent = 0;       ///< number of the last one
-  bool throttled = false;               ///< too many bytes unacknowledged: its calls are not granted
-  std::size_t item_bytes = 0;           ///< held in pages of its calls
-  std::deque<Message> late_answers;     ///< Deployed, for when it is back
+  std::uint64_t results_sent = 0;    ///< number of the last one
+  bool throttled = false;            ///< too many bytes unacknowledged: its calls are not granted
+  std::size_t item_bytes = 0;        ///< held in pages of its calls
+  std::deque<Message> late_answers;  ///< Deployed, for when it is back
 };
 
 struct Peer {
@@ -160,7 +160,7 @@ struct Peer {
   std::string endpoint;
   std::string log_folder;
   bool background = false;
-  ConnectionId connection;              ///< none: it is away, and may come back until `gone_at`
+  ConnectionId connection;  ///< none: it is away, and may come back until `gone_at`
   bool process_dead = false;
   TimePoint gone_at = TimePoint::never();
   AgentPart agent;
@@ -173,25 +173,25 @@ struct Peer {
 /// The slots that can run the calls of one port, and those calls.
 struct Pool {
   Port port;
-  std::map<PeerId, Member*> members;    ///< with at least one slot
+  std::map<PeerId, Member*> members;  ///< with at least one slot
   std::uint64_t slots = 0;
   std::uint64_t outstanding = 0;
-  std::set<CallId> calls;               ///< not done
+  std::set<CallId> calls;  ///< not done
   TimePoint no_box_at = TimePoint::never();
 
-  FairQueue waiting;                    ///< calls with pending items that may be granted
-  FairQueue dirty_calls;                ///< of these: workers have not been offered them yet
-  std::set<PeerId> dirty_agents;        ///< agents that may have become hungry
+  FairQueue waiting;              ///< calls with pending items that may be granted
+  FairQueue dirty_calls;          ///< of these: workers have not been offered them yet
+  std::set<PeerId> dirty_agents;  ///< agents that may have become hungry
   // Kept by State::reindex.
-  std::set<std::pair<std::uint64_t, PeerId>> by_load;   ///< members that can take a lease
-  std::set<std::pair<std::uint64_t, PeerId>> idle;      ///< of these: with a free slot, not stealing
-  std::set<std::pair<std::int64_t, LeaseId>> victims;   ///< leases worth cutting, by time left
+  std::set<std::pair<std::uint64_t, PeerId>> by_load;  ///< members that can take a lease
+  std::set<std::pair<std::uint64_t, PeerId>> idle;     ///< of these: with a free slot, not stealing
+  std::set<std::pair<std::int64_t, LeaseId>> victims;  ///< leases worth cutting, by time left
 };
 
 struct Deployment {
   CallId id;
   Port port;
-  std::map<PeerId, bool> workers;       ///< hosted yet?
+  std::map<PeerId, bool> workers;  ///< hosted yet?
   bool answered = false;
 };
 
@@ -212,14 +212,14 @@ struct Counters {
   std::uint64_t sessions_begun = 0;
   std::uint64_t sessions_ended = 0;
   std::uint64_t sessions_resumed = 0;
-  std::uint64_t peers_lost = 0;          ///< gone without a Bye
+  std::uint64_t peers_lost = 0;  ///< gone without a Bye
   std::uint64_t messages_received = 0;
   std::uint64_t stale_outcomes = 0;
   std::uint64_t items_settled = 0;
-  std::uint64_t items_lost = 0;          ///< settled without an outcome of user code
+  std::uint64_t items_lost = 0;  ///< settled without an outcome of user code
   std::uint64_t items_retried = 0;
   std::uint64_t leases_granted = 0;
-  std::uint64_t leases_cut = 0;          ///< revocations that gave something
+  std::uint64_t leases_cut = 0;  ///< revocations that gave something
   std::uint64_t revokes_sent = 0;
 };
 
@@ -242,7 +242,7 @@ class State {
   std::map<CallId, Deployment> deployments;
   std::uint64_t joins = 0;
   std::uint64_t lease_ids = 0;
-  std::uint64_t foreground_peers = 0;   ///< connected, and keeping a self-started bus alive
+  std::uint64_t foreground_peers = 0;  ///< connected, and keeping a self-started bus alive
   TimePoint idle_at = TimePoint::never();
 
   std::set<Timer> timers;

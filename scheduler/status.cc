@@ -24,13 +24,20 @@ std::vector<Counter> counters_of(const Counters& c) {
 }
 
 PeerStatus status_of(const State& state, const Peer& peer) {
-  PeerStatus status{peer.role, peer.id, peer.name, peer.host, peer.pid, peer.agent.function_slots, 0, peer.log_folder, peer.connected()};
+  PeerStatus status{peer.role, peer.id,         peer.name,
+                    peer.host, peer.pid,        peer.agent.function_slots,
+                    0,         peer.log_folder, peer.connected()};
   for (const LeaseId id : peer.agent.leases) status.leased_items += state.leases.at(id).open.size();
   return status;
 }
 
 CallStatus status_of(const CallState& call) {
-  return {call.id, call.port, call.method, call.name, call.items.known_end(), call.items.settled_items(),
+  return {call.id,
+          call.port,
+          call.method,
+          call.name,
+          call.items.known_end(),
+          call.items.settled_items(),
           call.items.unsettled_items() - call.items.pending_items()};
 }
 

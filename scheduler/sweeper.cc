@@ -111,7 +111,8 @@ void sweep(const SweepPlan& plan) {
 
 int start_sweeper(const SweepPlan& plan) {
   int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) throw std::system_error(errno, std::generic_category(), "cannot make a pipe");
+  if (::pipe2(ends, O_CLOEXEC) != 0)
+    throw std::system_error(errno, std::generic_category(), "cannot make a pipe");
   const pid_t child = ::fork();
   if (child < 0) throw std::system_error(errno, std::generic_category(), "cannot fork");
   if (child == 0) {
@@ -121,8 +122,7 @@ int start_sweeper(const SweepPlan& plan) {
   }
   ::close(ends[0]);
   int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-  }
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {}
   if (status != 0) throw std::system_error(EAGAIN, std::generic_category(), "cannot fork");
   return ends[1];
 }

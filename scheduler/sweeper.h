@@ -9,10 +9,10 @@ namespace betterbox::scheduler {
 
 struct SweepPlan {
   std::string bus_file;
-  std::string lock_file;      ///< held by the scheduler of this bus file while it lives
+  std::string lock_file;  ///< held by the scheduler of this bus file while it lives
   std::string socket_folder;
   std::uint64_t incarnation = 0;
-  bool ephemeral = false;     ///< the folder that holds the bus file goes, too
+  bool ephemeral = false;  ///< the folder that holds the bus file goes, too
 };
 
 /// Forks the sweeper (twice: nobody has to reap it). It waits for the end of file on a pipe whose other

@@ -1,5 +1,5 @@
 // Offers, watches, and items whose port has no box.
-#include "bus_fixture.h"
+#include "tests/unit/scheduler/bus_fixture.h"
 
 namespace betterbox::scheduler {
 namespace {

@@ -126,7 +126,8 @@ class BusTest : public ::testing::Test {
     return actor;
   }
 
-  static BoxInfo box_info(const Actor& agent, std::uint32_t seat, std::uint16_t port, std::uint32_t life = 0) {
+  static BoxInfo box_info(const Actor& agent, std::uint32_t seat, std::uint16_t port,
+                          std::uint32_t life = 0) {
     return {{agent.hello.peer, SeatId{seat}, life}, Port{port}, "ABox", false, {{"name", kPlainMethod}}};
   }
 
@@ -141,7 +142,8 @@ class BusTest : public ::testing::Test {
 
   // --- calls ----------------------------------------------------------------------------------------
 
-  CallId open_call(const Actor& client, std::uint64_t serial, std::uint16_t port = 0, std::uint32_t retries = 2) {
+  CallId open_call(const Actor& client, std::uint64_t serial, std::uint16_t port = 0,
+                   std::uint32_t retries = 2) {
     Call call;
     call.serial = serial;
     call.port = Port{port};
@@ -152,11 +154,13 @@ class BusTest : public ::testing::Test {
   }
 
   void add_items(const Actor& client, std::uint64_t serial, Range range, bool closed) {
-    say(client, Items{serial, {{range.begin, range.size()}}, closed}, {make_int_range_page(static_cast<std::int64_t>(range.begin), 1, range.size())});
+    say(client, Items{serial, {{range.begin, range.size()}}, closed},
+        {make_int_range_page(static_cast<std::int64_t>(range.begin), 1, range.size())});
   }
 
   /// A closed call of `items` items.
-  CallId start_call(const Actor& client, std::uint64_t serial, std::uint64_t items, std::uint16_t port = 0, std::uint32_t retries = 2) {
+  CallId start_call(const Actor& client, std::uint64_t serial, std::uint64_t items, std::uint16_t port = 0,
+                    std::uint32_t retries = 2) {
     const CallId id = open_call(client, serial, port, retries);
     add_items(client, serial, {0, items}, true);
     return id;
@@ -166,7 +170,8 @@ class BusTest : public ::testing::Test {
     Outcomes outcomes;
     outcomes.ack = ++outcomes_sent_[agent.hello.peer];
     outcomes.lease = lease;
-    outcomes.spans = {{range.begin, range.size(), SeatId{0}, each.ns * static_cast<std::int64_t>(range.size()), each.ns}};
+    outcomes.spans = {
+        {range.begin, range.size(), SeatId{0}, each.ns * static_cast<std::int64_t>(range.size()), each.ns}};
     say(agent, outcomes, {page_of_items(range.size())});
   }
 
@@ -180,8 +185,7 @@ class BusTest : public ::testing::Test {
 
   // --- what the core said -------------------------------------------------------------------------------
 
-  template <class T>
-  T expect(const Actor& actor, Frames* frames = nullptr) {
+  template <class T> T expect(const Actor& actor, Frames* frames = nullptr) {
     auto& messages = inbox_[actor.connection];
     if (messages.empty()) {
       ADD_FAILURE() << "no message for " << actor.hello.name << ", wanted " << kind_name(T{});
@@ -191,7 +195,8 @@ class BusTest : public ::testing::Test {
     messages.pop_front();
     const T* body = std::get_if<T>(&message.body);
     if (body == nullptr) {
-      ADD_FAILURE() << actor.hello.name << " got " << kind_name(message.body) << ", wanted " << kind_name(T{});
+      ADD_FAILURE() << actor.hello.name << " got " << kind_name(message.body) << ", wanted "
+                    << kind_name(T{});
       return {};
     }
     if (frames != nullptr) *frames = std::move(message.frames);

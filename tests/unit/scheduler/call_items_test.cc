@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "bus_fixture.h"
+#include "tests/unit/scheduler/bus_fixture.h"
 
 namespace betterbox::scheduler {
 namespace {

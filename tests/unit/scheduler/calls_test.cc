@@ -1,5 +1,5 @@
 // Calls as their clients see them: items, results, cancel, timeout, window, return after a cut.
-#include "bus_fixture.h"
+#include "tests/unit/scheduler/bus_fixture.h"
 
 namespace betterbox::scheduler {
 namespace {

@@ -1,5 +1,5 @@
 // Boxes hosted on the workers that are there.
-#include "bus_fixture.h"
+#include "tests/unit/scheduler/bus_fixture.h"
 
 namespace betterbox::scheduler {
 namespace {

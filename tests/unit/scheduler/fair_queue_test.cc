@@ -15,7 +15,8 @@ TEST(FairQueueTest, ClientsTakeTurnsHoweverManyCallsTheyHave) {
   queue.add(call(2, 1));
   std::vector<CallId> turns;
   for (int i = 0; i < 6; ++i) turns.push_back(queue.next());
-  EXPECT_EQ(turns, (std::vector<CallId>{call(1, 1), call(2, 1), call(1, 2), call(2, 1), call(1, 3), call(2, 1)}));
+  EXPECT_EQ(turns,
+            (std::vector<CallId>{call(1, 1), call(2, 1), call(1, 2), call(2, 1), call(1, 3), call(2, 1)}));
 }
 
 TEST(FairQueueTest, CountsEachCallOnce) {

@@ -1,5 +1,5 @@
 // Leases: sizes, outcomes, stealing, deaths, and agents that go and return.
-#include "bus_fixture.h"
+#include "tests/unit/scheduler/bus_fixture.h"
 
 namespace betterbox::scheduler {
 namespace {
@@ -362,6 +362,18 @@ TEST_F(LeasesTest, WhatAReturningWorkerDoesNotHoldIsGrantedAgain) {
   const Lease again = expect_first_lease(w);
   EXPECT_EQ(again.range, (Range{0, 2}));
   EXPECT_EQ(again.attempt, 0U) << "it never arrived, nobody died";
+}
+
+TEST_F(LeasesTest, TheTailThatAReturningWorkerGaveAwayIsGrantedAgain) {
+  Actor w = worker(1, 4);
+  const Actor c = client();
+  start_call(c, 1, 4);
+  const Lease lease = expect_leases(w).at(0);
+  ASSERT_EQ(lease.range, (Range{0, 4}));
+  cut(w);
+  w.hello.leases = {{lease.lease, {{0, 2}}}};  // its Released was lost with the connection
+  greet(w);
+  EXPECT_EQ(expect<Lease>(w).range, (Range{2, 4}));
 }
 
 TEST_F(LeasesTest, LeasesThatAreNotWantedAnyMoreAreDropped) {

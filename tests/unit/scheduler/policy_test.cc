@@ -28,7 +28,9 @@ TEST(GuidedPolicyTest, GrantsHalfOfTheWorkersShare) {
   EXPECT_EQ(guided.items_to_grant({100, 10}, {4, 0, 0}), 20U);
 }
 
-TEST(GuidedPolicyTest, GrantsAnItemPerSlotWhenFewAreLeft) { EXPECT_EQ(guided.items_to_grant({3, 10}, {4, 0, 1e9}), 4U); }
+TEST(GuidedPolicyTest, GrantsAnItemPerSlotWhenFewAreLeft) {
+  EXPECT_EQ(guided.items_to_grant({3, 10}, {4, 0, 1e9}), 4U);
+}
 
 TEST(GuidedPolicyTest, GrantsShortItemsUntilThereIsEnoughWork) {
   EXPECT_EQ(guided.items_to_grant({100'000, 100}, {1, 0, 1e3}), 2000U);

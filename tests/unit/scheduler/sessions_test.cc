@@ -1,5 +1,5 @@
 // Who is on the bus: greetings, refusals, returns, losses, and the end of an idle scheduler.
-#include "bus_fixture.h"
+#include "tests/unit/scheduler/bus_fixture.h"
 
 namespace betterbox::scheduler {
 namespace {
@@ -188,7 +188,8 @@ TEST_F(SessionsTest, StatusNamesEverythingAndCounts) {
   EXPECT_EQ(report.calls[0].total, 5U);
   EXPECT_EQ(report.calls[0].running, report.peers[0].leased_items);
   bool found = false;
-  for (const Counter& counter : report.counters) found |= counter.name == "messages_received" && counter.value == 8;
+  for (const Counter& counter : report.counters)
+    found |= counter.name == "messages_received" && counter.value == 8;
   EXPECT_TRUE(found);
 }
 

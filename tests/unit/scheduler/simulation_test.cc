@@ -5,7 +5,7 @@
 #include <memory>
 #include <random>
 
-#include "bus_fixture.h"
+#include "tests/unit/scheduler/bus_fixture.h"
 
 namespace betterbox::scheduler {
 namespace {
@@ -22,7 +22,7 @@ class Random {
 
 class World;
 
-/// A worker as the scheduler sees one: it holds leases, numbers its outcomes and keeps them until acknowledged.
+/// A worker as the scheduler sees one: it holds leases, numbers its outcomes, keeps them until acknowledged.
 class FakeAgent {
  public:
   FakeAgent(World& world, std::uint64_t id, std::uint32_t slots) : world_(world), slots_(slots) {
@@ -100,11 +100,12 @@ class FakeClient {
   std::uint64_t serials_ = 0;
 };
 
-/// Delivers effects through per-connection queues in both directions, in order, or loses them with the connection.
+/// Delivers messages in order, in both directions, or loses them with their connection.
 class World {
  public:
   explicit World(std::uint64_t seed) : random(seed), core(test_config(), TimePoint{0}) {
-    for (std::uint64_t i = 1; i <= 4; ++i) agents.push_back(std::make_unique<FakeAgent>(*this, i, 1 + random.below(4)));
+    for (std::uint64_t i = 1; i <= 4; ++i)
+      agents.push_back(std::make_unique<FakeAgent>(*this, i, 1 + random.below(4)));
     for (std::uint64_t i = 11; i <= 12; ++i) clients.push_back(std::make_unique<FakeClient>(*this, i));
     for (auto& agent : agents) agent->connect();
     for (auto& client : clients) client->connect();
@@ -120,8 +121,10 @@ class World {
     if (++handled % 4 == 0) core.sanity_check();
     for (Effect& effect : effects.send) {
       if (auto* send = std::get_if<SendMessage>(&effect)) {
-        if (const auto* refused = std::get_if<Refused>(&send->message.body)) ADD_FAILURE() << "refused: " << refused->text;
-        if (open.contains(send->connection)) from_core.emplace_back(send->connection, std::move(send->message));
+        if (const auto* refused = std::get_if<Refused>(&send->message.body))
+          ADD_FAILURE() << "refused: " << refused->text;
+        if (open.contains(send->connection))
+          from_core.emplace_back(send->connection, std::move(send->message));
       }
     }
   }
@@ -201,8 +204,10 @@ void FakeAgent::connect() {
   std::map<LeaseId, RangeSet> undelivered;
   for (const auto& [id, held] : held_) undelivered[id] = held.todo;
   for (const auto& [outcomes, frames] : unacked_) {
-    for (const OutcomeSpan& span : outcomes.spans) undelivered[outcomes.lease].insert({span.first, span.first + span.count});
-    for (const LostItem& lost : outcomes.lost) undelivered[outcomes.lease].insert({lost.index, lost.index + 1});
+    for (const OutcomeSpan& span : outcomes.spans)
+      undelivered[outcomes.lease].insert({span.first, span.first + span.count});
+    for (const LostItem& lost : outcomes.lost)
+      undelivered[outcomes.lease].insert({lost.index, lost.index + 1});
   }
   for (const auto& [id, items] : undelivered) hello_.leases.push_back({id, items.ranges()});
   world_.say(connection_, hello_);
@@ -374,7 +379,8 @@ void FakeClient::receive(Message&& message) {
       if (known.contains(serial)) continue;
       call.settled = false;
       send_call(serial, call);
-      const std::uint64_t first = call.delivered.empty() || call.delivered.front().begin > 0 ? 0 : call.delivered.front().end;
+      const std::uint64_t first =
+          call.delivered.empty() || call.delivered.front().begin > 0 ? 0 : call.delivered.front().end;
       send_items(serial, call, std::min(first, call.items));
     }
   } else if (auto* results = std::get_if<Results>(&message.body)) {

@@ -59,10 +59,12 @@ void futex_wake(std::atomic<std::uint32_t>& word) {
   ::syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&word), FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
 }
 
-/// The agent moved head or tail of `ring`: wakes the slot if it sleeps on it.
+/// The agent moved head or tail of `ring`: wakes the slot if it sleeps on it. The wish is taken back, so
+/// that a slot which has not come to run yet is not woken again for each record.
 void wake_slot(RingHeader& ring) {
   full_fence();
   if (ring.slot_waits.load(std::memory_order_relaxed) == 0) return;
+  if (ring.slot_waits.exchange(0, std::memory_order_relaxed) == 0) return;
   ring.signal.fetch_add(1, std::memory_order_release);
   futex_wake(ring.signal);
 }
@@ -305,8 +307,9 @@ void SlotOutbox::write_bytes(const void* from, std::size_t size) {
     const std::uint64_t at = ring_.head.load(std::memory_order_relaxed);
     const std::uint64_t room = ring_.capacity - (at - ring_.tail.load(std::memory_order_acquire));
     if (room == 0) {
+      // Until half of it is free: slot and agent take turns by many records, not by one.
       ring_bell();
-      slot_sleep(ring_, TimePoint::never(), [this] { return used_bytes(ring_) < ring_.capacity; });
+      slot_sleep(ring_, TimePoint::never(), [this] { return used_bytes(ring_) <= ring_.capacity / 2; });
       continue;
     }
     const std::size_t bytes = std::min<std::size_t>(room, size);
@@ -326,14 +329,12 @@ void SlotOutbox::ring_bell() {
 }
 
 bool RingReader::has_bytes() const {
-  const std::uint64_t there =
-      ring_.head.load(std::memory_order_acquire) - ring_.tail.load(std::memory_order_relaxed);
+  const std::uint64_t there = ring_.head.load(std::memory_order_acquire) - at_;
   return there != 0 && there <= capacity_;
 }
 
 bool RingReader::next(Record& record) {
-  std::uint64_t at = ring_.tail.load(std::memory_order_relaxed);
-  const std::uint64_t start = at;
+  std::uint64_t& at = at_;
   bool complete = false;
   for (;;) {
     const std::uint64_t there = ring_.head.load(std::memory_order_acquire) - at;
@@ -372,16 +373,21 @@ bool RingReader::next(Record& record) {
       break;
     }
   }
-  if (at != start) {
-    ring_.tail.store(at, std::memory_order_release);
-    wake_slot(ring_);
-  }
+  // The room is given back by large pieces: a store, a fence and perhaps a wake-up for many records.
+  if (at != published_ && (!complete || at - published_ >= capacity_ / 8)) publish();
   if (!complete) return false;
   in_record_ = false;
   got_ = 0;
   record.kind = partial_.kind;
   std::swap(record.payload, payload_);
   return true;
+}
+
+void RingReader::publish() {
+  published_ = at_;
+  ring_.tail.store(at_, std::memory_order_release);
+  full_fence();
+  if (ring_.head.load(std::memory_order_acquire) - at_ <= capacity_ / 2) wake_slot(ring_);
 }
 
 }  // namespace betterbox

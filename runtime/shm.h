@@ -121,19 +121,23 @@ class RingWriter {
   std::size_t queued_ = 0;
 };
 
-/// The agent's end of an outbox: never blocks.
+/// The agent's end of an outbox: never blocks. Room is given back when next() finds no record, or an eighth
+/// of the ring was read: call next() until it returns false before going to sleep.
 class RingReader {
  public:
   RingReader(RingHeader& ring, const std::byte* data)
-      : ring_(ring), data_(data), capacity_(ring.capacity) {}
+      : ring_(ring), data_(data), capacity_(ring.capacity), at_(ring.tail.load()), published_(at_) {}
   /// The next complete record. Result: false if there is none yet. Reuses `record`'s memory.
   bool next(Record& record);
   bool has_bytes() const;
 
  private:
+  void publish();
   RingHeader& ring_;
   const std::byte* data_;
   std::uint64_t capacity_;
+  std::uint64_t at_;         // bytes read
+  std::uint64_t published_;  // as the slot knows it
   RecordHeader partial_;
   bool in_record_ = false;
   std::uint64_t got_ = 0;

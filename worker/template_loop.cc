@@ -116,6 +116,7 @@ class Template {
 
   void become_slot(pid_t parent, const int* fds) {
     ::setpgid(0, 0);
+    ::prctl(PR_SET_NAME, "betterbox-slot");
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != parent) ::_exit(1);  // the template died in between
     for (int signal = 1; signal < NSIG; ++signal) std::signal(signal, SIG_DFL);

@@ -261,7 +261,7 @@ void WorkerCore::on(HostAsked&& e) {
     if (hosting.answered && in_session_) tell(Hosted{e.host.deployment, true});
     return;
   }
-  if (ending_) return;
+  if (ending_ || e.host.port == kFunctionPool || e.host.slots == 0) return;
   Hosting& hosting = hostings_.emplace_back();
   hosting.deployment = e.host.deployment;
   hosting.at_start = e.at_start;

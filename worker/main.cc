@@ -298,6 +298,7 @@ int main_function(int argc, char** argv) {
   }
   try {
     if (a.bus.empty()) throw std::runtime_error("--bus FILE is needed");
+    if (a.host_fd >= 0 && a.port == 0) throw std::runtime_error("a box needs --port, 1 to 65535");
     return run(a);
   } catch (const std::exception& error) {
     std::cerr << "betterbox-worker: " << error.what() << "\n";

@@ -12,6 +12,7 @@
 
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
 #include <map>
 #include <utility>
@@ -185,6 +186,15 @@ class Template {
       ::poll(&entry, 1, 100);
       reap();
     }
+    kill_adopted();
+  }
+
+  /// What slots started in sessions of its own came to this process when they died.
+  void kill_adopted() {
+    std::FILE* list = std::fopen("/proc/thread-self/children", "re");
+    if (list == nullptr) return;
+    for (int pid = 0; std::fscanf(list, "%d", &pid) == 1;) ::kill(pid, SIGKILL);
+    std::fclose(list);
   }
 
   const int control_fd_, bell_fd_;

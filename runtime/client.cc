@@ -21,6 +21,8 @@ constexpr Duration kDriverRest = milliseconds(5);
 constexpr Duration kInterruptSlice = seconds(1);
 /// Threads that wait while another one carries look again at least this often.
 constexpr Duration kFollowerSlice = milliseconds(50);
+/// How long the driver lets submissions gather behind others that are under way.
+constexpr Duration kGatherTime = microseconds(100);
 /// Between two looks for the successor of a lost scheduler.
 constexpr Duration kRetryInterval = milliseconds(50);
 
@@ -170,9 +172,17 @@ bool Client::wait(const Condition& condition, TimePoint deadline, const Interrup
 std::vector<std::uint64_t> Client::drive() {
   Lock lock(mutex_);
   std::uint64_t waits_seen = waits_;
+  bool gathering_over = false;
   for (;;) {
     if (closed_) return {};
     if (session_ == Session::kLost && options_.find_bus) find_bus_again(lock);
+    if (gathered_any_ && !gathering_over) {
+      // Who submits in a loop fills a page meanwhile; who waits flushes by itself.
+      gathering_over = true;
+      drivers_turn_.wait_for(lock, std::chrono::nanoseconds(kGatherTime.ns), [this] { return closed_; });
+      continue;
+    }
+    gathering_over = false;
     flush_streams();
     drain();
     pump();
@@ -296,8 +306,6 @@ void Client::await_moment(Lock& lock, Duration moment) {
 
 void Client::resume(const Welcome& welcome) {
   session_ = Session::kOpen;
-  if (welcome.peer != scheduler_peer_) ack_seen_ = 0;  // another incarnation counts from the beginning
-  scheduler_peer_ = welcome.peer;
   unacknowledged_bytes_ = 0;
   std::map<std::uint64_t, std::uint64_t> known;
   for (const KnownCall& call : welcome.calls) known[call.serial] = call.items;
@@ -312,7 +320,6 @@ void Client::resume(const Welcome& welcome) {
     } else {
       unsend(*call, 0);
       call->opening.settled = call->settled.ranges();
-      if (stream_of_.contains(serial)) call->opening.settled.clear();
       send_opening(call);
     }
     call->close_sent = false;

@@ -314,7 +314,6 @@ class Client {
   // All below is guarded by mutex_.
   std::unique_ptr<Transport> transport_;
   ConnectionId scheduler_;
-  PeerId scheduler_peer_;
   enum class Session { kGreeting, kOpen, kLost, kRefused, kClosed };
   Session session_ = Session::kGreeting;
   std::uint64_t session_number_ = 0;
@@ -328,7 +327,6 @@ class Client {
   std::map<std::string, Stream> streams_;   ///< by context and options
   std::unordered_map<std::uint64_t, Stream*> stream_of_;  ///< by serial
   bool gathered_any_ = false;
-  TimePoint last_flush_{};
   std::size_t window_used_ = 0;             ///< bytes of items sent and unsettled
   std::set<std::uint64_t> unsent_;          ///< serials of calls with pages that have not left
   std::set<std::pair<TimePoint, std::uint64_t>> deadlines_;  ///< of direct calls, with their tokens

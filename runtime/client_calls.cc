@@ -14,8 +14,6 @@ constexpr std::size_t kItemsMessageBytes = 1U << 20;
 constexpr std::size_t kFeedAheadBytes = 8U << 20;
 /// Streams of single submissions kept open; the idlest go first.
 constexpr std::size_t kMaxStreams = 64;
-/// A submission that comes later than this after the last flush leaves at once.
-constexpr Duration kGatherInterval = microseconds(200);
 
 std::uint64_t next_token() {
   static std::atomic<std::uint64_t> tokens{0};
@@ -147,10 +145,9 @@ CallPtr Client::submit(const CallOptions& options, Frame context, ItemBytes item
   stream.gathered.add(item);
   stream.last_use = next_serial_++;
 
-  const TimePoint now = monotonic_now();
-  if (now - last_flush_ > kGatherInterval || stream.gathered.bytes() >= kPageBytes) {
+  // Alone it leaves at once. Behind others that are under way it waits for more, or for the driver.
+  if (stream.waiting.size() == 1 || stream.gathered.bytes() >= kPageBytes) {
     flush(stream);
-    last_flush_ = now;
     drain();
   } else if (!gathered_any_) {
     gathered_any_ = true;
@@ -175,7 +172,6 @@ void Client::flush_streams() {
   if (!gathered_any_) return;
   gathered_any_ = false;
   for (auto& [key, stream] : streams_) flush(stream);
-  last_flush_ = monotonic_now();
 }
 
 void Client::retire_idle_streams() {
@@ -290,8 +286,7 @@ void Client::unsend(CallState& call, std::uint64_t from) {
 
 void Client::on_results(Results& results, Frames& frames) {
   for (const Frame& frame : frames) unacknowledged_bytes_ += frame.size() + 64;
-  if (results.ack <= ack_seen_) return;  // sent again after a session ended: it had arrived
-  ack_seen_ = results.ack;
+  ack_seen_ = results.ack;  // what comes again after a session ended is known by its items
   const auto found = calls_.find(results.serial);
   if (found == calls_.end()) return;  // forgotten
   const CallPtr call = found->second;
@@ -316,8 +311,8 @@ void Client::settle(const CallPtr& call, std::uint64_t first, std::uint64_t coun
   if (!fits) {
     return settle_lost(call, first, count, LostCode::kBadRequest, "its result arrived unreadable");
   }
-  settle_sent(*call, range);
   if (call->settled.insert(range) != count) return;  // had an outcome: exactly once
+  settle_sent(*call, range);
   call->results.emplace(first, CallState::ResultPage{std::move(page), *view, count, 0});
   call->landed.push_back(range);
 }
@@ -351,6 +346,7 @@ void Client::settle_sent(CallState& call, Range range) {
 
 void Client::settle_submissions(Stream& stream, std::uint64_t first, std::uint64_t count, const Frame& page) {
   const auto view = PageView::parse(page.bytes());
+  if (stream.call->settled.insert({first, first + count}) != count) return;
   settle_sent(*stream.call, {first, first + count});
   for (std::uint64_t i = 0; i < count; ++i) {
     const auto found = stream.waiting.find(first + i);

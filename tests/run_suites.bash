@@ -27,38 +27,43 @@ run_native() {
   [ -s "$reports/$name.xml" ] || suite_failed "$name" "no test was run"
 }
 
-# run_pytest NAME PYTEST_ARGUMENTS...: environment from the caller.
+# run_pytest NAME FILE...: environment from the caller.
 run_pytest() {
   local name=$1
   shift
   note "$name: tests in Python"
-  (cd "$root" && exec /usr/bin/python3 -m pytest -p no:cacheprovider -q --no-header --junitxml "$reports/$name.xml" "$@") 9>&-
-  [ -s "$reports/$name.xml" ] || suite_failed "$name" "pytest did not finish"
+  (cd "$root" && printf '%s\0' "$@" | xargs -0 -n 1 -P 2 tests/run_pytest_file.bash "$reports/$name") 9>&-
 }
 
 suite_unit() {
-  build release || { suite_failed unit "build failed"; return; }
-  run_native unit release
+  build release product test_programs || { suite_failed unit "build failed"; return; }
+  run_native unit release -E NOT_BUILT
 }
+
+python_tests() { (cd "$root" && printf '%s\n' tests/*_test.py tests/*/test_*.py); }
 
 suite_python() {
-  build release || { suite_failed python "build failed"; return; }
-  PYTHONPATH=$release/python PATH=$release/bin:$PATH run_pytest python tests
+  build release product || { suite_failed python "build failed"; return; }
+  local files
+  mapfile -t files < <(python_tests)
+  PYTHONPATH=$release/python PATH=$release/bin:$PATH BETTERBOX_SCHEDULER=$release/python/betterbox/_bin/betterbox-scheduler \
+    run_pytest python "${files[@]}"
 }
 
-# What runs under AddressSanitizer in Python: the tests marked `asan` if there are any, else the short ones by name.
-asan_python_arguments=(tests/python -m "asan")
+# What runs in Python under AddressSanitizer: the files that go through all of the native code.
+asan_python_files=(tests/decoder/test_decoder.py tests/python/test_boxes.py tests/python/test_pickling.py tests/python/test_functions.py)
 
 suite_asan() {
   build_asan || { suite_failed asan "build failed"; return; }
-  ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 run_native asan asan
-  local library
-  library=$(g++ -print-file-name=libasan.so)
-  # Python keeps objects until the process ends, which is no leak of ours; detect_stack_use_after_return needs memory
-  # that forked slots would copy.
-  ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:verify_asan_link_order=0 UBSAN_OPTIONS=print_stacktrace=1 \
-    LD_PRELOAD="$library $(g++ -print-file-name=libstdc++.so)" PYTHONPATH=$root/build/asan/python PATH=$root/build/asan/bin:$PATH \
-    BETTERBOX_TESTS_SANITIZED=1 run_pytest asan_python "${asan_python_arguments[@]}"
+  ASAN_OPTIONS=detect_leaks=1:halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 run_native asan asan -E NOT_BUILT
+  local libraries folder=$root/build/asan
+  libraries="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)"
+  # Python keeps objects until the process ends, which is no leak of ours. Tests make processes die of signals: that
+  # is not to be reported as a finding.
+  ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0:handle_abort=0 UBSAN_OPTIONS=print_stacktrace=1 \
+    preload=$libraries PYTHONPATH=$folder/python PATH=$folder/bin:$PATH \
+    BETTERBOX_SCHEDULER=$folder/python/betterbox/_bin/betterbox-scheduler BETTERBOX_TESTS_SANITIZED=1 \
+    run_pytest asan_python "${asan_python_files[@]}"
 }
 
 suite_tsan() {
@@ -71,8 +76,8 @@ suite_tsan() {
 }
 
 no_aslr=()
-build_asan() { build asan; }
-build_tsan() { build tsan tsan_tests; }
+build_asan() { build asan product test_programs; }
+build_tsan() { build tsan tsan_programs; }
 
 run_suites() {
   local suite status

@@ -24,6 +24,7 @@ namespace fs = std::filesystem;
 /// Peers notice the end of the scheduler and remove their sockets themselves; those killed do not.
 constexpr int kPeersMayTakeMs = 10'000;
 constexpr int kLookEveryMs = 50;
+constexpr int kDyingMayTakeMs = 2'000;
 
 void keep_only(int fd) {
   if (fd > 0) ::close_range(0, static_cast<unsigned>(fd) - 1, 0);
@@ -77,12 +78,22 @@ bool wait_for_peers(const SweepPlan& plan) {
   return true;
 }
 
-void sweep(const SweepPlan& plan) {
-  {
+/// A dying process closes its descriptors one by one: our pipe may end before its lock is free. A lock that stays
+/// taken is another scheduler's. Result: false if it is.
+bool remove_our_bus_file(const SweepPlan& plan) {
+  for (int waited = 0; waited < kDyingMayTakeMs; waited += kLookEveryMs) {
     const BusLock lock(plan.lock_file);
-    if (!lock.held()) return;
-    remove_bus_file(plan.bus_file, plan.incarnation);
+    if (lock.held()) {
+      remove_bus_file(plan.bus_file, plan.incarnation);
+      return true;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(kLookEveryMs));
   }
+  return false;
+}
+
+void sweep(const SweepPlan& plan) {
+  if (!remove_our_bus_file(plan)) return;
   if (!wait_for_peers(plan)) return;
   const BusLock lock(plan.lock_file);
   if (!lock.held()) return;

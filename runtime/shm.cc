@@ -51,8 +51,8 @@ void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t seen, TimePoint 
     until.tv_nsec = static_cast<long>(std::max<std::int64_t>(deadline.ns, 0) % 1'000'000'000);
   }
   // The absolute deadline of FUTEX_WAIT_BITSET is on CLOCK_MONOTONIC, as monotonic_now().
-  ::syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&word), FUTEX_WAIT_BITSET, seen, bounded ? &until : nullptr,
-            nullptr, FUTEX_BITSET_MATCH_ANY);
+  ::syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&word), FUTEX_WAIT_BITSET, seen,
+            bounded ? &until : nullptr, nullptr, FUTEX_BITSET_MATCH_ANY);
 }
 
 void futex_wake(std::atomic<std::uint32_t>& word) {
@@ -70,8 +70,7 @@ void wake_slot(RingHeader& ring) {
 }
 
 /// The slot sleeps until `ready()` or the deadline. Result: ready().
-template <class Ready>
-bool slot_sleep(RingHeader& ring, TimePoint deadline, Ready ready) {
+template <class Ready> bool slot_sleep(RingHeader& ring, TimePoint deadline, Ready ready) {
   const std::uint32_t seen = ring.signal.load(std::memory_order_acquire);
   ring.slot_waits.store(1, std::memory_order_relaxed);
   full_fence();
@@ -105,9 +104,7 @@ void copy_out(const std::byte* data, std::uint64_t capacity, std::uint64_t at, v
   if (first < size) std::memcpy(static_cast<std::byte*>(to) + first, data, size - first);
 }
 
-std::system_error failed(const char* what) {
-  return std::system_error(errno, std::generic_category(), what);
-}
+std::system_error failed(const char* what) { return std::system_error(errno, std::generic_category(), what); }
 
 ArenaHeader* make_header(void* memory) {
   auto* header = new (memory) ArenaHeader;

@@ -31,8 +31,8 @@ namespace betterbox {
 
 /// The shared part of a ring. All counters count bytes since the arena was made.
 struct RingHeader {
-  alignas(64) std::atomic<std::uint64_t> head{0};  ///< written by the producer
-  alignas(64) std::atomic<std::uint64_t> tail{0};  ///< written by the consumer
+  alignas(64) std::atomic<std::uint64_t> head{0};    ///< written by the producer
+  alignas(64) std::atomic<std::uint64_t> tail{0};    ///< written by the consumer
   alignas(64) std::atomic<std::uint32_t> signal{0};  ///< futex: changed to wake the slot side of this ring
   std::atomic<std::uint32_t> slot_waits{0};          ///< the slot side sleeps on `signal`
   std::atomic<std::uint32_t> agent_waits{0};         ///< the agent side has no room and wants the bell

@@ -33,7 +33,7 @@ struct AgentThread::Impl : AgentLoop::Observer {
   std::thread thread;
   std::mutex mutex;
   std::condition_variable changed;
-  bool was_welcomed = false;         // guarded by mutex, as all below
+  bool was_welcomed = false;  // guarded by mutex, as all below
   bool ended = false;
   std::string end_text;
   std::map<SeatId, SeatEntry> seats;
@@ -56,8 +56,7 @@ struct AgentThread::Impl : AgentLoop::Observer {
   }
 
   void run() {
-    while (loop->turn(TimePoint::never())) {
-    }
+    while (loop->turn(TimePoint::never())) {}
     std::lock_guard lock(mutex);
     ended = true;
     end_text = loop->end_text();
@@ -66,8 +65,7 @@ struct AgentThread::Impl : AgentLoop::Observer {
   }
 
   /// Waits on `changed` for `ready` at most until `deadline`. Result: ready().
-  template <class Ready>
-  bool wait(std::unique_lock<std::mutex>& lock, TimePoint deadline, Ready ready) {
+  template <class Ready> bool wait(std::unique_lock<std::mutex>& lock, TimePoint deadline, Ready ready) {
     if (deadline == TimePoint::never()) {
       changed.wait(lock, ready);
       return true;
@@ -103,7 +101,8 @@ AgentThread::AgentThread(const Options& options) : impl_(std::make_unique<Impl>(
   std::unique_lock lock(impl_->mutex);
   impl_->wait(lock, monotonic_now() + kLivenessBound, [this] { return impl_->was_welcomed || impl_->ended; });
   if (impl_->was_welcomed) return;
-  const std::string why = impl_->ended ? impl_->end_text : "the scheduler at " + options.scheduler_endpoint + " does not answer";
+  const std::string why =
+      impl_->ended ? impl_->end_text : "the scheduler at " + options.scheduler_endpoint + " does not answer";
   lock.unlock();
   impl_->loop->post([loop = impl_->loop.get()] { loop->kill(); });
   impl_->thread.join();

@@ -49,7 +49,8 @@ AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transpor
       observer_(observer),
       transport_(std::move(transport)),
       core_({self_, options.function_slots, options.in_process}),
-      executor_({options.in_process, options.control_fd, options.bell_fd, options.log_folder, options.name, options.echo}),
+      executor_({options.in_process, options.control_fd, options.bell_fd, options.log_folder, options.name,
+                 options.echo}),
       endpoint_(options.scheduler_endpoint) {
   wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_fd_ < 0) throw std::runtime_error("no eventfd");
@@ -198,7 +199,9 @@ void AgentLoop::from_client(ConnectionId from, Message&& message) {
   if (auto* hello = std::get_if<Hello>(&message.body)) return greet(from, *hello);
   if (!at->second) return drop_client(from, RefusalCode::kProtocol, "the first message must be Hello");
   if (auto* call = std::get_if<BoxCall>(&message.body)) {
-    feed(BoxCallArrived{{from.value}, std::move(*call), message.frames.empty() ? Frame() : std::move(message.frames.front())});
+    feed(BoxCallArrived{{from.value},
+                        std::move(*call),
+                        message.frames.empty() ? Frame() : std::move(message.frames.front())});
   } else if (auto* cancel = std::get_if<BoxCancel>(&message.body)) {
     feed(BoxCallCancelled{{from.value}, cancel->serial});
   } else if (std::holds_alternative<Bye>(message.body)) {
@@ -211,10 +214,12 @@ void AgentLoop::from_client(ConnectionId from, Message&& message) {
 
 void AgentLoop::greet(ConnectionId from, const Hello& hello) {
   if (clients_[from]) return drop_client(from, RefusalCode::kProtocol, "a second Hello");
-  if (hello.role != Role::kClient) return drop_client(from, RefusalCode::kIdentity, "an agent talks to clients only");
+  if (hello.role != Role::kClient)
+    return drop_client(from, RefusalCode::kIdentity, "an agent talks to clients only");
   if (!hello.python.empty() && hello.python != options_.python_version) {
-    return drop_client(from, RefusalCode::kVersion,
-                       "this box runs Python " + options_.python_version + ", the client Python " + hello.python);
+    return drop_client(
+        from, RefusalCode::kVersion,
+        "this box runs Python " + options_.python_version + ", the client Python " + hello.python);
   }
   clients_[from] = true;
   Welcome welcome;
@@ -279,7 +284,9 @@ void AgentLoop::carry_out(CutLease&& e) { feed(executor_.cut(e)); }
 void AgentLoop::carry_out(CallSeat&& e) { executor_.call(std::move(e)); }
 void AgentLoop::carry_out(CancelSeatCall&& e) { executor_.cancel(e); }
 void AgentLoop::carry_out(SendToScheduler&& e) { send(scheduler_, e.message); }
-void AgentLoop::carry_out(ReplyToClient&& e) { send({e.client.value}, {BoxReply{e.serial}, {std::move(e.item)}}); }
+void AgentLoop::carry_out(ReplyToClient&& e) {
+  send({e.client.value}, {BoxReply{e.serial}, {std::move(e.item)}});
+}
 void AgentLoop::carry_out(RefuseClient&& e) { drop_client({e.client.value}, e.refused.code, e.refused.text); }
 void AgentLoop::carry_out(SeatReport&& e) { observer_.seat_reported(e); }
 void AgentLoop::carry_out(HostingReport&& e) { observer_.hosting_reported(e); }
@@ -324,7 +331,8 @@ void AgentLoop::receive_messages() {
     if (event->kind == TransportEvent::kClosed) {
       scheduler ? scheduler_closed(event->reason) : client_closed(event->connection);
     } else {
-      scheduler ? from_scheduler(std::move(event->message)) : from_client(event->connection, std::move(event->message));
+      scheduler ? from_scheduler(std::move(event->message))
+                : from_client(event->connection, std::move(event->message));
     }
   }
   sent_ = true;  // there may be more

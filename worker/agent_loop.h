@@ -29,9 +29,9 @@ std::string agent_socket_path(const std::string& socket_folder, PeerId self);
 class AgentLoop {
  public:
   struct Options {
-    PeerId self;                ///< make_peer_id() if 0
+    PeerId self;  ///< make_peer_id() if 0
     std::string scheduler_endpoint;
-    std::string bus_file;       ///< where to look for the bus again; may be empty
+    std::string bus_file;  ///< where to look for the bus again; may be empty
     std::string socket_folder;
     std::string name;
     std::string python_version;
@@ -39,7 +39,7 @@ class AgentLoop {
     bool background = false;
     bool in_process = false;
     std::uint32_t function_slots = 0;
-    int control_fd = -1;        ///< processes only
+    int control_fd = -1;  ///< processes only
     int bell_fd = -1;
     bool echo = false;
   };
@@ -54,10 +54,10 @@ class AgentLoop {
   };
   enum class End {
     kRunning,
-    kStopped,    ///< request_stop(), or the bus ended
-    kRefused,    ///< the scheduler does not want this agent
+    kStopped,  ///< request_stop(), or the bus ended
+    kRefused,  ///< the scheduler does not want this agent
     kBusLost,
-    kBroken,     ///< the template is gone
+    kBroken,  ///< the template is gone
   };
 
   /// Listens at its own socket and starts to connect. Throws std::runtime_error.
@@ -68,7 +68,7 @@ class AgentLoop {
   AgentLoop(const AgentLoop&) = delete;
   AgentLoop& operator=(const AgentLoop&) = delete;
 
-  /// One round: carries out what there is, then waits at most until `deadline`. Result: false once it has ended.
+  /// One round: carries out what there is, then waits at most until `deadline`. Result: false once ended.
   bool turn(TimePoint deadline);
   End end() const { return end_; }
   /// For people: why it ended.
@@ -84,7 +84,8 @@ class AgentLoop {
   int bell_fd() const { return executor_.bell_fd(); }
   bool welcomed() const { return session_ == Session::kOpen; }
   PeerId self() const { return self_; }
-  /// A further descriptor to wait on; `ready` is called when it is readable or hung up, until it returns false.
+  /// A further descriptor to wait on: `ready` is called when it is readable or hung up, until it
+  /// returns false.
   void watch(int fd, std::function<bool()> ready) { watched_.push_back({fd, std::move(ready)}); }
 
   /// From any thread: `job` runs on the loop's thread soon (or never, if the loop has ended).
@@ -163,7 +164,7 @@ class AgentLoop {
   std::size_t effects_done_ = 0;
   bool carrying_out_ = false;
   std::vector<Event> events_;
-  bool fed_ = true;   // since the last TurnEnded
+  bool fed_ = true;    // since the last TurnEnded
   bool sent_ = false;  // since the last look at the transport
 
   std::vector<Watched> watched_;

@@ -157,7 +157,8 @@ bool WorkerCore::take_pages(LeaseState& lease, LeaseGranted& granted) {
     lease.page_bytes += granted.pages[i].size();
     lease.pages.push_back({span.first, span.count, std::move(granted.pages[i]), *view});
   }
-  std::sort(lease.pages.begin(), lease.pages.end(), [](const Page& a, const Page& b) { return a.first < b.first; });
+  std::sort(lease.pages.begin(), lease.pages.end(),
+            [](const Page& a, const Page& b) { return a.first < b.first; });
   return covered.contains(granted.lease.range);
 }
 
@@ -207,7 +208,8 @@ void WorkerCore::give_back(const Station& part) {
 void WorkerCore::kill_if_unwanted(Seat& seat, const Station& place, Position position, std::uint32_t done) {
   if (seat.kind == SeatKind::kInProcess || seat.state != SeatState::kUp || position.next <= done) return;
   const LeaseState* lease = find_lease(place.lease);
-  const bool wanted = lease != nullptr && lease->open.contains({place.base + done, place.base + position.next});
+  const bool wanted =
+      lease != nullptr && lease->open.contains({place.base + done, place.base + position.next});
   if (!wanted) kill_seat(seat);
 }
 
@@ -218,7 +220,8 @@ void WorkerCore::on(RevokeAsked&& e) {
     return;
   }
   lease->revoke = lease->revoke.value_or(0) + e.count;
-  if (lease->undivided.size() < *lease->revoke) cut_for_revoke(*lease, *lease->revoke - lease->undivided.size());
+  if (lease->undivided.size() < *lease->revoke)
+    cut_for_revoke(*lease, *lease->revoke - lease->undivided.size());
   if (cuts_awaited_ == 0) answer_revoke(*lease);
 }
 
@@ -313,7 +316,8 @@ void WorkerCore::on(SeatProgressed&& e) {
   Seat* seat = find_seat(e.seat, e.life);
   if (seat == nullptr || e.station >= kSeatStations || e.count == 0) return;
   Station& place = seat->stations[e.station];
-  if (!place.busy || place.generation != e.generation || e.first + std::uint64_t{e.count} > place.count) return;
+  if (!place.busy || place.generation != e.generation || e.first + std::uint64_t{e.count} > place.count)
+    return;
   place.finished += e.count;
   seat->served = true;
   seat->fruitless = 0;
@@ -341,7 +345,8 @@ void WorkerCore::gather(LeaseState& lease, const Seat& seat, const SeatProgresse
     const auto view = PageView::parse(e.page.bytes());
     page = slice_page(e.page, *view, range.begin - first, range.end - first);
   }
-  if (lease.out.bytes + page.size() > kPageBytes * 4 || lease.out.spans.size() + 1 >= kMaxFrames) send_outcomes(lease);
+  if (lease.out.bytes + page.size() > kPageBytes * 4 || lease.out.spans.size() + 1 >= kMaxFrames)
+    send_outcomes(lease);
   lease.out.bytes += page.size() + sizeof(OutcomeSpan);
   lease.out.spans.push_back({range.begin, range.size(), seat.id, e.busy_ns, e.longest_ns});
   lease.out.frames.push_back(std::move(page));

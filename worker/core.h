@@ -27,7 +27,7 @@
 
 namespace betterbox {
 
-/// Fast items fill pages: outcomes of one lease leave at most once in this time (the first and the last at once).
+/// Fast items fill pages: outcomes of one lease leave at most once in this time (first and last at once).
 inline constexpr Duration kOutcomeInterval = milliseconds(5);
 /// A seat changes its client (a process is made anew) or is taken from a call at most once in this time.
 inline constexpr Duration kSwitchInterval = milliseconds(100);
@@ -81,10 +81,10 @@ class WorkerCore {
     std::uint32_t count = 0;     // after cuts
     std::uint32_t finished = 0;  // outcomes that have arrived
     std::uint32_t generation = 0;
-    bool exhausted = false;      // a cut found nothing: do not ask again
-    bool cutting = false;        // CutDone is awaited
-    bool stealing = false;       // for an idle seat
-    bool again = false;          // some outcomes could not be used: their items run once more
+    bool exhausted = false;  // a cut found nothing: do not ask again
+    bool cutting = false;    // CutDone is awaited
+    bool stealing = false;   // for an idle seat
+    bool again = false;      // some outcomes could not be used: their items run once more
     Range range() const { return {base, base + count}; }
   };
   struct Seat {
@@ -93,27 +93,27 @@ class WorkerCore {
     SeatKind kind = SeatKind::kFunction;
     SeatState state = SeatState::kEmpty;
     std::uint32_t life = 0;
-    bool ready = false;   // this life said so
-    bool served = false;  // this life finished an item or call
-    bool failed = false;  // this life said kFailed
+    bool ready = false;           // this life said so
+    bool served = false;          // this life finished an item or call
+    bool failed = false;          // this life said kFailed
     std::uint32_t fruitless = 0;  // lives in a row that served nothing
     TimePoint retry_at{};
     TimePoint kill_at = TimePoint::never();
-    PeerId client;               // function seats: whose code the process has seen
-    TimePoint since{};           // last change of client or reservation
+    PeerId client;      // function seats: whose code the process has seen
+    TimePoint since{};  // last change of client or reservation
     TimePoint idle_since{};
     std::optional<CallId> reserved;  // taken from another call for this one
     std::array<Station, 2> stations;
-    int running = 0;             // the station that was installed first of those busy
-    std::set<CallId> contexts;   // sent to this life
+    int running = 0;                 // the station that was installed first of those busy
+    std::set<CallId> contexts;       // sent to this life
     std::set<std::uint64_t> tokens;  // direct calls in this life
     // boxes
-    std::size_t hosting = 0;     // index in hostings_
+    std::size_t hosting = 0;  // index in hostings_
     std::uint32_t instance = 0, flags = 0;
     Frame payload;
     BoxInfo info;
     bool offered = false;
-    Frame error;                 // of kFailed
+    Frame error;  // of kFailed
 
     bool is_free() const { return !stations[0].busy && !stations[1].busy; }
     bool has_free_station() const { return !stations[0].busy || !stations[1].busy; }
@@ -150,7 +150,7 @@ class WorkerCore {
     Context context;
     Frame frame;
     std::vector<LeaseId> leases;
-    std::uint32_t stations = 0;       // busy with this call
+    std::uint32_t stations = 0;  // busy with this call
     std::uint64_t last_served = 0;
   };
   struct Unacked {
@@ -202,14 +202,10 @@ class WorkerCore {
   void finish_leases();
   void release_unservable();
   void send(Message message);
-  template <class Body>
-  void tell(Body body, Frames frames = {}) {
+  template <class Body> void tell(Body body, Frames frames = {}) {
     send({std::move(body), std::move(frames)});
   }
-  template <class T>
-  void effect(T&& value) {
-    effects_->send.emplace_back(std::forward<T>(value));
-  }
+  template <class T> void effect(T&& value) { effects_->send.emplace_back(std::forward<T>(value)); }
   LeaseState* find_lease(LeaseId id);
   CallState* find_call(CallId id);
   Seat* find_seat(SeatId id, std::uint32_t life);

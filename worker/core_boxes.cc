@@ -98,7 +98,8 @@ void WorkerCore::withdraw(Seat& seat) {
 void WorkerCore::run_seat_timers() {
   for (Seat& seat : seats_) {
     if (seat.kill_at <= now_) kill_seat(seat);
-    if (seat.kind == SeatKind::kHosted && seat.state == SeatState::kEmpty && seat.retry_at <= now_) spawn(seat);
+    if (seat.kind == SeatKind::kHosted && seat.state == SeatState::kEmpty && seat.retry_at <= now_)
+      spawn(seat);
   }
 }
 
@@ -125,7 +126,10 @@ void WorkerCore::on(SeatReady&& e) {
   seat->ready = true;
   if (seat->kind == SeatKind::kFunction || seat->state != SeatState::kStarting) return;
   seat->state = SeatState::kUp;
-  seat->info = {{options_.self, seat->id, seat->life}, seat->port, std::move(e.class_name), e.sandbox,
+  seat->info = {{options_.self, seat->id, seat->life},
+                seat->port,
+                std::move(e.class_name),
+                e.sandbox,
                 std::move(e.methods)};
   seat->offered = true;
   if (in_session_) tell(Offer{options_.function_slots, {seat->info}, {}});
@@ -178,7 +182,8 @@ void WorkerCore::on(SeatDied&& e) {
     seat.state = ending_ ? SeatState::kGone : SeatState::kEmpty;
     if (before == SeatState::kUp && !seat.ready && !seat.served) {
       ++seat.fruitless;
-      seat.retry_at = now_ + std::min(milliseconds(100) * (std::int64_t{1} << std::min(seat.fruitless, 6u)), seconds(5));
+      seat.retry_at =
+          now_ + std::min(milliseconds(100) * (std::int64_t{1} << std::min(seat.fruitless, 6u)), seconds(5));
       effect(LogLine{"slot " + std::to_string(seat.id.value) + " ended before it was ready; see its log"});
     }
     return;
@@ -246,8 +251,8 @@ void WorkerCore::retry_or_give_up(Seat& seat, const DeathReport& death) {
     return;
   }
   seat.state = SeatState::kGone;
-  effect(LogLine{"slot " + std::to_string(seat.id.value) + ": its box died " + std::to_string(seat.fruitless) +
-                 " times without having served anything; it is given up"});
+  effect(LogLine{"slot " + std::to_string(seat.id.value) + ": its box died " +
+                 std::to_string(seat.fruitless) + " times without having served anything; it is given up"});
   hosting_failed(seat.hosting, seat.failed && !seat.error.empty()
                                    ? seat.error
                                    : lost_frame(LostCode::kBoxLost, death, "the box died while it started"));
@@ -369,16 +374,18 @@ void WorkerCore::on(BoxCallArrived&& e) {
     return refuse_call(e.client, e.call.serial, LostCode::kNoSuchBox, "");
   }
   const auto& methods = seat->info.methods;
-  const auto method =
-      std::find_if(methods.begin(), methods.end(), [&](const MethodInfo& m) { return m.name == e.call.method; });
+  const auto method = std::find_if(methods.begin(), methods.end(),
+                                   [&](const MethodInfo& m) { return m.name == e.call.method; });
   if (method == methods.end() && !seat->info.sandbox) {
-    return refuse_call(e.client, e.call.serial, LostCode::kNoSuchMethod, nearest_names(e.call.method, methods));
+    return refuse_call(e.client, e.call.serial, LostCode::kNoSuchMethod,
+                       nearest_names(e.call.method, methods));
   }
   std::size_t& count = direct_counts_[e.client];
   const auto key = std::pair(e.client, e.call.serial);
   if (count >= kMaxDirectCallsInFlight || direct_by_client_.contains(key)) {
-    effect(RefuseClient{e.client, {count >= kMaxDirectCallsInFlight ? RefusalCode::kCapacity : RefusalCode::kProtocol,
-                                   "more direct calls at once than an agent takes, or a serial number used twice"}});
+    effect(RefuseClient{e.client,
+                        {count >= kMaxDirectCallsInFlight ? RefusalCode::kCapacity : RefusalCode::kProtocol,
+                         "more direct calls at once than an agent takes, or a serial number used twice"}});
     return;
   }
   ++count;

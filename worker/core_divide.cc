@@ -18,8 +18,7 @@ void WorkerCore::divide() {
     const CallState* call = seat.reserved ? find_call(*seat.reserved) : nullptr;
     if (call == nullptr || !has_work(*call)) seat.reserved.reset();
   }
-  while (assign_one()) {
-  }
+  while (assign_one()) {}
   relieve_starved();
   if (cuts_awaited_ == 0) steal_for_idle();
 }
@@ -48,7 +47,8 @@ bool WorkerCore::assign_one() {
     if (has_work(call)) waiting.emplace_back(id, &call);
   }
   std::stable_sort(waiting.begin(), waiting.end(), [](const auto& a, const auto& b) {
-    return std::pair(a.second->stations, a.second->last_served) < std::pair(b.second->stations, b.second->last_served);
+    return std::pair(a.second->stations, a.second->last_served) <
+           std::pair(b.second->stations, b.second->last_served);
   });
   for (auto& [id, call] : waiting) {
     if (Seat* seat = choose_seat(id, *call)) {
@@ -127,8 +127,8 @@ void WorkerCore::give_part(CallId id, CallState& call, Seat& seat) {
            .generation = ++generation_};
   ++call.stations;
   call.last_served = ++served_;
-  effect(InstallLease{seat.id, static_cast<std::uint32_t>(station), place.generation, id, place.base, place.count,
-                      call.context.fold, page_parts(lease, range)});
+  effect(InstallLease{seat.id, static_cast<std::uint32_t>(station), place.generation, id, place.base,
+                      place.count, call.context.fold, page_parts(lease, range)});
 }
 
 std::vector<PagePart> WorkerCore::page_parts(const LeaseState& lease, Range range) const {
@@ -138,7 +138,8 @@ std::vector<PagePart> WorkerCore::page_parts(const LeaseState& lease, Range rang
   for (std::uint64_t item = range.begin; item < range.end; ++page) {
     BB_CHECK(page != lease.pages.end() && page->first <= item);
     const std::uint64_t end = std::min(range.end, page->first + page->count);
-    parts.push_back({item, end - item, slice_page(page->frame, page->view, item - page->first, end - page->first)});
+    parts.push_back(
+        {item, end - item, slice_page(page->frame, page->view, item - page->first, end - page->first)});
     item = end;
   }
   return parts;
@@ -164,9 +165,10 @@ bool WorkerCore::relieve(CallId id, Port port) {
   }
   const auto most = std::max_element(holders.begin(), holders.end(),
                                      [](const auto& a, const auto& b) { return a.second < b.second; });
-  const auto active = static_cast<std::uint32_t>(std::count_if(calls_.begin(), calls_.end(), [&](auto& entry) {
-    return entry.second.context.port == port && (entry.second.stations > 0 || has_work(entry.second));
-  }));
+  const auto active =
+      static_cast<std::uint32_t>(std::count_if(calls_.begin(), calls_.end(), [&](auto& entry) {
+        return entry.second.context.port == port && (entry.second.stations > 0 || has_work(entry.second));
+      }));
   if (most == holders.end() || most->second * active <= seats_of(port)) return false;
   Seat* victim = nullptr;
   for (Seat& seat : seats_) {
@@ -209,7 +211,8 @@ void WorkerCore::steal_for_idle() {
         const CallId id = seat.stations[static_cast<std::size_t>(s)].call;
         const CallState* call = find_call(id);
         const LeaseState* lease = find_lease(seat.stations[static_cast<std::size_t>(s)].lease);
-        if (call == nullptr || lease == nullptr || lease->revoke || seat_rank(thief, id, *call) == 0) continue;
+        if (call == nullptr || lease == nullptr || lease->revoke || seat_rank(thief, id, *call) == 0)
+          continue;
         victim = &seat, station = s, most = left;
       }
     }

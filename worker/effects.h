@@ -106,10 +106,9 @@ struct LogLine {
 /// StopAsked is carried out: no seat is occupied any more.
 struct Stopped {};
 
-using Effect =
-    std::variant<SpawnSeat, KillSeat, DiscardSeat, StopSeat, SendContext, DropContext, InstallLease, CutLease,
-                 CallSeat, CancelSeatCall, SendToScheduler, ReplyToClient, RefuseClient, SeatReport, HostingReport,
-                 LogLine, Stopped>;
+using Effect = std::variant<SpawnSeat, KillSeat, DiscardSeat, StopSeat, SendContext, DropContext,
+                            InstallLease, CutLease, CallSeat, CancelSeatCall, SendToScheduler, ReplyToClient,
+                            RefuseClient, SeatReport, HostingReport, LogLine, Stopped>;
 
 struct Effects {
   std::vector<Effect> send;

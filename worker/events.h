@@ -158,10 +158,10 @@ struct TurnEnded {};
 /// The agent is to end: boxes save and stop, everything else ends at once.
 struct StopAsked {};
 
-using Event = std::variant<SessionBegan, SessionEnded, ContextArrived, LeaseGranted, RevokeAsked, ItemsAbandoned,
-                           CallDropped, AcknowledgeArrived, HostAsked, UndeployAsked, BoxCallArrived,
-                           BoxCallCancelled, ClientGone, SeatOpened, SeatCloseAsked, SeatReady, SeatFailed,
-                           SeatStopped, SeatProgressed, SubLeaseDone, SeatReplied, CutDone, SeatDied, TurnEnded,
-                           StopAsked>;
+using Event =
+    std::variant<SessionBegan, SessionEnded, ContextArrived, LeaseGranted, RevokeAsked, ItemsAbandoned,
+                 CallDropped, AcknowledgeArrived, HostAsked, UndeployAsked, BoxCallArrived, BoxCallCancelled,
+                 ClientGone, SeatOpened, SeatCloseAsked, SeatReady, SeatFailed, SeatStopped, SeatProgressed,
+                 SubLeaseDone, SeatReplied, CutDone, SeatDied, TurnEnded, StopAsked>;
 
 }  // namespace betterbox

@@ -23,20 +23,20 @@ namespace {
 
 constexpr std::uint64_t kBellTag = 1, kControlTag = 2, kOutputTag = 16;
 
-template <class T>
-std::string bytes_of(const T& value) {
+template <class T> std::string bytes_of(const T& value) {
   return {reinterpret_cast<const char*>(&value), sizeof value};
 }
 
-template <class T>
-bool take(std::string_view& rest, T& value) {
+template <class T> bool take(std::string_view& rest, T& value) {
   if (rest.size() < sizeof value) return false;
   std::memcpy(&value, rest.data(), sizeof value);
   rest.remove_prefix(sizeof value);
   return true;
 }
 
-std::span<const std::byte> span_of(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
+std::span<const std::byte> span_of(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
 
 /// A record's payload behind its first `skip` bytes, without copying it.
 Frame frame_behind(std::string&& payload, std::size_t skip) {
@@ -99,14 +99,16 @@ void Executor::say(Slot& slot, ToSlot kind, std::string head, Frames tail) {
 
 void Executor::spawn(SpawnSeat&& e) {
   remove(e.seat);
-  auto slot = std::make_unique<Slot>(options_.in_process ? SlotArena::create_private() : SlotArena::create(), e.seat,
-                                     e.life);
+  auto slot = std::make_unique<Slot>(options_.in_process ? SlotArena::create_private() : SlotArena::create(),
+                                     e.seat, e.life);
   say(*slot, ToSlot::kInit, std::move(e.head), {std::move(e.payload)});
   Slot& placed = *(slots_[e.seat] = std::move(slot));
   if (options_.in_process) return;
   int out[2], err[2];
-  if (::pipe2(out, O_CLOEXEC) != 0) throw std::system_error(errno, std::generic_category(), "pipe for a slot");
-  if (::pipe2(err, O_CLOEXEC) != 0) throw std::system_error(errno, std::generic_category(), "pipe for a slot");
+  if (::pipe2(out, O_CLOEXEC) != 0)
+    throw std::system_error(errno, std::generic_category(), "pipe for a slot");
+  if (::pipe2(err, O_CLOEXEC) != 0)
+    throw std::system_error(errno, std::generic_category(), "pipe for a slot");
   open_output(placed, placed.out, out[0], "out");
   open_output(placed, placed.err, err[0], "err");
   request_fork(placed, out[1], err[1]);
@@ -120,8 +122,9 @@ void Executor::open_output(Slot& slot, SlotOutput& output, int fd, const char* s
   auto& log = logs_[slot.seat];
   if (log == nullptr) {
     const std::string number = std::to_string(slot.seat.value);
-    log = std::make_unique<SlotLog>(options_.log_folder.empty() ? "" : options_.log_folder + "/slot-" + number + ".log",
-                                    options_.echo ? "[" + options_.name + "." + number + "] " : "");
+    log = std::make_unique<SlotLog>(
+        options_.log_folder.empty() ? "" : options_.log_folder + "/slot-" + number + ".log",
+        options_.echo ? "[" + options_.name + "." + number + "] " : "");
   }
   const bool error = stream[0] == 'e';
   output.open(fd, log.get(), error);
@@ -259,7 +262,8 @@ bool Executor::prepare_sleep() {
     slot->arena.header().agent_wants_bell.store(1, std::memory_order_relaxed);
   }
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  return std::none_of(slots_.begin(), slots_.end(), [](const auto& entry) { return entry.second->outbox.has_bytes(); });
+  return std::none_of(slots_.begin(), slots_.end(),
+                      [](const auto& entry) { return entry.second->outbox.has_bytes(); });
 }
 
 void Executor::wake_up() {
@@ -277,7 +281,8 @@ void Executor::collect(std::vector<Event>& events, bool drain_outcomes) {
       std::uint64_t rings = 0;
       [[maybe_unused]] const ssize_t n = ::read(options_.bell_fd, &rings, sizeof rings);
     } else if ((tag & kOutputTag) != 0) {
-      if (Slot* slot = find({static_cast<std::uint32_t>(tag >> 8)})) read_output(*slot, (tag & 1) != 0 ? slot->err : slot->out);
+      if (Slot* slot = find({static_cast<std::uint32_t>(tag >> 8)}))
+        read_output(*slot, (tag & 1) != 0 ? slot->err : slot->out);
     }
   }
   outcomes_seen_ = 0;
@@ -291,7 +296,8 @@ void Executor::collect(std::vector<Event>& events, bool drain_outcomes) {
     if (ready[i].data.u64 == kControlTag) read_template(events);
   }
   for (const auto& [seat, life] : failed_forks_) {
-    if (Slot* slot = find(seat); slot != nullptr && slot->life == life) report_death(*slot, 1 << 8, 0, events);
+    if (Slot* slot = find(seat); slot != nullptr && slot->life == life)
+      report_death(*slot, 1 << 8, 0, events);
   }
   failed_forks_.clear();
 }
@@ -318,7 +324,8 @@ void Executor::read_template(std::vector<Event>& events) {
 
 void Executor::take_report(const TemplateReport& report, std::vector<Event>& events) {
   if (report.kind == TemplateReport::kUp) template_up_ = true;
-  if (report.kind == TemplateReport::kBroken) template_error_.assign(report.text, ::strnlen(report.text, sizeof report.text));
+  if (report.kind == TemplateReport::kBroken)
+    template_error_.assign(report.text, ::strnlen(report.text, sizeof report.text));
   Slot* slot = find({report.seat});
   if (slot == nullptr || slot->life != report.life) return;  // discarded
   if (report.kind == TemplateReport::kForked) {
@@ -360,8 +367,7 @@ void Executor::drain(Slot& slot, std::vector<Event>& events, std::uint32_t limit
 void Executor::take_record(Slot& slot, Record& record, std::vector<Event>& events) {
   std::string_view rest = record.payload;
   switch (static_cast<FromSlot>(record.kind)) {
-    case FromSlot::kOutcome:
-      return take_outcome(slot, record, events);
+    case FromSlot::kOutcome: return take_outcome(slot, record, events);
     case FromSlot::kLeaseDone: {
       SlotLeaseDone done;
       if (!take(rest, done) || done.station >= kStations) return;
@@ -372,13 +378,15 @@ void Executor::take_record(Slot& slot, Record& record, std::vector<Event>& event
     case FromSlot::kReply: {
       std::uint64_t token = 0;
       if (!take(rest, token)) return;
-      events.emplace_back(SeatReplied{slot.seat, slot.life, token, frame_behind(std::move(record.payload), sizeof token)});
+      events.emplace_back(
+          SeatReplied{slot.seat, slot.life, token, frame_behind(std::move(record.payload), sizeof token)});
       return;
     }
     case FromSlot::kReady: {
       SlotReady head;
       if (!take(rest, head) || rest.size() < head.class_name_size) return;
-      SeatReady ready{slot.seat, slot.life, std::string(rest.substr(0, head.class_name_size)), head.sandbox != 0, {}};
+      SeatReady ready{
+          slot.seat, slot.life, std::string(rest.substr(0, head.class_name_size)), head.sandbox != 0, {}};
       rest.remove_prefix(head.class_name_size);
       for (std::uint32_t i = 0; i < head.methods && rest.size() >= 2; ++i) {
         const auto flags = static_cast<std::uint8_t>(rest[0]);
@@ -411,9 +419,10 @@ void Executor::take_outcome(Slot& slot, const Record& record, std::vector<Event>
     finish_page(slot, outcome.station, events);
   }
   if (alone) {
-    events.emplace_back(SeatProgressed{
-        slot.seat, slot.life, outcome.station, outcome.generation, outcome.first, outcome.count, outcome.busy_ns,
-        outcome.longest_ns, make_single_page(span_of(rest), gather.fold ? PageKind::kFold : PageKind::kSingle)});
+    events.emplace_back(
+        SeatProgressed{slot.seat, slot.life, outcome.station, outcome.generation, outcome.first,
+                       outcome.count, outcome.busy_ns, outcome.longest_ns,
+                       make_single_page(span_of(rest), gather.fold ? PageKind::kFold : PageKind::kSingle)});
     return;
   }
   if (gather.count == 0) {
@@ -429,8 +438,8 @@ void Executor::take_outcome(Slot& slot, const Record& record, std::vector<Event>
 void Executor::finish_page(Slot& slot, std::uint32_t station, std::vector<Event>& events) {
   Gather& gather = slot.gathers[station];
   if (gather.count == 0) return;
-  events.emplace_back(SeatProgressed{slot.seat, slot.life, station, gather.generation, gather.first, gather.count,
-                                     gather.busy_ns, gather.longest_ns, gather.page.finish()});
+  events.emplace_back(SeatProgressed{slot.seat, slot.life, station, gather.generation, gather.first,
+                                     gather.count, gather.busy_ns, gather.longest_ns, gather.page.finish()});
   gather.count = 0;
 }
 

@@ -2,10 +2,10 @@
 // runs the agent's loop until it is told to stop, the bus ends, or the template is gone.
 //
 // Exit codes: 0 stopped, 1 failed. The line on --ready-fd is "ready" or "error: ...".
-#include <CLI/CLI.hpp>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <CLI/CLI.hpp>
 
 #include <fcntl.h>
 #include <sys/eventfd.h>
@@ -108,7 +108,8 @@ std::string error_text(const Frame& item) {
 /// What the loop reports, and the ready line that depends on it.
 class Worker : public AgentLoop::Observer {
  public:
-  Worker(const Arguments& arguments, spdlog::logger& log) : arguments_(arguments), log_(log), hosted_(arguments.host_fd < 0) {}
+  Worker(const Arguments& arguments, spdlog::logger& log)
+      : arguments_(arguments), log_(log), hosted_(arguments.host_fd < 0) {}
 
   void attach(AgentLoop& loop) { loop_ = &loop; }
   void welcomed() override {
@@ -193,7 +194,8 @@ struct TemplateProcess {
 TemplateProcess fork_template(const Arguments& a, const std::string& socket_path) {
   TemplateProcess made;
   int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) throw std::runtime_error("no socket pair");
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+    throw std::runtime_error("no socket pair");
   made.bell_fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (made.bell_fd < 0) throw std::runtime_error("no eventfd");
   made.pid = ::fork();
@@ -273,8 +275,7 @@ int run(const Arguments& a) {
     if (a.host_fd >= 0) {
       loop.feed(HostAsked{{{}, Port{a.port}, 0, a.host_slots, options.name}, Frame(std::move(box)), true});
     }
-    while (loop.turn(TimePoint::never())) {
-    }
+    while (loop.turn(TimePoint::never())) {}
     std::string why = worker.failure().empty() ? loop.end_text() : worker.failure();
     if (loop.end() != AgentLoop::End::kStopped || !worker.failure().empty()) {
       code = 1;
@@ -294,7 +295,8 @@ int main_function(int argc, char** argv) {
   add_options(app, a);
   CLI11_PARSE(app, argc, argv);
   if (a.template_control >= 0) {
-    run_template_process({a.python, a.python_path, {}, a.template_socket, a.template_control, a.template_bell});
+    run_template_process(
+        {a.python, a.python_path, {}, a.template_socket, a.template_control, a.template_bell});
   }
   try {
     if (a.bus.empty()) throw std::runtime_error("--bus FILE is needed");

@@ -51,7 +51,7 @@ void SlotLog::line(std::string_view text, int pid, bool error) {
   if (fd_ < 0) {
     fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (fd_ < 0) return;
-    struct stat info{};
+    struct stat info {};
     written_ = ::fstat(fd_, &info) == 0 ? static_cast<std::uint64_t>(info.st_size) : 0;
   }
   char head[64];

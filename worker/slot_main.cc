@@ -45,7 +45,8 @@ std::string python_error() {
 
 /// One thread per slot, unless the user says otherwise: slots are the parallelism. Before any import.
 void set_thread_counts() {
-  for (const char* name : {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"}) ::setenv(name, "1", 0);
+  for (const char* name : {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"})
+    ::setenv(name, "1", 0);
 }
 
 void start_python(const TemplateOptions& options) {
@@ -61,10 +62,12 @@ void start_python(const TemplateOptions& options) {
   if (!PyStatus_Exception(status)) status = Py_InitializeFromConfig(&config);
   PyConfig_Clear(&config);
   if (PyStatus_Exception(status)) {
-    broken(options, std::string("Python cannot start: ") + (status.err_msg != nullptr ? status.err_msg : "unknown"));
+    broken(options,
+           std::string("Python cannot start: ") + (status.err_msg != nullptr ? status.err_msg : "unknown"));
   }
   PyObject* path = PySys_GetObject("path");
-  for (auto entry = options.python_path.rbegin(); path != nullptr && entry != options.python_path.rend(); ++entry) {
+  for (auto entry = options.python_path.rbegin(); path != nullptr && entry != options.python_path.rend();
+       ++entry) {
     PyObject* text = PyUnicode_DecodeFSDefault(entry->c_str());
     if (text == nullptr || PyList_Insert(path, 0, text) != 0) broken(options, python_error());
     Py_DECREF(text);
@@ -73,7 +76,8 @@ void start_python(const TemplateOptions& options) {
 
 PyObject* import(const TemplateOptions& options, const std::string& name, bool must) {
   PyObject* module = PyImport_ImportModule(name.c_str());
-  if (module == nullptr && must) broken(options, "the worker's Python cannot import " + name + ": " + python_error());
+  if (module == nullptr && must)
+    broken(options, "the worker's Python cannot import " + name + ": " + python_error());
   if (module == nullptr) {
     std::fprintf(stderr, "betterbox-worker: preload of %s failed\n", name.c_str());
     PyErr_Print();
@@ -90,12 +94,19 @@ int thread_count() {
   return count;
 }
 
-/// A process with threads cannot be forked safely: the same program again, without the modules that made them.
+/// A process with threads cannot be forked safely: the same program again, without preloaded modules.
 void start_over(const TemplateOptions& options) {
-  std::fprintf(stderr, "betterbox-worker: a preloaded module started a thread; slots start without preload\n");
-  std::vector<std::string> arguments = {"betterbox-worker", "--template-control", std::to_string(options.control_fd),
-                                        "--template-bell", std::to_string(options.bell_fd), "--python", options.python,
-                                        "--template-socket", options.socket_path};
+  std::fprintf(stderr,
+               "betterbox-worker: a preloaded module started a thread; slots start without preload\n");
+  std::vector<std::string> arguments = {"betterbox-worker",
+                                        "--template-control",
+                                        std::to_string(options.control_fd),
+                                        "--template-bell",
+                                        std::to_string(options.bell_fd),
+                                        "--python",
+                                        options.python,
+                                        "--template-socket",
+                                        options.socket_path};
   for (const std::string& entry : options.python_path) {
     arguments.push_back("--python-path");
     arguments.push_back(entry);

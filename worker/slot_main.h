@@ -7,10 +7,10 @@
 namespace betterbox {
 
 struct TemplateOptions {
-  std::string python;                     ///< the interpreter's program, so that its environment is seen
-  std::vector<std::string> python_path;   ///< put in front of sys.path
-  std::vector<std::string> preload;       ///< modules to import before the first fork
-  std::string socket_path;                ///< the worker's socket: removed when the worker is gone
+  std::string python;                    ///< the interpreter's program, so that its environment is seen
+  std::vector<std::string> python_path;  ///< put in front of sys.path
+  std::vector<std::string> preload;      ///< modules to import before the first fork
+  std::string socket_path;               ///< the worker's socket: removed when the worker is gone
   int control_fd = -1;
   int bell_fd = -1;
 };

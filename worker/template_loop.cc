@@ -75,7 +75,8 @@ class Template {
     if (size != static_cast<ssize_t>(sizeof request)) return false;
     int fds[kPassedFds] = {-1, -1, -1};
     const cmsghdr* header = CMSG_FIRSTHDR(&message);
-    const bool passed = header != nullptr && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof fds);
+    const bool passed =
+        header != nullptr && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof fds);
     if (passed) std::memcpy(fds, CMSG_DATA(header), sizeof fds);
     if (request.kind == TemplateRequest::kFork && passed) {
       fork_slot(request, fds);
@@ -149,8 +150,7 @@ class Template {
 
   void reap() {
     signalfd_siginfo drained[8];
-    while (::read(child_signals_, drained, sizeof drained) > 0) {
-    }
+    while (::read(child_signals_, drained, sizeof drained) > 0) {}
     for (;;) {
       siginfo_t info{};
       if (::waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) return;

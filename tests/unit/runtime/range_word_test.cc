@@ -27,8 +27,8 @@ struct State {
   std::vector<int> fate;
 
   auto key() const {
-    return std::tuple(word.next, word.end, slot_loaded, slot_done, slot_saw.next, slot_saw.end, cut, worker_loaded,
-                      worker_saw.next, worker_saw.end, fate);
+    return std::tuple(word.next, word.end, slot_loaded, slot_done, slot_saw.next, slot_saw.end, cut,
+                      worker_loaded, worker_saw.next, worker_saw.end, fate);
   }
 };
 

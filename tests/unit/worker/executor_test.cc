@@ -25,8 +25,7 @@ namespace {
 
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
 
-template <class T>
-std::string packed(const T& value) {
+template <class T> std::string packed(const T& value) {
   return {reinterpret_cast<const char*>(&value), sizeof value};
 }
 
@@ -116,8 +115,7 @@ class Processes : public ::testing::Test {
   }
 
   /// The next event of this kind; others before it are dropped. Fails after 30 s.
-  template <class T>
-  T next() {
+  template <class T> T next() {
     const TimePoint deadline = monotonic_now() + seconds(30);
     while (monotonic_now() < deadline) {
       while (!events_.empty()) {
@@ -255,8 +253,7 @@ TEST_F(Processes, EndWithTheWorker) {
   ASSERT_EQ(::waitpid(template_, nullptr, 0), template_);
   template_ = -1;
   while (alive(child)) {
-    while (::waitpid(-1, nullptr, WNOHANG) > 0) {
-    }
+    while (::waitpid(-1, nullptr, WNOHANG) > 0) {}
     ::usleep(1000);
   }
 }
@@ -272,8 +269,7 @@ TEST_F(Processes, DieWithTheTemplate) {
     executor_->collect(events_, true);
   }
   while (alive(slot)) {  // by its parent-death signal; this process adopts and reaps it
-    while (::waitpid(slot, nullptr, WNOHANG) > 0) {
-    }
+    while (::waitpid(slot, nullptr, WNOHANG) > 0) {}
     ::usleep(1000);
   }
   ::kill(child, SIGKILL);  // what a slot left behind when nobody could kill its group

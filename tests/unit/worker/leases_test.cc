@@ -225,7 +225,8 @@ TEST_F(Leases, IgnoreWhatAnEarlierLifeSays) {
   turn();
   feed(SubLeaseDone{{0}, life, 0, generation});
   const std::string none(1, '\0');
-  feed(SeatProgressed{{0}, life, 0, generation, 0, 1, 1, 1, make_single_page(std::as_bytes(std::span(none)))});
+  feed(
+      SeatProgressed{{0}, life, 0, generation, 0, 1, 1, 1, make_single_page(std::as_bytes(std::span(none)))});
   now_ = core_->next_deadline();
   turn();
   run_all(1);
@@ -316,7 +317,14 @@ TEST_F(Sessions, StopEmptyingRingsAboveTheWindow) {
     FakeSeat& s = seat(0);
     const std::uint32_t station = s.queue.front(), offset = *s.running;
     finish(0, false);
-    feed(SeatProgressed{{0}, s.life, station, s.stations[station].generation, offset, 1, 1, 1,
+    feed(SeatProgressed{{0},
+                        s.life,
+                        station,
+                        s.stations[station].generation,
+                        offset,
+                        1,
+                        1,
+                        1,
                         make_single_page(std::as_bytes(std::span(large)))});
     turn();
   }

@@ -81,7 +81,8 @@ class Simulation : public WorkerFixture, public ::testing::WithParamInterface<st
         if (repeated_ || outcomes->ack <= last_ack_) continue;
         EXPECT_EQ(outcomes->ack, last_ack_ + 1);
         last_ack_ = outcomes->ack;
-        for (const OutcomeSpan& span : outcomes->spans) leave(outcomes->lease, {span.first, span.first + span.count});
+        for (const OutcomeSpan& span : outcomes->spans)
+          leave(outcomes->lease, {span.first, span.first + span.count});
         for (const LostItem& item : outcomes->lost) leave(outcomes->lease, {item.index, item.index + 1});
       }
     }
@@ -128,7 +129,8 @@ TEST_P(Simulation, EveryItemLeavesInExactlyOneWay) {
   for (const auto& [id, items] : granted_) {
     for (const Range& r : items.ranges()) {
       for (const Range& missing : left_[id].missing(r)) {
-        EXPECT_TRUE(gone_[id].contains(missing)) << "lease " << id.value << " lost items from " << missing.begin;
+        EXPECT_TRUE(gone_[id].contains(missing))
+            << "lease " << id.value << " lost items from " << missing.begin;
       }
     }
   }

@@ -62,7 +62,8 @@ class WorkerFixture : public ::testing::Test {
     Effects effects;
     core_->handle(now_, std::move(event), effects);
     core_->sanity_check();
-    std::deque<Effect> queue(std::make_move_iterator(effects.send.begin()), std::make_move_iterator(effects.send.end()));
+    std::deque<Effect> queue(std::make_move_iterator(effects.send.begin()),
+                             std::make_move_iterator(effects.send.end()));
     while (!queue.empty()) {
       Effect effect = std::move(queue.front());
       queue.pop_front();
@@ -75,10 +76,7 @@ class WorkerFixture : public ::testing::Test {
     turn();
   }
 
-  template <class T>
-  void carry_out(T&& e, std::deque<Effect>&) {
-    apply(std::move(e));
-  }
+  template <class T> void carry_out(T&& e, std::deque<Effect>&) { apply(std::move(e)); }
   void carry_out(CutLease&& e, std::deque<Effect>& queue) {
     FakeSeat::Station& place = seats_[e.seat].stations[e.station];
     CutDone done{e.seat, e.station, place.word.cut(e.count), {}, place.done};
@@ -158,8 +156,7 @@ class WorkerFixture : public ::testing::Test {
     turn();
   }
   std::vector<Message> take_messages() { return std::exchange(messages_, {}); }
-  template <class Body>
-  std::vector<Body> take() {
+  template <class Body> std::vector<Body> take() {
     std::vector<Body> found;
     std::erase_if(messages_, [&](Message& m) {
       auto* body = std::get_if<Body>(&m.body);
@@ -217,7 +214,14 @@ class WorkerFixture : public ::testing::Test {
     FakeSeat& s = seat(id);
     const std::string none(1, '\0');
     const auto kind = s.stations[station].fold ? PageKind::kFold : PageKind::kSingle;
-    feed(SeatProgressed{{id}, s.life, station, s.stations[station].generation, item, 1, 1000, 1000,
+    feed(SeatProgressed{{id},
+                        s.life,
+                        station,
+                        s.stations[station].generation,
+                        item,
+                        1,
+                        1000,
+                        1000,
                         make_single_page(std::as_bytes(std::span(none)), kind)});
   }
   /// Runs one item. Result: its index.
@@ -226,7 +230,8 @@ class WorkerFixture : public ::testing::Test {
     if (item) finish(id);
     return item;
   }
-  void ready(std::uint32_t id, std::vector<MethodInfo> methods = {{"f", kPlainMethod}}, bool sandbox = false) {
+  void ready(std::uint32_t id, std::vector<MethodInfo> methods = {{"f", kPlainMethod}},
+             bool sandbox = false) {
     feed(SeatReady{{id}, seat(id).life, "ABox", sandbox, std::move(methods)});
   }
   void die(std::uint32_t id, std::int32_t signal = 11) {

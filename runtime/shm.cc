@@ -91,6 +91,7 @@ std::uint64_t used_bytes(const RingHeader& ring) {
 
 /// Copies into the ring at byte position `at`, around its end.
 void copy_in(std::byte* data, std::uint64_t capacity, std::uint64_t at, const void* from, std::size_t size) {
+  if (size == 0) return;  // an empty frame has no address
   const std::size_t offset = at & (capacity - 1);
   const std::size_t first = std::min<std::size_t>(size, capacity - offset);
   std::memcpy(data + offset, from, first);

@@ -64,13 +64,15 @@ class Options:
         The value of an empty fold, and its first operand.
     name : str, optional
         What `betterbox status` calls it.
+    detach : bool
+        Only False: this version has no calls that outlive their client.
     idempotent : bool
         Running an item twice does no harm.
     ship : sequence of modules
         These travel by value with the call.
     """
 
-    __slots__ = ("policy", "retries", "timeout", "progress", "reduce", "initial", "name", "idempotent", "ship")
+    __slots__ = ("policy", "retries", "timeout", "progress", "reduce", "initial", "name", "detach", "idempotent", "ship")
     policy: str
     retries: int
     timeout: float | None
@@ -78,6 +80,7 @@ class Options:
     reduce: Callable[[Any, Any], Any] | None
     initial: Any
     name: str | None
+    detach: bool
     idempotent: bool
     ship: tuple[ModuleType, ...]
 
@@ -93,6 +96,7 @@ class Options:
         self.reduce = given.get("reduce")
         self.initial = given.get("initial", _MISSING)
         self.name = given.get("name")
+        self.detach = bool(given.get("detach", False))
         self.idempotent = bool(given.get("idempotent", False))
         self.ship = _modules(given.get("ship", ()))
         self._check()
@@ -100,6 +104,8 @@ class Options:
     def _check(self) -> None:
         if self.policy not in ("auto", "guided"):
             raise ValueError(f"policy {self.policy!r} is not known; there are 'auto' and 'guided'")
+        if self.detach:
+            raise ValueError("detach=True is not in this version: a call ends with its client; keep the client running")
         if not isinstance(self.retries, int) or isinstance(self.retries, bool) or self.retries < 0:
             raise ValueError(f"retries must be a whole number from 0, not {self.retries!r}")
         check_timeout(self.timeout)

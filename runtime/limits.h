@@ -60,9 +60,9 @@ inline constexpr Duration kIdleSchedulerLife = seconds(60);
 inline constexpr Duration kNoBoxGrace = seconds(5);
 /// How long use_box waits for boxes unless told otherwise.
 inline constexpr Duration kDefaultBoxTimeout = seconds(3);
-/// A worker that empties rings often enough sleeps this long between two looks before it asks the
-/// slots to ring: bounds its wake-ups to 1/interval while items are short.
-inline constexpr Duration kDrainInterval = milliseconds(1);
+/// A worker that found outcomes looks again after this time before it asks the slots to ring for the next
+/// one: bounds its wake-ups to 1/interval while items are short.
+inline constexpr Duration kDrainInterval = milliseconds(2);
 
 // --- slots ----------------------------------------------------------------------------------------
 inline constexpr std::size_t kInboxBytes = 256U << 10;    ///< worker to slot: contexts, leases, calls

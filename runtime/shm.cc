@@ -318,9 +318,10 @@ void SlotOutbox::write_bytes(const void* from, std::size_t size) {
   }
 }
 
-void SlotOutbox::ring_bell() {
+void SlotOutbox::ring_bell(bool urgent) {
   full_fence();
-  if (arena_.agent_wants_bell.load(std::memory_order_relaxed) != 0 &&
+  const auto least = static_cast<std::uint32_t>(urgent ? Bell::kUrgent : Bell::kAny);
+  if (arena_.agent_wants_bell.load(std::memory_order_relaxed) >= least &&
       arena_.agent_wants_bell.exchange(0, std::memory_order_relaxed) != 0) {
     write_bell(bell_fd_);
   }

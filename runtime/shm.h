@@ -29,6 +29,10 @@
 
 namespace betterbox {
 
+/// What a slot rings for: while outcomes come fast the agent looks by itself, but hears at once of a lease that is
+/// used up, a reply, or a ring without room.
+enum class Bell : std::uint32_t { kNone = 0, kUrgent = 1, kAny = 2 };
+
 /// The shared part of a ring. All counters count bytes since the arena was made.
 struct RingHeader {
   alignas(64) std::atomic<std::uint64_t> head{0};    ///< written by the producer
@@ -55,7 +59,7 @@ struct ArenaHeader {
   std::uint64_t magic = 0;
   LeaseStation stations[kStations];
   RingHeader inbox, express, outbox;
-  /// Set by the agent before it sleeps in poll(), cleared when it wakes.
+  /// A Bell: what the agent wants to be rung for. Rung once, it is kNone until the agent sets it again.
   alignas(64) std::atomic<std::uint32_t> agent_wants_bell{0};
 };
 
@@ -178,7 +182,7 @@ class SlotOutbox {
   /// True if a record of `size` payload bytes fits now, so that write() will not wait.
   bool fits(std::size_t size) const;
   /// Wakes the agent if it asked for it.
-  void ring_bell();
+  void ring_bell(bool urgent = true);
 
  private:
   void write_bytes(const void* from, std::size_t size);

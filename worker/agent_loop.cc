@@ -392,7 +392,7 @@ void AgentLoop::wait(TimePoint deadline) {
   timeout.tv_sec = left / 1'000'000'000;
   timeout.tv_nsec = left % 1'000'000'000;
   const int ready = ::ppoll(entries.data(), entries.size(), bounded ? &timeout : nullptr, nullptr);
-  if (!look_again) executor_.wake_up();
+  executor_.wake_up();
   if (ready <= 0) return;
   if (entries[first_watched - 1].revents != 0) {
     std::uint64_t count = 0;

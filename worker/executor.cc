@@ -103,6 +103,7 @@ void Executor::spawn(SpawnSeat&& e) {
                                      e.seat, e.life);
   say(*slot, ToSlot::kInit, std::move(e.head), {std::move(e.payload)});
   Slot& placed = *(slots_[e.seat] = std::move(slot));
+  want_bell(placed, Bell::kUrgent);
   if (options_.in_process) return;
   int out[2], err[2];
   if (::pipe2(out, O_CLOEXEC) != 0)
@@ -259,7 +260,7 @@ void Executor::cancel(const CancelSeatCall& e) {
 
 bool Executor::prepare_sleep() {
   for (auto& [seat, slot] : slots_) {
-    slot->arena.header().agent_wants_bell.store(1, std::memory_order_relaxed);
+    want_bell(*slot, Bell::kAny);
   }
   std::atomic_thread_fence(std::memory_order_seq_cst);
   return std::none_of(slots_.begin(), slots_.end(),
@@ -268,8 +269,14 @@ bool Executor::prepare_sleep() {
 
 void Executor::wake_up() {
   for (auto& [seat, slot] : slots_) {
-    slot->arena.header().agent_wants_bell.store(0, std::memory_order_relaxed);
+    want_bell(*slot, Bell::kUrgent);
   }
+  // What a slot wrote without ringing is found by the look that follows.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+}
+
+void Executor::want_bell(Slot& slot, Bell bell) {
+  slot.arena.header().agent_wants_bell.store(static_cast<std::uint32_t>(bell), std::memory_order_relaxed);
 }
 
 void Executor::collect(std::vector<Event>& events, bool drain_outcomes) {

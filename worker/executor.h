@@ -55,10 +55,10 @@ class Executor {
   void collect(std::vector<Event>& events, bool drain_outcomes);
   /// Asks the slots to ring. Result: false if there is something to collect already.
   bool prepare_sleep();
-  /// Slots need not ring while the agent is awake.
+  /// While the agent is awake, or looks by itself, slots ring for urgent records only.
   void wake_up();
-  /// True if so many outcomes came that looking every kDrainInterval is cheaper than being rung for.
-  bool busy() const { return outcomes_seen_ >= kBusyOutcomes; }
+  /// True if outcomes came at the last look: another one after kDrainInterval is cheaper than being rung for.
+  bool busy() const { return outcomes_seen_ > 0; }
   /// Readable when collect() has something to do (an epoll descriptor).
   int wait_fd() const { return epoll_fd_; }
 
@@ -73,7 +73,6 @@ class Executor {
   void kill_all();
 
  private:
-  static constexpr std::uint32_t kBusyOutcomes = 16;
   static constexpr std::uint32_t kRecordsPerLook = 4096;
 
   /// Outcomes of one station that follow each other.
@@ -101,6 +100,7 @@ class Executor {
     pid_t pid = 0;
     SlotOutput out, err;
   };
+  static void want_bell(Slot& slot, Bell bell);
 
   Slot* find(SeatId seat);
   void say(Slot& slot, ToSlot kind, std::string head, Frames tail = {});

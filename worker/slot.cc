@@ -67,7 +67,7 @@ class Outlet {
  private:
   void write_locked(FromSlot kind, std::span<const std::byte> head, std::span<const std::byte> tail) {
     outbox_.write(static_cast<std::uint32_t>(kind), {head, tail});
-    outbox_.ring_bell();
+    outbox_.ring_bell(kind != FromSlot::kOutcome);
   }
 
   std::mutex mutex_;

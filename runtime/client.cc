@@ -92,7 +92,7 @@ void Client::close() {
   fail_scheduled_calls("this process has closed its connection to the bus");
   const auto direct = direct_;
   for (const auto& [token, call] : direct) lose_unsettled(call, LostCode::kBusLost, "the connection was closed");
-  waiters_turn_.notify_all();
+  wake_waiters();
   drivers_turn_.notify_all();
   wake_driver();
 }
@@ -210,6 +210,11 @@ std::vector<std::uint64_t> Client::drive() {
       if (ready == 0) acknowledge(true);
     }
   }
+}
+
+void Client::wake_waiters() {
+  waiters_turn_.notify_all();
+  if (waiter_polls_) ring(waiter_wake_fd_);
 }
 
 void Client::wake_driver() {
@@ -356,7 +361,7 @@ void Client::drain() {
     on_event(*event);
     any = true;
   }
-  // Another thread polls and will not see what was taken from under it.
+  // Another thread polls, and will not see what was taken from under it.
   if (any && waiter_polls_) ring(waiter_wake_fd_);
   acknowledge(false);
 }

@@ -197,6 +197,10 @@ class Client {
   };
   Progress progress(const CallPtr& call);
   std::optional<Outcome> outcome(const CallPtr& call, std::uint64_t i, bool take);
+  /// Outcomes of items [first, first + limit) up to the first that is not there or failed; about a page of them.
+  std::vector<Outcome> successes(const CallPtr& call, std::uint64_t first, std::uint64_t limit);
+  /// The user has these (settled) items: their memory may go, and a generator's window moves on.
+  void take(const CallPtr& call, Range items);
   /// All result pages in item order: (first, count, page). For calls that are over.
   struct ResultSpan {
     std::uint64_t first, count;
@@ -291,6 +295,8 @@ class Client {
   void lose_unsettled(const CallPtr& call, LostCode code, std::string_view why);
   void check_deadlines(TimePoint now);
   void forget(const CallPtr& call);
+  void take_one(CallState& call, std::uint64_t item);
+  void wake_waiters();
   Link& link_to(const BoxEntry& entry);
   void send_on_link(Link& link, Message message);
   void send(Message message);

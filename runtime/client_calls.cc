@@ -223,7 +223,7 @@ std::uint64_t Client::feed_room(const CallPtr& call, TimePoint deadline) {
 void Client::free_running(const CallPtr& call, bool on) {
   Lock lock(mutex_);
   call->free_running += on ? 1 : -1;
-  waiters_turn_.notify_all();
+  wake_waiters();
 }
 
 void Client::pump() {
@@ -432,7 +432,7 @@ bool Client::cancel(const CallPtr& call) {
       break;
   }
   finish(call);
-  waiters_turn_.notify_all();
+  wake_waiters();
   drain();
   return true;
 }
@@ -470,13 +470,33 @@ std::optional<Outcome> Client::outcome(const CallPtr& call, std::uint64_t i, boo
   Lock lock(mutex_);
   if (!call->has_outcome(i) && !call->cancelled) return std::nullopt;
   Outcome result = call->outcome(i);
-  if (!take || !call->has_outcome(i)) return result;
-  auto page = std::prev(call->results.upper_bound(i));
-  ++call->taken;
-  if (++page->second.taken == page->second.count) call->results.erase(page);
-  // The feeder waits for room in a wait of its own.
-  if (call->windowed && call->taken % (kGeneratorWindowItems / 8) == 0) waiters_turn_.notify_all();
+  if (take && call->has_outcome(i)) take_one(*call, i);
   return result;
+}
+
+std::vector<Outcome> Client::successes(const CallPtr& call, std::uint64_t first, std::uint64_t limit) {
+  Lock lock(mutex_);
+  std::vector<Outcome> outcomes;
+  std::size_t bytes = 0;
+  for (std::uint64_t i = first; i < first + limit && bytes < kPageBytes && call->has_outcome(i); ++i) {
+    Outcome outcome = call->outcome(i);
+    if (outcome.failed()) break;
+    bytes += outcome.item.size();
+    outcomes.push_back(std::move(outcome));
+  }
+  return outcomes;
+}
+
+void Client::take(const CallPtr& call, Range items) {
+  Lock lock(mutex_);
+  for (std::uint64_t i = items.begin; i < items.end; ++i) take_one(*call, i);
+}
+
+void Client::take_one(CallState& call, std::uint64_t item) {
+  const auto page = std::prev(call.results.upper_bound(item));
+  if (++page->second.taken == page->second.count) call.results.erase(page);
+  // The feeder, in a wait of its own, is told when there is room for many.
+  if (++call.taken % (kGeneratorWindowItems / 8) == 0 && call.windowed) wake_waiters();
 }
 
 std::vector<Client::ResultSpan> Client::result_spans(const CallPtr& call) {

@@ -96,6 +96,8 @@ class Call:
         """(True, value) or (False, exception) of a settled item. REQUIRES: it is settled, not taken."""
     def take(self, index: int) -> tuple[bool, Any]:
         """`get`, and its memory goes (a generator call's window moves on)."""
+    def values(self, first: int, limit: int, take: bool) -> list[Any]:
+        """Values of items from `first` on, up to the first that is not there or failed; taken if `take`."""
     def results(self) -> list[Any]:
         """All values in order; raises the error of the lowest index. REQUIRES: done()."""
     def outcomes(self) -> list[Any]:

@@ -50,6 +50,9 @@ class FailedCall:
 
     take = get
 
+    def values(self, first: int, limit: int, take: bool) -> list[Any]:
+        return []
+
     def results(self) -> list[Any]:
         raise self.error
 

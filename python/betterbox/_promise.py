@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -25,6 +26,7 @@ FOLD: Shape = "fold"
 
 AnyCall = _core.Call | FailedCall
 
+_FETCH_ITEMS = 256  # values that iteration takes at a time, if they are there
 _LOOK_SECONDS = 5.0  # a wait that lasts longer looks whether anybody works
 
 
@@ -62,6 +64,7 @@ class Promise(Generic[T]):
         self._deferred: Deferred | None = None
         self._lock = threading.Lock()
         self._cursor = 0  # the next item that iteration hands out (generator calls)
+        self._ready: deque[Any] = deque()  # taken, not handed out yet (the same)
         self._consumed = False
         self._landed: list[int] = []
         self._first: tuple[Any] | None = None
@@ -341,11 +344,19 @@ class InOrder:
         self._promise = promise
         self._call: AnyCall | None = None
         self._next = 0
+        self._ready: deque[Any] = promise._ready if promise._windowed else deque()
 
     def __iter__(self) -> InOrder:
         return self
 
     def __next__(self) -> Any:
+        try:
+            return self._ready.popleft()
+        except IndexError:
+            return self._fetch()
+
+    def _fetch(self) -> Any:
+        """The next value; further ones that are there wait in `_ready`."""
         promise = self._promise
         call = self._call
         if call is None:
@@ -361,13 +372,17 @@ class InOrder:
             total = call.total
             if total is not None and index >= total:
                 raise StopIteration
+        values = call.values(index, _FETCH_ITEMS, promise._windowed)
+        step = max(1, len(values))
         if promise._windowed:
             promise._consumed = True
-            promise._cursor = index + 1
-            ok, value = call.take(index)
+            promise._cursor = index + step
         else:
-            self._next = index + 1
-            ok, value = call.get(index)
+            self._next = index + step
+        if values:
+            self._ready.extend(values[1:])
+            return values[0]
+        ok, value = call.take(index) if promise._windowed else call.get(index)
         if ok:
             return value
         raise value

@@ -222,6 +222,30 @@ class CallHandle {
     }
     return decode(outcome->item);
   }
+  py::list values(std::uint64_t first, std::uint64_t limit, bool take) {
+    std::vector<Outcome> outcomes;
+    {
+      py::gil_scoped_release release;
+      outcomes = client_->successes(call_, first, limit);
+    }
+    py::list result;
+    for (const Outcome& outcome : outcomes) {
+      PyObject* value = decode_item(outcome.item);
+      if (value == nullptr) {  // whoever asks for this one gets the error
+        PyErr_Clear();
+        break;
+      }
+      const int added = PyList_Append(result.ptr(), value);
+      Py_DECREF(value);
+      if (added < 0) throw py::error_already_set();
+    }
+    if (take) {
+      const Range taken{first, first + result.size()};
+      py::gil_scoped_release release;
+      client_->take(call_, taken);
+    }
+    return result;
+  }
   py::list results(bool with_exceptions) {
     const auto spans = all_spans();
     py::list values(0);
@@ -488,6 +512,7 @@ void register_call(py::module_& module) {
       .def("cancel", &CallHandle::cancel)
       .def("get", [](CallHandle& self, std::uint64_t index) { return self.get(index, false); }, py::arg("index"))
       .def("take", [](CallHandle& self, std::uint64_t index) { return self.get(index, true); }, py::arg("index"))
+      .def("values", &CallHandle::values, py::arg("first"), py::arg("limit"), py::arg("take"))
       .def("results", [](CallHandle& self) { return self.results(false); })
       .def("outcomes", [](CallHandle& self) { return self.results(true); })
       .def("folds", &CallHandle::folds)

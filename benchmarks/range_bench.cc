@@ -46,8 +46,7 @@ void claim_item_while_cut(benchmark::State& state) {
   for (auto _ : state) {
     if (word.claim()) continue;
     renew.store(true);  // the cutting thread installs, as a worker does, while nobody claims
-    while (renew.load()) {
-    }
+    while (renew.load()) {}
   }
   over.store(true);
   worker.join();

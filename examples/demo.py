@@ -30,6 +30,8 @@ DEFAULT_FOLDERS = ("python3", "python3.11")
 DEFAULT_LIMIT_MB = 40.0
 # A file larger than this share of the limit is not chosen: one item that is most of the work says nothing.
 LARGEST_SHARE = 0.125
+# Smaller files are not listed by how well they compress.
+SMALLEST_RATED = 1024
 
 
 class File(NamedTuple):
@@ -250,13 +252,15 @@ def seats_of(explanation: dict[str, Any]) -> list[tuple[int, float]]:
 
 
 def print_files(files: list[File], results: list[Measured]) -> None:
+    # The format alone takes 60 bytes: a file of one byte "compresses" to 6000 %.
+    smallest = SMALLEST_RATED if any(file.size >= SMALLEST_RATED for file in files) else 1
     ratios = sorted(
         (result.compressed / file.size, file.path, file.size, result.compressed)
         for file, result in zip(files, results)
-        if file.size > 0
+        if file.size >= smallest
     )
-    for title, rows in (("most", ratios[:10]), ("least", ratios[: -11 : -1])):
-        print(f"\nThe {len(rows)} {title} compressible files (compressed size of the size)")
+    for title, rows in (("most", ratios[:10]), ("least", ratios[:-11:-1])):
+        print(f"\nThe {len(rows)} {title} compressible files of {smallest:,} bytes or more (compressed size of the size)")
         for ratio, path, size, compressed in rows:
             print(f"  {100 * ratio:7.1f} %  {compressed:>10,} of {size:>11,}  {name_of(path)}")
 

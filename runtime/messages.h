@@ -378,8 +378,9 @@ struct Host {
   Port port;
   std::uint32_t first = 0;
   std::uint32_t slots = 1;
+  std::uint32_t total = 1;  ///< of the whole deployment
   std::string name;
-  template <class A> void serialize(A& a) { a(deployment, port, first, slots, name); }
+  template <class A> void serialize(A& a) { a(deployment, port, first, slots, total, name); }
 };
 /// worker -> scheduler: outcome of one Host: all its boxes are offered, or an error. frames: [] or [one error item]
 struct Hosted {

@@ -62,7 +62,8 @@ Complaint on_deploy(const Turn& turn, Peer& client, Deploy&& deploy, Frames&& fr
   std::uint32_t first = 0;
   for (const auto& [worker, slots] : shares) {
     deployment.workers[worker] = false;
-    turn.send(turn.state.peers.at(worker), Host{id, deploy.port, first, slots, deploy.name}, frames);
+    turn.send(turn.state.peers.at(worker), Host{id, deploy.port, first, slots, deploy.slots, deploy.name},
+              frames);
     first += slots;
   }
   return std::nullopt;

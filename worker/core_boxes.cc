@@ -278,7 +278,7 @@ void WorkerCore::on(HostAsked&& e) {
     seat.kind = SeatKind::kHosted;
     seat.hosting = hostings_.size() - 1;
     seat.instance = e.host.first + i;
-    seat.flags = e.host.slots > 1 || e.host.first > 0 ? 1 : 0;
+    seat.flags = e.host.total > 1 ? 1 : 0;
     seat.payload = e.box;
     hosting.seats.push_back(seat.id);
     spawn(seat);

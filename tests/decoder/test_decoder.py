@@ -98,7 +98,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
                                                    'longest_ns': 2000}],
                   'lost': [{'index': 12, 'death': DEATH}], 'steals': 3}, [b'page a']),
     'Deploy': ({'serial': 4, 'port': 8090, 'slots': 4, 'name': 'keeper'}, [b'box']),
-    'Host': ({'deployment': CALL, 'port': 8090, 'first': 2, 'slots': 2, 'name': 'keeper'}, [b'box']),
+    'Host': ({'deployment': CALL, 'port': 8090, 'first': 2, 'slots': 2, 'total': 5, 'name': 'keeper'}, [b'box']),
     'Hosted': ({'deployment': CALL, 'ok': False}, [b'error']),
     'Deployed': ({'serial': 4, 'ok': False, 'error': 'no worker has joined'}, [b'error']),
     'Undeploy': ({'deployment': CALL}, []),

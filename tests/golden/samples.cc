@@ -110,7 +110,7 @@ void add_leases(std::vector<Message>& all) {
 
 void add_deployment(std::vector<Message>& all) {
   all.push_back({Deploy{4, Port{8090}, 4, "keeper"}, frames({"box"})});
-  all.push_back({Host{kCall, Port{8090}, 2, 2, "keeper"}, frames({"box"})});
+  all.push_back({Host{kCall, Port{8090}, 2, 2, 5, "keeper"}, frames({"box"})});
   all.push_back({Hosted{kCall, false}, frames({"error"})});
   all.push_back({Deployed{4, false, "no worker has joined"}, frames({"error"})});
   all.push_back({Undeploy{kCall}, {}});

@@ -62,7 +62,7 @@ suite_asan() {
   # is not to be reported as a finding.
   ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0:handle_abort=0 UBSAN_OPTIONS=print_stacktrace=1 \
     preload=$libraries PYTHONPATH=$folder/python PATH=$folder/bin:$PATH \
-    BETTERBOX_SCHEDULER=$folder/python/betterbox/_bin/betterbox-scheduler BETTERBOX_TESTS_SANITIZED=1 \
+    BETTERBOX_SCHEDULER=$folder/python/betterbox/_bin/betterbox-scheduler \
     run_pytest asan_python "${asan_python_files[@]}"
 }
 

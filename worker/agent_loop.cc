@@ -206,7 +206,8 @@ void AgentLoop::from_client(ConnectionId from, Message&& message) {
     feed(BoxCallCancelled{{from.value}, cancel->serial});
   } else if (std::holds_alternative<Bye>(message.body)) {
     transport_->close(from);
-    client_closed(from);
+    clients_.erase(from);
+    feed(ClientGone{{from.value}, true});
   } else {
     drop_client(from, RefusalCode::kProtocol, std::string("an agent takes no ") + kind_name(message.body));
   }

@@ -251,6 +251,7 @@ class WorkerCore {
   void retry_or_give_up(Seat& seat, const DeathReport& death);
   void hosting_ready(std::size_t index);
   void hosting_failed(std::size_t index, Frame error);
+  void forget_direct_call(ClientRef client, std::uint64_t serial);
   void refuse_call(ClientRef client, std::uint64_t serial, LostCode code, std::string_view detail);
   void run_seat_timers();
   void discard_idle_seats();

@@ -405,17 +405,24 @@ void WorkerCore::on(BoxCallCancelled&& e) {
   effect(CancelSeatCall{seat, token});
   seats_[seat.value].tokens.erase(token);
   direct_.erase(token);
-  direct_by_client_.erase(at);
-  --direct_counts_[e.client];
+  forget_direct_call(e.client, e.serial);
 }
 
+/// A client that took its leave wants its calls to take effect (the last line of a script that sets something); one
+/// that was lost is not there to care.
 void WorkerCore::on(ClientGone&& e) {
+  if (e.took_leave) return;  // their replies go nowhere
   for (;;) {
     const auto at = direct_by_client_.lower_bound({e.client, 0});
     if (at == direct_by_client_.end() || at->first.first != e.client) break;
     on(BoxCallCancelled{e.client, at->first.second});
   }
-  direct_counts_.erase(e.client);
+}
+
+void WorkerCore::forget_direct_call(ClientRef client, std::uint64_t serial) {
+  direct_by_client_.erase({client, serial});
+  const auto count = direct_counts_.find(client);
+  if (--count->second == 0) direct_counts_.erase(count);
 }
 
 void WorkerCore::on(SeatReplied&& e) {
@@ -428,8 +435,7 @@ void WorkerCore::on(SeatReplied&& e) {
   const DirectCall call = at->second;
   seat->tokens.erase(e.token);
   direct_.erase(at);
-  direct_by_client_.erase({call.client, call.serial});
-  --direct_counts_[call.client];
+  forget_direct_call(call.client, call.serial);
   effect(ReplyToClient{call.client, call.serial, std::move(e.item)});
 }
 
@@ -437,8 +443,7 @@ void WorkerCore::lose_direct_calls(Seat& seat, const DeathReport& death, std::st
   for (const std::uint64_t token : seat.tokens) {
     const DirectCall call = direct_.at(token);
     direct_.erase(token);
-    direct_by_client_.erase({call.client, call.serial});
-    --direct_counts_[call.client];
+    forget_direct_call(call.client, call.serial);
     effect(ReplyToClient{call.client, call.serial, lost_frame(LostCode::kBoxLost, death, detail)});
   }
   seat.tokens.clear();

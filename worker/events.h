@@ -75,6 +75,7 @@ struct BoxCallCancelled {
 };
 struct ClientGone {
   ClientRef client;
+  bool took_leave = false;  // it said Bye: what it called goes on
 };
 
 // --- seats --------------------------------------------------------------------------------------

@@ -247,6 +247,21 @@ TEST_F(Boxes, CancelTheCallsOfAClientThatIsGone) {
   take_messages();
 }
 
+TEST_F(Boxes, FinishTheCallsOfAClientThatTookItsLeave) {
+  make(0);
+  host(1);
+  ready(0);
+  call(1, box(0), "f", kAlice);
+  call(2, box(0), "f", kAlice);
+  feed(ClientGone{kAlice, true});
+  EXPECT_TRUE(seat(0).cancelled.empty());
+  EXPECT_EQ(core_->direct_calls(), 2u);
+  answer(0);
+  answer(0);
+  EXPECT_EQ(core_->direct_calls(), 0u);
+  take_messages();
+}
+
 TEST_F(Boxes, DropAClientThatFloodsThem) {
   make(0);
   host(1);

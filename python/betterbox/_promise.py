@@ -67,6 +67,7 @@ class Promise(Generic[T]):
         self._ready: deque[Any] = deque()  # taken, not handed out yet (the same)
         self._consumed = False
         self._landed: list[int] = []
+        self._feed_error: BaseException | None = None  # what the generator of the items raised
         self._first: tuple[Any] | None = None
         self._bar: Bar | None = None
 
@@ -344,6 +345,7 @@ class InOrder:
         self._promise = promise
         self._call: AnyCall | None = None
         self._next = 0
+        self._told = False
         self._ready: deque[Any] = promise._ready if promise._windowed else deque()
 
     def __iter__(self) -> InOrder:
@@ -366,12 +368,12 @@ class InOrder:
         if total is not None and index >= total:
             if promise._progress:
                 promise._wait(call, _core.ALL, None)
-            raise StopIteration
+            raise self._ending()
         promise._wait(call, index, None)
         if total is None:
             total = call.total
             if total is not None and index >= total:
-                raise StopIteration
+                raise self._ending()
         values = call.values(index, _FETCH_ITEMS, promise._windowed)
         step = max(1, len(values))
         if promise._windowed:
@@ -387,6 +389,12 @@ class InOrder:
             return value
         raise value
 
+    def _ending(self) -> BaseException:
+        """What ends the iteration: what the generator raised, once, else StopIteration."""
+        error = None if self._told else self._promise._feed_error
+        self._told = True
+        return error or StopIteration()
+
 
 class AsLanded:
     """Iterates over ``(index, value)`` as they land. Goes on after an item that raised."""
@@ -394,6 +402,7 @@ class AsLanded:
     def __init__(self, promise: Promise[Any]) -> None:
         self._promise = promise
         self._next = 0
+        self._told = False
 
     def __iter__(self) -> AsLanded:
         return self
@@ -436,5 +445,7 @@ class AsLanded:
                         continue
                     return late
             promise._wait(call, _core.LANDED, None)
-        promise._wait(call, _core.ALL, None)  # a generator that raised: its error comes out here
-        raise StopIteration
+        promise._wait(call, _core.ALL, None)
+        error = None if self._told else promise._feed_error
+        self._told = True
+        raise error or StopIteration

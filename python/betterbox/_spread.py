@@ -277,12 +277,18 @@ class Feeder:
                 elif took > self.LONG_S:
                     chunk = max(chunk // 2, 1)
             if self.error is not None:
-                self.call.fail_feed(self.error)
+                self._fail(self.error)
         except BaseException as error:  # an item that cannot be pickled, a bus that is gone
             try:
-                self.call.fail_feed(error)
+                self._fail(error)
             except Exception:
                 _bus.report_ignored("the feeder of a generator call")
+
+    def _fail(self, error: BaseException) -> None:
+        promise = self.promise()
+        if promise is not None:
+            promise._feed_error = error  # for who iterates; the other waits learn it from the call
+        self.call.fail_feed(error)
 
     def _check_promise(self) -> None:
         if not self.nobody_takes and self.promise() is None:

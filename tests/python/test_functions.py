@@ -282,6 +282,18 @@ def test_what_a_generator_raises_is_raised_by_the_wait() -> None:
         betterbox.map(work.noop, broken()).result()
 
 
+@pytest.mark.parametrize("iterate", [iter, lambda promise: (value for _, value in promise.as_completed())])
+def test_what_a_generator_raises_is_raised_by_the_iteration_after_the_values(iterate: Any) -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise LookupError("the well is dry")
+
+    values = iterate(betterbox.map(work.double, broken()))
+    assert next(values) == 2
+    with pytest.raises(LookupError, match="the well is dry"):
+        next(values)
+
+
 def test_generators_of_different_lengths_are_an_error() -> None:
     with pytest.raises(ValueError, match="shorter|longer"):
         betterbox.map(work.add, numbers(3), numbers(4)).result()

@@ -294,12 +294,16 @@ def _table(title: str, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> li
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns its exit code."""
-    args = _parser().parse_args(argv)
+    verb = ""
     try:
+        args = _parser().parse_args(argv)
+        verb = f" {args.verb}"
         code: int = args.run(args)
+        if sys.stdout is not None:  # None: it was closed before we began
+            sys.stdout.flush()
         return code
     except BetterBoxError as error:
-        print(f"betterbox {args.verb}: {error}", file=sys.stderr)
+        print(f"betterbox{verb}: {error}", file=sys.stderr)
         return FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -197,6 +197,7 @@ def _agent(bus: str, named: bool) -> _core.Agent:
 
 _prepared = False
 _exit_code = 0
+_terminated = False
 _main_frame: FrameType | None = None
 
 
@@ -223,6 +224,8 @@ def _outermost_frame() -> FrameType | None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    global _terminated
+    _terminated = True  # what is raised may get lost: the interpreter flushes streams and ignores what that raises
     raise SystemExit(0)
 
 
@@ -248,10 +251,14 @@ def _interactive() -> bool:
 
 def _at_end() -> None:
     """Wait if the script wants it, then stop all boxes. Runs in the main thread before any shutdown of threads."""
-    flush_standard_streams()
-    if _script_ran_off_its_end() and not _interactive():
-        wait_for_stop()
-    stop_all()
+    try:
+        flush_standard_streams()
+        if not _terminated and _script_ran_off_its_end() and not _interactive():
+            wait_for_stop()
+    except (KeyboardInterrupt, SystemExit):
+        pass  # a signal between the end of the script and the wait: there is nothing to wait for
+    finally:
+        stop_all()
 
 
 def wait_for_stop() -> None:
@@ -323,6 +330,7 @@ def stop_on(bus: str) -> None:
 
 def _leave_with_code() -> None:
     # Registered early, so it runs last; the interpreter would end with 0 whatever happened in the hooks.
+    stop_all()  # does nothing, unless a signal came before `_at_end` could begin, or cut it short
     if _exit_code:
         flush_standard_streams()
         os._exit(_exit_code)

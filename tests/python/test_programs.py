@@ -260,6 +260,29 @@ def test_a_term_during_the_script_stops_cleanly_and_saves(scripts: Scripts, home
     assert (home / "boxes/abox/current").exists()
 
 
+@pytest.mark.parametrize("flush", [1, 2])  # the interpreter's own at the end of the script, and ours before the wait
+def test_a_term_between_the_script_and_the_wait_is_not_lost(scripts: Scripts, flush: int) -> None:
+    ending = f"""
+import os, signal, sys
+
+class Stream:
+    flushed = 0
+
+    def write(self, text):
+        return len(text)
+
+    def flush(self):
+        self.flushed += 1
+        if self.flushed == {flush}:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.stdout = Stream()
+"""
+    server = scripts.start("server.py", SERVER + ending)
+    assert server.wait() == 0
+    assert server.output == ""
+
+
 def test_methods_may_use_threads_until_the_end(scripts: Scripts) -> None:
     server = scripts.start(
         "server.py",

@@ -9,19 +9,18 @@
 # Mounts and processes live in namespaces of their own, so they go with this script, however it ends.
 set -u -o pipefail
 
-keep=0 as_user=0 folder=
-for argument in "$@"; do
-  case $argument in
-    --keep) keep=1 ;;
-    --user) as_user=1 ;;
-    -*) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
-    *) folder=$argument ;;
-  esac
-done
-
 fail() { echo "chroot_check: $*" >&2; exit 1; }
 
 if [ -z "${BETTERBOX_CHROOT_CHECK_INSIDE-}" ]; then
+  keep=0 as_user=0 folder=
+  for argument in "$@"; do
+    case $argument in
+      --keep) keep=1 ;;
+      --user) as_user=1 ;;
+      -*) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
+      *) folder=$argument ;;
+    esac
+  done
   [ "$(id -u)" -eq 0 ] || fail "this needs root"
   command -v debootstrap >/dev/null || fail "debootstrap is not there"
   repository=$(CDPATH='' cd -P -- "$(dirname -- "$0")/.." && pwd) || exit 1
@@ -34,7 +33,7 @@ if [ -z "${BETTERBOX_CHROOT_CHECK_INSIDE-}" ]; then
   exit "$status"
 fi
 
-system=$folder/system
+system=${folder:?}/system
 home=/root
 timed() {
   local what=$1 began=$SECONDS status

@@ -99,9 +99,10 @@ BusInfo from_json(const std::string& text, const std::string& path) {
     BusInfo info;
     json_fields(archive, info);
     return info;
-  } catch (const std::exception& problem) {
-    throw std::runtime_error(path + " is no bus file (" + problem.what() +
-                             "); remove it if no scheduler runs there");
+  } catch (const std::exception&) {
+    throw std::runtime_error(
+        path +
+        " is no bus file (not the JSON that a scheduler writes); remove it if no scheduler runs there");
   }
 }
 

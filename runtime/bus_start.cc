@@ -160,12 +160,19 @@ bool read_some(int fd, std::string& text, TimePoint deadline) {
   return count > 0 && text.size() < kMaxReadyLine;
 }
 
+/// How a program that cannot start says why: its log may lie on the disk that is full.
+constexpr std::string_view kErrorLine = "error: ";
+
 std::string await_ready_line(int fd, const std::vector<std::string>& argv, const std::string& log_file,
                              off_t log_start, TimePoint deadline) {
   std::string text;
   const auto line_end = [&] { return text.find('\n', std::min(text.size(), sizeof(pid_t))); };
   while (line_end() == std::string::npos && read_some(fd, text, deadline)) {}
-  if (line_end() != std::string::npos) return text.substr(sizeof(pid_t), line_end() - sizeof(pid_t));
+  if (line_end() != std::string::npos) {
+    std::string line = text.substr(sizeof(pid_t), line_end() - sizeof(pid_t));
+    if (line.starts_with(kErrorLine)) throw std::runtime_error(line.substr(kErrorLine.size()));
+    return line;
+  }
 
   const std::string said = text.size() > sizeof(pid_t) ? text.substr(sizeof(pid_t)) : std::string();
   if (said.size() == 1 + sizeof(int) && said[0] == kExecFailed) {

@@ -15,8 +15,8 @@ bool bus_answers(const BusInfo& info);
 
 /// Starts `argv` as a daemon: double fork, setsid, working folder /, stdio to `log_file`, every other
 /// descriptor closed except a pipe given as --ready-fd N appended to argv. Result: the line written to
-/// that pipe; throws std::runtime_error with the end of the log if it ends or says nothing until the
-/// deadline. Safe in a process with threads (the child only calls async-signal-safe functions).
+/// that pipe; throws std::runtime_error with what it says behind "error: ", or with the end of the log if it
+/// ends or says nothing until the deadline. Safe in a process with threads (the child only calls async-signal-safe functions).
 std::string start_daemon(const std::vector<std::string>& argv, const std::string& log_file,
                          TimePoint deadline);
 

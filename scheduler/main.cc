@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -19,6 +20,7 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "runtime/bus_file.h"
 #include "runtime/bus_start.h"
@@ -132,9 +134,11 @@ int block_stop_signals() {
   return fd;
 }
 
-void say_ready(int fd) {
+/// "ready", or "error: ..." in one line.
+void answer_starter(int fd, std::string line) {
   if (fd < 0) return;
-  const std::string line = "ready\n";
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  line += '\n';
   if (::write(fd, line.data(), line.size()) != static_cast<ssize_t>(line.size()))
     spdlog::warn("nobody waited for readiness");
   ::close(fd);
@@ -157,7 +161,7 @@ Config make_config(const Arguments& arguments, std::uint64_t incarnation) {
   return config;
 }
 
-void serve(const Arguments& arguments) {
+void serve(Arguments& arguments) {
   const fs::path bus_file = fs::absolute(arguments.bus_file).lexically_normal();
   if (!fs::is_directory(bus_file.parent_path()))
     throw std::runtime_error("no such folder: " + bus_file.parent_path().string());
@@ -187,7 +191,7 @@ void serve(const Arguments& arguments) {
     transport.listen(endpoint);
     write_bus_file(bus_file, {endpoint, folder, options.config.host, options.config.boot_id, incarnation,
                               options.config.pid, arguments.python, arguments.self_started});
-    say_ready(arguments.ready_fd);
+    answer_starter(std::exchange(arguments.ready_fd, -1), "ready");
     Server server(std::move(options), transport);
     spdlog::info("the scheduler ends: {}", server.run());
   }
@@ -226,6 +230,7 @@ int run(int argc, char** argv) {
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "betterbox-scheduler: %s\n", error.what());
+    answer_starter(arguments.ready_fd, std::string("error: ") + error.what());
     return 1;
   }
 }

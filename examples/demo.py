@@ -52,17 +52,21 @@ class Measured(NamedTuple):
     error: str = ""
 
 
-def measure_file(path: bytes, preset: int) -> tuple[str, int, float, float, int, str]:
-    """The fields of `Measured` for one file. One that cannot be read is a result too."""
-    begin = time.monotonic()
+def hash_and_compress(path: bytes, preset: int) -> tuple[str, int, str]:
+    """SHA-256, compressed size, and why it could not be read."""
     try:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
-        return "", 0, begin, time.monotonic(), os.getpid(), error.strerror or str(error)
-    sha256 = hashlib.sha256(data).hexdigest()
-    compressed = len(lzma.compress(data, preset=preset))
-    return sha256, compressed, begin, time.monotonic(), os.getpid(), ""
+        return "", 0, error.strerror or str(error)
+    return hashlib.sha256(data).hexdigest(), len(lzma.compress(data, preset=preset)), ""
+
+
+def measure_file(path: bytes, preset: int) -> tuple[str, int, float, float, int, str]:
+    """The fields of `Measured` for one file. One that cannot be read is a result too."""
+    begin = time.monotonic()
+    sha256, compressed, error = hash_and_compress(path, preset)  # its memory is given back within the time
+    return sha256, compressed, begin, time.monotonic(), os.getpid(), error
 
 
 class Compressor(Box):

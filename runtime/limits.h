@@ -62,7 +62,7 @@ inline constexpr Duration kNoBoxGrace = seconds(5);
 inline constexpr Duration kDefaultBoxTimeout = seconds(3);
 /// A worker that found outcomes looks again after this time before it asks the slots to ring for the next
 /// one: bounds its wake-ups to 1/interval while items are short.
-inline constexpr Duration kDrainInterval = milliseconds(2);
+inline constexpr Duration kDrainInterval = milliseconds(10);
 
 // --- slots ----------------------------------------------------------------------------------------
 inline constexpr std::size_t kInboxBytes = 256U << 10;    ///< worker to slot: contexts, leases, calls

@@ -28,7 +28,7 @@
 namespace betterbox {
 
 /// Fast items fill pages: outcomes of one lease leave at most once in this time (first and last at once).
-inline constexpr Duration kOutcomeInterval = milliseconds(5);
+inline constexpr Duration kOutcomeInterval = milliseconds(10);
 /// A seat changes its client (a process is made anew) or is taken from a call at most once in this time.
 inline constexpr Duration kSwitchInterval = milliseconds(100);
 /// A slot for plain functions that has been idle for this long gives its memory back.

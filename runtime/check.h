@@ -5,11 +5,10 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define BB_CHECK(condition)                                                                        \
-  do {                                                                                             \
-    if (!(condition)) [[unlikely]] {                                                               \
-      std::fprintf(stderr, "betterbox: invariant broken: %s (%s:%d)\n", #condition, __FILE__,      \
-                   __LINE__);                                                                      \
-      std::abort();                                                                                \
-    }                                                                                              \
+#define BB_CHECK(condition)                                                                              \
+  do {                                                                                                   \
+    if (!(condition)) [[unlikely]] {                                                                     \
+      std::fprintf(stderr, "betterbox: invariant broken: %s (%s:%d)\n", #condition, __FILE__, __LINE__); \
+      std::abort();                                                                                      \
+    }                                                                                                    \
   } while (false)

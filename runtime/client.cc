@@ -91,7 +91,8 @@ void Client::close() {
   closed_ = true;
   fail_scheduled_calls("this process has closed its connection to the bus");
   const auto direct = direct_;
-  for (const auto& [token, call] : direct) lose_unsettled(call, LostCode::kBusLost, "the connection was closed");
+  for (const auto& [token, call] : direct)
+    lose_unsettled(call, LostCode::kBusLost, "the connection was closed");
   wake_waiters();
   drivers_turn_.notify_all();
   wake_driver();
@@ -190,7 +191,8 @@ std::vector<std::uint64_t> Client::drive() {
     if (!notices_.empty()) return std::exchange(notices_, {});
 
     const auto has_work = [&] {
-      return closed_ || !notices_.empty() || gathered_any_ || (session_ == Session::kLost && options_.find_bus);
+      return closed_ || !notices_.empty() || gathered_any_ ||
+             (session_ == Session::kLost && options_.find_bus);
     };
     if (has_work()) continue;
     if (waiters_ > 0 && waits_ == waits_seen) {
@@ -494,7 +496,8 @@ void Client::on_link_closed(ConnectionId connection) {
   for (const auto& [serial, place] : in_flight) {
     const auto& [call, item] = place;
     if (call->over) continue;
-    settle_lost(call, item, 1, LostCode::kBoxLost, "its process ended or the connection to it broke while the call was under way");
+    settle_lost(call, item, 1, LostCode::kBoxLost,
+                "its process ended or the connection to it broke while the call was under way");
     check_over(call);
   }
 }
@@ -526,7 +529,8 @@ std::vector<BoxEntry> Client::boxes(Port port) {
   return answered(port);
 }
 
-std::vector<BoxEntry> Client::wait_boxes(Port port, std::size_t count, TimePoint deadline, const Interrupt& interrupt) {
+std::vector<BoxEntry> Client::wait_boxes(Port port, std::size_t count, TimePoint deadline,
+                                         const Interrupt& interrupt) {
   {
     Lock lock(mutex_);
     for (const auto& [joined, entry] : watched_[port].boxes) link_to(entry);
@@ -556,7 +560,8 @@ Client::DeployResult Client::deploy(Port port, std::uint32_t slots, const std::s
     serial = next_serial_++;
     send({Deploy{serial, port, slots, name}, {std::move(payload)}});
   }
-  const bool answered = wait([&] { return deployed_.contains(serial) || session_ != Session::kOpen; }, deadline, interrupt);
+  const bool answered =
+      wait([&] { return deployed_.contains(serial) || session_ != Session::kOpen; }, deadline, interrupt);
   Lock lock(mutex_);
   if (const auto found = deployed_.find(serial); found != deployed_.end()) {
     DeployResult result = std::move(found->second);

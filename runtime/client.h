@@ -71,10 +71,10 @@ struct CallState {
   Port port;
   std::string method;
   bool fold = false;
-  bool windowed = false;     ///< a generator call
+  bool windowed = false;  ///< a generator call
 
   // What goes out.
-  Call opening;              ///< to send again
+  Call opening;  ///< to send again
   Frame context;
   struct SentPage {
     Frame frame;
@@ -82,9 +82,9 @@ struct CallState {
     std::uint64_t unsettled = 0;
   };
   std::map<std::uint64_t, SentPage> pages;  ///< by first item: not settled yet, sent or not
-  std::uint64_t sent = 0;    ///< items [0, sent) have left
-  std::uint64_t known = 0;   ///< items fed so far
-  bool closed = false;       ///< no more will be fed
+  std::uint64_t sent = 0;                   ///< items [0, sent) have left
+  std::uint64_t known = 0;                  ///< items fed so far
+  bool closed = false;                      ///< no more will be fed
   bool close_sent = false;
   std::size_t unsent_bytes = 0;
 
@@ -97,8 +97,8 @@ struct CallState {
   };
   std::map<std::uint64_t, ResultPage> results;  ///< by first item
   RangeSet settled;
-  std::vector<Range> landed;       ///< in order of arrival, from landed_from on
-  std::size_t landed_cursor = 0;   ///< for next_landed
+  std::vector<Range> landed;      ///< in order of arrival, from landed_from on
+  std::size_t landed_cursor = 0;  ///< for next_landed
   std::uint64_t landed_offset = 0;
   std::size_t success_cursor = 0;  ///< for first_success
   std::optional<std::uint64_t> success;
@@ -109,9 +109,9 @@ struct CallState {
 
   // How it ends.
   bool cancelled = false;
-  bool over = false;         ///< every item has an outcome and no more can come
+  bool over = false;  ///< every item has an outcome and no more can come
   bool wants_notify = false;
-  std::string failure;       ///< over for a reason that is no item's: the bus is gone
+  std::string failure;                ///< over for a reason that is no item's: the bus is gone
   std::optional<TimePoint> deadline;  ///< direct calls: the scheduler watches the others
 
   bool has_outcome(std::uint64_t i) const { return settled.contains(i); }
@@ -124,11 +124,11 @@ using CallPtr = std::shared_ptr<CallState>;
 class Client {
  public:
   struct Options {
-    std::string endpoint;     ///< of the scheduler
+    std::string endpoint;  ///< of the scheduler
     std::string name;
     std::string host, boot_id, python = "3.11";
     std::uint32_t pid = 0;
-    PeerId peer;              ///< random, by the caller
+    PeerId peer;  ///< random, by the caller
     bool background = false;
     /// Finds the scheduler again after it was lost (may start one): its endpoint, or throws
     /// std::runtime_error. Called by `drive` without the mutex. Empty: a lost bus stays lost.
@@ -161,7 +161,8 @@ class Client {
   void unwatch(Port port);
   /// Boxes whose agents have answered, in join order, as known now.
   std::vector<BoxEntry> boxes(Port port);
-  std::vector<BoxEntry> wait_boxes(Port port, std::size_t count, TimePoint deadline, const Interrupt& interrupt);
+  std::vector<BoxEntry> wait_boxes(Port port, std::size_t count, TimePoint deadline,
+                                   const Interrupt& interrupt);
   /// Of those that have answered, the one whose answer came first.
   std::optional<BoxEntry> first_box(Port port, TimePoint deadline, const Interrupt& interrupt);
 
@@ -225,8 +226,8 @@ class Client {
     Frame error_item;  ///< what a box raised
     std::uint64_t serial = 0;
   };
-  DeployResult deploy(Port port, std::uint32_t slots, const std::string& name, Frame payload, TimePoint deadline,
-                      const Interrupt& interrupt);
+  DeployResult deploy(Port port, std::uint32_t slots, const std::string& name, Frame payload,
+                      TimePoint deadline, const Interrupt& interrupt);
   void undeploy(std::uint64_t serial);
   /// Throws BusError if the scheduler does not answer before the deadline.
   StatusReport status(TimePoint deadline, const Interrupt& interrupt);
@@ -249,13 +250,13 @@ class Client {
     PeerId agent;
     std::uint64_t ready = 0;  ///< order of its Welcome; 0: none yet
     std::map<std::uint64_t, std::pair<CallPtr, std::uint64_t>> in_flight;  ///< by wire serial: call, item
-    std::vector<Message> waiting;  ///< beyond kMaxDirectCallsInFlight
+    std::vector<Message> waiting;                                          ///< beyond kMaxDirectCallsInFlight
     std::size_t waiting_from = 0;
     std::size_t sent_in_flight() const { return in_flight.size() - (waiting.size() - waiting_from); }
   };
   struct WatchedPort {
     int users = 0;
-    bool known = false;  ///< a snapshot has come
+    bool known = false;                       ///< a snapshot has come
     std::map<std::uint64_t, BoxEntry> boxes;  ///< by join order
   };
 
@@ -288,7 +289,8 @@ class Client {
   void flush(Stream& stream);
   void settle(const CallPtr& call, std::uint64_t first, std::uint64_t count, Frame page);
   void settle_sent(CallState& call, Range range);
-  void settle_lost(const CallPtr& call, std::uint64_t first, std::uint64_t count, LostCode code, std::string_view why);
+  void settle_lost(const CallPtr& call, std::uint64_t first, std::uint64_t count, LostCode code,
+                   std::string_view why);
   void settle_submissions(Stream& stream, std::uint64_t first, std::uint64_t count, const Frame& page);
   void finish(const CallPtr& call);
   void check_over(const CallPtr& call);
@@ -328,13 +330,13 @@ class Client {
   std::uint64_t next_direct_serial_ = 1;
   std::uint64_t answers_ = 0;
 
-  std::map<std::uint64_t, CallPtr> calls_;  ///< scheduled and not over, by serial
-  std::map<std::uint64_t, CallPtr> direct_; ///< direct and not over, by token
-  std::map<std::string, Stream> streams_;   ///< by context and options
+  std::map<std::uint64_t, CallPtr> calls_;                ///< scheduled and not over, by serial
+  std::map<std::uint64_t, CallPtr> direct_;               ///< direct and not over, by token
+  std::map<std::string, Stream> streams_;                 ///< by context and options
   std::unordered_map<std::uint64_t, Stream*> stream_of_;  ///< by serial
   bool gathered_any_ = false;
-  std::size_t window_used_ = 0;             ///< bytes of items sent and unsettled
-  std::set<std::uint64_t> unsent_;          ///< serials of calls with pages that have not left
+  std::size_t window_used_ = 0;     ///< bytes of items sent and unsettled
+  std::set<std::uint64_t> unsent_;  ///< serials of calls with pages that have not left
   std::set<std::pair<TimePoint, std::uint64_t>> deadlines_;  ///< of direct calls, with their tokens
 
   std::map<Port, WatchedPort> watched_;
@@ -348,12 +350,12 @@ class Client {
   std::map<std::uint64_t, CallStats> explanations_;
   std::set<std::uint64_t> explaining_;
   std::optional<StatusReport> status_;
-  std::vector<std::uint64_t> notices_;      ///< tokens for drive
+  std::vector<std::uint64_t> notices_;  ///< tokens for drive
   int waiters_ = 0;
   bool waiter_polls_ = false;
   bool driver_polls_ = false;
-  std::uint64_t waits_ = 0;                 ///< begun so far
-  bool driver_wants_turn_ = false;          ///< a waiter that leaves wakes the driver
+  std::uint64_t waits_ = 0;         ///< begun so far
+  bool driver_wants_turn_ = false;  ///< a waiter that leaves wakes the driver
   TimePoint last_wait_{};
   bool closed_ = false;
 };

@@ -102,8 +102,15 @@ CallPtr Client::open_call(const CallOptions& options, Frame context, EncodedItem
   call->windowed = options.windowed;
   call->serial = next_serial_++;
   call->context = std::move(context);
-  call->opening = {call->serial,      options.port, options.method, options.retries, options.idempotent,
-                   options.fold,      options.timeout ? options.timeout->ns : 0, options.name, {}};
+  call->opening = {call->serial,
+                   options.port,
+                   options.method,
+                   options.retries,
+                   options.idempotent,
+                   options.fold,
+                   options.timeout ? options.timeout->ns : 0,
+                   options.name,
+                   {}};
   calls_[call->serial] = call;
   if (session_ == Session::kOpen) send_opening(call);
   lock.unlock();
@@ -128,8 +135,15 @@ CallPtr Client::submit(const CallOptions& options, Frame context, ItemBytes item
     CallPtr call = make_call(CallState::Kind::kScheduled, options.port, options.method);
     call->serial = next_serial_++;
     call->context = std::move(context);
-    call->opening = {call->serial, options.port, options.method, options.retries, options.idempotent,
-                     false,        options.timeout ? options.timeout->ns : 0, options.name, {}};
+    call->opening = {call->serial,
+                     options.port,
+                     options.method,
+                     options.retries,
+                     options.idempotent,
+                     false,
+                     options.timeout ? options.timeout->ns : 0,
+                     options.name,
+                     {}};
     calls_[call->serial] = call;
     found->second.call = call;
     stream_of_[call->serial] = &found->second;
@@ -179,7 +193,8 @@ void Client::retire_idle_streams() {
     auto idlest = streams_.end();
     for (auto stream = streams_.begin(); stream != streams_.end(); ++stream) {
       const bool idle = stream->second.waiting.empty() && stream->second.gathered.empty();
-      if (idle && (idlest == streams_.end() || stream->second.last_use < idlest->second.last_use)) idlest = stream;
+      if (idle && (idlest == streams_.end() || stream->second.last_use < idlest->second.last_use))
+        idlest = stream;
     }
     if (idlest == streams_.end()) return;
     const std::uint64_t serial = idlest->second.call->serial;
@@ -275,7 +290,8 @@ void Client::pump(const CallPtr& held) {
 }
 
 void Client::unsend(CallState& call, std::uint64_t from) {
-  for (auto page = call.pages.lower_bound(from); page != call.pages.end() && page->first < call.sent; ++page) {
+  for (auto page = call.pages.lower_bound(from); page != call.pages.end() && page->first < call.sent;
+       ++page) {
     window_used_ -= page->second.frame.size();
     call.unsent_bytes += page->second.frame.size();
   }
@@ -307,7 +323,8 @@ void Client::settle(const CallPtr& call, std::uint64_t first, std::uint64_t coun
   if (call->over || count == 0) return;
   const Range range{first, first + count};
   auto view = PageView::parse(page.bytes());
-  const bool fits = view && view->kind() != PageKind::kIntRange && (view->count() == count || view->count() == 1);
+  const bool fits =
+      view && view->kind() != PageKind::kIntRange && (view->count() == count || view->count() == 1);
   if (!fits) {
     return settle_lost(call, first, count, LostCode::kBadRequest, "its result arrived unreadable");
   }
@@ -329,7 +346,8 @@ void Client::settle_sent(CallState& call, Range range) {
   auto page = call.pages.upper_bound(range.begin);
   if (page != call.pages.begin()) --page;
   while (page != call.pages.end() && page->first < range.end) {
-    const Range covered{std::max(range.begin, page->first), std::min(range.end, page->first + page->second.count)};
+    const Range covered{std::max(range.begin, page->first),
+                        std::min(range.end, page->first + page->second.count)};
     if (covered.empty()) {
       ++page;
       continue;
@@ -354,7 +372,8 @@ void Client::settle_submissions(Stream& stream, std::uint64_t first, std::uint64
     const CallPtr submission = std::move(found->second);
     stream.waiting.erase(found);
     if (view && view->kind() != PageKind::kIntRange && (view->count() == count || view->count() == 1)) {
-      settle(submission, 0, 1, slice_page(page, *view, view->count() == count ? i : 0, (view->count() == count ? i : 0) + 1));
+      settle(submission, 0, 1,
+             slice_page(page, *view, view->count() == count ? i : 0, (view->count() == count ? i : 0) + 1));
     } else {
       settle_lost(submission, 0, 1, LostCode::kBadRequest, "its result arrived unreadable");
     }
@@ -427,9 +446,7 @@ bool Client::cancel(const CallPtr& call) {
       }
       if (session_ == Session::kOpen) send({Cancel{call->serial, {call->index, call->index + 1}}, {}});
       break;
-    case CallState::Kind::kScheduled:
-      forget(call);
-      break;
+    case CallState::Kind::kScheduled: forget(call); break;
   }
   finish(call);
   wake_waiters();
@@ -530,18 +547,21 @@ CallStats Client::explain(const CallPtr& call, TimePoint deadline, const Interru
   {
     Lock lock(mutex_);
     flush_streams();
-    if (call->has_stats || call->kind == CallState::Kind::kDirect || !calls_.contains(serial) || session_ != Session::kOpen) {
+    if (call->has_stats || call->kind == CallState::Kind::kDirect || !calls_.contains(serial) ||
+        session_ != Session::kOpen) {
       CallStats stats = call->stats;
       stats.total = call->known;
       stats.closed = call->closed;
       stats.settled = call->settled.size();
-      if (!call->over && call->kind == CallState::Kind::kDirect) stats.waiting = "the boxes have not answered yet";
+      if (!call->over && call->kind == CallState::Kind::kDirect)
+        stats.waiting = "the boxes have not answered yet";
       return stats;
     }
     explanations_.erase(serial);
     send({Explain{serial}, {}});
   }
-  wait([&] { return explanations_.contains(serial) || call->has_stats || session_ != Session::kOpen; }, deadline, interrupt);
+  wait([&] { return explanations_.contains(serial) || call->has_stats || session_ != Session::kOpen; },
+       deadline, interrupt);
   Lock lock(mutex_);
   if (call->has_stats) return call->stats;
   if (const auto found = explanations_.find(serial); found != explanations_.end()) {

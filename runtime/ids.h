@@ -7,8 +7,7 @@
 
 namespace betterbox {
 
-template <class Tag, class Rep = std::uint64_t>
-struct StrongId {
+template <class Tag, class Rep = std::uint64_t> struct StrongId {
   Rep value{};
 
   friend constexpr auto operator<=>(const StrongId&, const StrongId&) = default;
@@ -49,14 +48,12 @@ struct BoxId {
 
 }  // namespace betterbox
 
-template <class Tag, class Rep>
-struct std::hash<betterbox::StrongId<Tag, Rep>> {
+template <class Tag, class Rep> struct std::hash<betterbox::StrongId<Tag, Rep>> {
   std::size_t operator()(const betterbox::StrongId<Tag, Rep>& id) const noexcept {
     return std::hash<Rep>{}(id.value);
   }
 };
-template <>
-struct std::hash<betterbox::CallId> {
+template <> struct std::hash<betterbox::CallId> {
   std::size_t operator()(const betterbox::CallId& id) const noexcept {
     return std::hash<std::uint64_t>{}(id.client.value * 0x9E3779B97F4A7C15ULL ^ id.serial);
   }

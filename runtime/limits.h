@@ -65,9 +65,9 @@ inline constexpr Duration kDefaultBoxTimeout = seconds(3);
 inline constexpr Duration kDrainInterval = milliseconds(10);
 
 // --- slots ----------------------------------------------------------------------------------------
-inline constexpr std::size_t kInboxBytes = 256U << 10;    ///< worker to slot: contexts, leases, calls
-inline constexpr std::size_t kExpressBytes = 64U << 10;   ///< worker to slot: concurrent and async calls
-inline constexpr std::size_t kOutboxBytes = 512U << 10;   ///< slot to worker: outcomes
+inline constexpr std::size_t kInboxBytes = 256U << 10;   ///< worker to slot: contexts, leases, calls
+inline constexpr std::size_t kExpressBytes = 64U << 10;  ///< worker to slot: concurrent and async calls
+inline constexpr std::size_t kOutboxBytes = 512U << 10;  ///< slot to worker: outcomes
 inline constexpr std::uint32_t kMaxSlots = 4096;
 /// Deaths of processes that one item may cause before it is poisoned, unless `retries` says otherwise.
 inline constexpr std::uint32_t kDefaultRetries = 2;

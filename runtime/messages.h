@@ -36,20 +36,19 @@ struct HeldLease {
 struct Hello {
   Role role = Role::kClient;
   PeerId peer;
-  std::uint64_t session = 0;      ///< counts this peer's connections to this listener, from 1
-  std::string python;             ///< "3.11"; another minor version is refused
+  std::uint64_t session = 0;  ///< counts this peer's connections to this listener, from 1
+  std::string python;         ///< "3.11"; another minor version is refused
   std::string host;
   std::string boot_id;
   std::uint32_t pid = 0;
-  std::string name;               ///< for people: "w-1234", the script's name
-  std::string endpoint;           ///< agents: where clients reach it directly
-  std::string log_folder;         ///< workers: where the output of slots goes
-  bool background = false;        ///< does not keep a self-started bus alive
-  std::vector<HeldLease> leases;  ///< agents that return
+  std::string name;                  ///< for people: "w-1234", the script's name
+  std::string endpoint;              ///< agents: where clients reach it directly
+  std::string log_folder;            ///< workers: where the output of slots goes
+  bool background = false;           ///< does not keep a self-started bus alive
+  std::vector<HeldLease> leases;     ///< agents that return
   std::vector<std::uint64_t> calls;  ///< clients that return: serials of unsettled calls
   template <class A> void serialize(A& a) {
-    a(role, peer, session, python, host, boot_id, pid, name, endpoint, log_folder, background,
-      leases, calls);
+    a(role, peer, session, python, host, boot_id, pid, name, endpoint, log_folder, background, leases, calls);
   }
 };
 
@@ -62,7 +61,7 @@ struct KnownCall {
 
 /// Accepts a session. Calls of the Hello that are not named here are unknown: the client sends them again.
 struct Welcome {
-  PeerId peer;              ///< who answers
+  PeerId peer;                ///< who answers
   std::uint64_t session = 0;  ///< of the Hello that this answers
   std::string host;
   std::uint32_t pid = 0;
@@ -177,11 +176,11 @@ struct PageSpan {
 /// client -> scheduler: opens a call. frames: [context] (what runs: code and fixed arguments)
 struct Call {
   std::uint64_t serial = 0;
-  Port port;               ///< kFunctionPool, or the boxes that the items are spread over
-  std::string method;      ///< a label for people and rates; what runs is in the context
+  Port port;           ///< kFunctionPool, or the boxes that the items are spread over
+  std::string method;  ///< a label for people and rates; what runs is in the context
   std::uint32_t retries = 0;
   bool idempotent = false;
-  bool fold = false;       ///< `reduce`: outcomes are folds of ranges
+  bool fold = false;            ///< `reduce`: outcomes are folds of ranges
   std::int64_t timeout_ns = 0;  ///< from the opening to the last outcome; 0: none
   std::string name;
   std::vector<Range> settled;  ///< a call sent again after a scheduler was lost: already delivered
@@ -244,19 +243,17 @@ struct AgentStats {
   std::uint64_t retries = 0;  ///< items run again because a process here died
   std::uint64_t steals = 0;   ///< ranges it got that were cut from another lease or slot
   std::vector<SlotStats> seats;
-  template <class A> void serialize(A& a) {
-    a(agent, name, host, pid, slots, retries, steals, seats);
-  }
+  template <class A> void serialize(A& a) { a(agent, name, host, pid, slots, retries, steals, seats); }
 };
 struct CallStats {
-  std::uint64_t total = 0;    ///< items known so far
-  bool closed = false;        ///< `total` is final
+  std::uint64_t total = 0;  ///< items known so far
+  bool closed = false;      ///< `total` is final
   std::uint64_t settled = 0;
   std::int64_t makespan_ns = 0;  ///< first grant to last outcome (so far)
   std::int64_t busy_ns = 0;
-  std::int64_t longest_ns = 0;   ///< longest single item
+  std::int64_t longest_ns = 0;  ///< longest single item
   std::vector<AgentStats> agents;
-  std::string waiting;        ///< why what waits is waiting; empty if nothing does
+  std::string waiting;  ///< why what waits is waiting; empty if nothing does
   template <class A> void serialize(A& a) {
     a(total, closed, settled, makespan_ns, busy_ns, longest_ns, agents, waiting);
   }
@@ -328,7 +325,7 @@ struct DropCall {
 
 /// How the process ended that ran an item.
 struct DeathReport {
-  std::int32_t signal = 0;     ///< 0: it exited
+  std::int32_t signal = 0;  ///< 0: it exited
   std::int32_t exit_code = 0;
   std::string host;
   std::uint32_t pid = 0;
@@ -448,11 +445,10 @@ struct StatusReport {
 // --- all of them -----------------------------------------------------------------------------------
 
 /// The order is the wire number (from 1): append only.
-using Body = std::variant<Hello, Welcome, Refused, Bye, Offer, Watch, Unwatch, Boxes, BoxCall,
-                          BoxCancel, BoxReply, Call, Items, Cancel, Forget, Results, Acknowledge,
-                          Settled, Explain, Explanation, Context, Lease, Revoke, Released, Abandon,
-                          DropCall, Outcomes, Deploy, Host, Hosted, Deployed, Undeploy, Status,
-                          StatusReport>;
+using Body = std::variant<Hello, Welcome, Refused, Bye, Offer, Watch, Unwatch, Boxes, BoxCall, BoxCancel,
+                          BoxReply, Call, Items, Cancel, Forget, Results, Acknowledge, Settled, Explain,
+                          Explanation, Context, Lease, Revoke, Released, Abandon, DropCall, Outcomes, Deploy,
+                          Host, Hosted, Deployed, Undeploy, Status, StatusReport>;
 
 struct Message {
   Body body;

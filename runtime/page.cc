@@ -6,14 +6,14 @@
 namespace betterbox {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "pages are little-endian, as is every supported machine");
+static_assert(std::endian::native == std::endian::little,
+              "pages are little-endian, as is every supported machine");
 
 constexpr std::size_t kItemsHeaderBytes = 8;
 constexpr std::size_t kIntRangeBytes = 32;
 constexpr std::size_t kSingleOffset = 64;
 
-template <class T>
-void append(std::string& out, T value) {
+template <class T> void append(std::string& out, T value) {
   out.append(reinterpret_cast<const char*>(&value), sizeof value);
 }
 
@@ -22,8 +22,7 @@ void append_text(std::string& out, std::string_view text) {
   out.append(text);
 }
 
-template <class T>
-T load(std::span<const std::byte> bytes, std::size_t at) {
+template <class T> T load(std::span<const std::byte> bytes, std::size_t at) {
   T value;
   std::memcpy(&value, bytes.data() + at, sizeof value);
   return value;
@@ -34,8 +33,7 @@ struct FieldReader {
   std::span<const std::byte> rest;
   bool ok = true;
 
-  template <class T>
-  void read(T& value) {
+  template <class T> void read(T& value) {
     if (rest.size() < sizeof value) {
       ok = false;
       return;
@@ -70,7 +68,8 @@ Frame make_items_page(std::string_view data, const std::vector<std::uint64_t>& s
 
 }  // namespace
 
-std::string make_lost_item(LostCode code, std::uint64_t index, const DeathReport& death, std::string_view detail) {
+std::string make_lost_item(LostCode code, std::uint64_t index, const DeathReport& death,
+                           std::string_view detail) {
   std::string item(1, static_cast<char>(ItemTag::kLost));
   append(item, static_cast<std::uint16_t>(code));
   append(item, index);
@@ -110,7 +109,8 @@ void PageBuilder::add(ItemBytes item) {
 
 Frame PageBuilder::finish() {
   BB_CHECK(!empty());
-  Frame page = starts_.size() == 1 ? make_single_page(std::as_bytes(std::span(data_))) : make_items_page(data_, starts_);
+  Frame page = starts_.size() == 1 ? make_single_page(std::as_bytes(std::span(data_)))
+                                   : make_items_page(data_, starts_);
   data_.clear();
   starts_.clear();
   return page;
@@ -142,7 +142,9 @@ std::optional<PageView> PageView::parse(std::span<const std::byte> bytes) {
       view.count_ = load<std::uint64_t>(bytes, 8);
       view.start_ = load<std::int64_t>(bytes, 16);
       view.step_ = load<std::int64_t>(bytes, 24);
-      if (view.count_ == 0 || view.count_ > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) return std::nullopt;
+      if (view.count_ == 0 ||
+          view.count_ > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
+        return std::nullopt;
       std::int64_t span = 0, last = 0;
       if (__builtin_mul_overflow(static_cast<std::int64_t>(view.count_ - 1), view.step_, &span) ||
           __builtin_add_overflow(view.start_, span, &last)) {

@@ -34,22 +34,32 @@
 namespace betterbox {
 
 enum class ItemTag : std::uint8_t {
-  kNone = 0, kTrue = 1, kFalse = 2, kInt = 3, kFloat = 4, kStr = 5, kBytes = 6,
-  kPickle = 7, kPickleBuffers = 8, kArray = 9, kError = 10, kLost = 11,
+  kNone = 0,
+  kTrue = 1,
+  kFalse = 2,
+  kInt = 3,
+  kFloat = 4,
+  kStr = 5,
+  kBytes = 6,
+  kPickle = 7,
+  kPickleBuffers = 8,
+  kArray = 9,
+  kError = 10,
+  kLost = 11,
 };
 
 enum class PageKind : std::uint8_t { kItems = 1, kIntRange = 2, kFold = 3, kSingle = 4 };
 
 enum class LostCode : std::uint16_t {
-  kPoisoned = 1,       ///< its process died more often than `retries` allows
+  kPoisoned = 1,  ///< its process died more often than `retries` allows
   kCancelled = 2,
   kTimeout = 3,
-  kBoxLost = 4,        ///< the box (or every box at the port) is gone
+  kBoxLost = 4,  ///< the box (or every box at the port) is gone
   kWorkerLost = 5,
-  kNoSuchBox = 6,      ///< a direct call for a box that does not sit there (any more)
-  kNoSuchMethod = 7,   ///< detail: the nearest names
-  kBadRequest = 8,     ///< bytes that are no arguments
-  kBusLost = 9,        ///< made by the client itself: the bus is gone
+  kNoSuchBox = 6,     ///< a direct call for a box that does not sit there (any more)
+  kNoSuchMethod = 7,  ///< detail: the nearest names
+  kBadRequest = 8,    ///< bytes that are no arguments
+  kBusLost = 9,       ///< made by the client itself: the bus is gone
 };
 
 using ItemBytes = std::span<const std::byte>;

@@ -60,8 +60,8 @@ class RangeWord {
       const Position p = unpack(seen);
       const std::uint32_t taken = p.remaining() < count ? p.remaining() : count;
       if (taken == 0) return {p.end, p.end};
-      if (word_.compare_exchange_weak(seen, pack({p.next, p.end - taken}),
-                                      std::memory_order_acq_rel, std::memory_order_acquire)) {
+      if (word_.compare_exchange_weak(seen, pack({p.next, p.end - taken}), std::memory_order_acq_rel,
+                                      std::memory_order_acquire)) {
         return {p.end - taken, p.end};
       }
     }

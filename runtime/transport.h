@@ -20,14 +20,14 @@ namespace betterbox {
 
 struct TransportEvent {
   enum Kind {
-    kMessage,    ///< `message` arrived
-    kClosed,     ///< the connection is over (peer gone, or it sent what is no message: see `reason`)
+    kMessage,  ///< `message` arrived
+    kClosed,   ///< the connection is over (peer gone, or it sent what is no message: see `reason`)
   };
   Kind kind = kMessage;
   ConnectionId connection;
   Message message;
-  std::string reason;       ///< kClosed: for people
-  bool malformed = false;   ///< kClosed because of bytes that are no message
+  std::string reason;      ///< kClosed: for people
+  bool malformed = false;  ///< kClosed because of bytes that are no message
 };
 
 class Transport {

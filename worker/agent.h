@@ -20,10 +20,10 @@ class AgentThread {
  public:
   struct Options {
     std::string scheduler_endpoint;
-    std::string socket_folder;  ///< where the agent's own socket goes
-    std::string name;           ///< for people
-    std::string python_version; ///< "3.11"
-    std::string bus_file;       ///< where to look for the successor of a lost scheduler; empty: nowhere
+    std::string socket_folder;   ///< where the agent's own socket goes
+    std::string name;            ///< for people
+    std::string python_version;  ///< "3.11"
+    std::string bus_file;        ///< where to look for the successor of a lost scheduler; empty: nowhere
     bool background = false;
   };
   struct Seat {

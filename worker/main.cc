@@ -273,7 +273,8 @@ int run(const Arguments& a) {
       });
     }
     if (a.host_fd >= 0) {
-      loop.feed(HostAsked{{{}, Port{a.port}, 0, a.host_slots, a.host_slots, options.name}, Frame(std::move(box)), true});
+      loop.feed(HostAsked{
+          {{}, Port{a.port}, 0, a.host_slots, a.host_slots, options.name}, Frame(std::move(box)), true});
     }
     while (loop.turn(TimePoint::never())) {}
     std::string why = worker.failure().empty() ? loop.end_text() : worker.failure();

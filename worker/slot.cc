@@ -26,14 +26,12 @@ constexpr Duration kExpressSlice = milliseconds(200);
 
 std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
 
-template <class T>
-std::span<const std::byte> bytes_of_struct(const T& value) {
+template <class T> std::span<const std::byte> bytes_of_struct(const T& value) {
   return std::as_bytes(std::span(&value, 1));
 }
 
 /// Takes a fixed struct off the front of a record's payload.
-template <class T>
-T take(std::span<const std::byte>& rest) {
+template <class T> T take(std::span<const std::byte>& rest) {
   T value;
   BB_CHECK(rest.size() >= sizeof value);
   std::memcpy(&value, rest.data(), sizeof value);
@@ -45,7 +43,8 @@ T take(std::span<const std::byte>& rest) {
 /// the GIL first, so no thread ever waits for the mutex with the GIL while its holder wants the GIL.
 class Outlet {
  public:
-  Outlet(SlotArena& arena, int bell_fd) : outbox_(arena.header(), arena.header().outbox, arena.outbox_data(), bell_fd) {}
+  Outlet(SlotArena& arena, int bell_fd)
+      : outbox_(arena.header(), arena.header().outbox, arena.outbox_data(), bell_fd) {}
 
   void write(FromSlot kind, std::span<const std::byte> head, std::span<const std::byte> tail = {}) {
     if (std::unique_lock lock(mutex_, std::try_to_lock); lock.owns_lock()) {
@@ -78,12 +77,12 @@ class Outlet {
 /// What a call runs: unpickled once per call and slot.
 struct Plan {
   PyRef callable;
-  PyRef args;     // tuple with places for the spread arguments
-  PyRef kwargs;   // dict, maybe empty
-  PyRef places;   // tuple of int (position) or str (keyword)
-  PyRef fold;     // callable or null
+  PyRef args;          // tuple with places for the spread arguments
+  PyRef kwargs;        // dict, maybe empty
+  PyRef places;        // tuple of int (position) or str (keyword)
+  PyRef fold;          // callable or null
   PyRef single_error;  // bytes: the error item that stands for every item, when the context cannot be loaded
-  int simple_place = -1;  // one spread argument, positional: the fast way
+  int simple_place = -1;          // one spread argument, positional: the fast way
   std::vector<PyObject*> vector;  // borrowed from args, for vectorcall; one free place in front
   PyRef kwnames;
 };
@@ -134,8 +133,7 @@ class Slot {
   bool start() {
     {
       GilRelease release;
-      while (!inbox_.wait(TimePoint::never())) {
-      }
+      while (!inbox_.wait(TimePoint::never())) {}
       inbox_.read(record_);
     }
     if (record_.kind == static_cast<std::uint32_t>(ToSlot::kStop)) {
@@ -147,9 +145,10 @@ class Slot {
     const auto instance = take<std::uint32_t>(rest);
     const auto flags = take<std::uint32_t>(rest);
     hooks_ = PyRef(PyImport_ImportModule("betterbox._slot"));
-    PyRef made(hooks_ ? PyObject_CallMethod(hooks_.get(), "init", "y#OIO", reinterpret_cast<const char*>(rest.data()),
-                                            static_cast<Py_ssize_t>(rest.size()), options_.in_process ? Py_True : Py_False,
-                                            instance, (flags & 1U) != 0 ? Py_True : Py_False)
+    PyRef made(hooks_ ? PyObject_CallMethod(
+                            hooks_.get(), "init", "y#OIO", reinterpret_cast<const char*>(rest.data()),
+                            static_cast<Py_ssize_t>(rest.size()), options_.in_process ? Py_True : Py_False,
+                            instance, (flags & 1U) != 0 ? Py_True : Py_False)
                       : nullptr);
     std::string ready = made ? describe(made.get()) : std::string();
     if (ready.empty()) {
@@ -170,7 +169,8 @@ class Slot {
     Py_ssize_t class_size = 0;
     int sandbox = 0;
     PyObject* methods = nullptr;
-    if (!PyArg_ParseTuple(made, "s#pO!", &class_name, &class_size, &sandbox, &PyList_Type, &methods)) return {};
+    if (!PyArg_ParseTuple(made, "s#pO!", &class_name, &class_size, &sandbox, &PyList_Type, &methods))
+      return {};
     std::string list;
     std::uint32_t count = 0;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(methods); ++i) {
@@ -186,7 +186,8 @@ class Slot {
       ++count;
     }
     if (has_express_) start_express();
-    const SlotReady head{static_cast<std::uint32_t>(sandbox), static_cast<std::uint32_t>(class_size), count, 0};
+    const SlotReady head{static_cast<std::uint32_t>(sandbox), static_cast<std::uint32_t>(class_size), count,
+                         0};
     std::string ready(reinterpret_cast<const char*>(&head), sizeof head);
     ready.append(class_name, static_cast<std::size_t>(class_size));
     return ready + list;
@@ -275,13 +276,15 @@ class Slot {
 
   void load_context(const SlotContext& context, std::span<const std::byte> bytes) {
     Plan& plan = plans_[{PeerId{context.client}, context.serial}];
-    PyRef loaded(PyObject_CallMethod(hooks_.get(), "load_call", "y#", reinterpret_cast<const char*>(bytes.data()),
+    PyRef loaded(PyObject_CallMethod(hooks_.get(), "load_call", "y#",
+                                     reinterpret_cast<const char*>(bytes.data()),
                                      static_cast<Py_ssize_t>(bytes.size())));
     PyObject *callable = nullptr, *args = nullptr, *kwargs = nullptr, *places = nullptr, *fold = nullptr;
-    if (!loaded || !PyArg_ParseTuple(loaded.get(), "OO!O!O!O", &callable, &PyTuple_Type, &args, &PyDict_Type, &kwargs,
-                                     &PyTuple_Type, &places, &fold)) {
+    if (!loaded || !PyArg_ParseTuple(loaded.get(), "OO!O!O!O", &callable, &PyTuple_Type, &args, &PyDict_Type,
+                                     &kwargs, &PyTuple_Type, &places, &fold)) {
       const std::string error = encode_current_error();
-      plan.single_error = PyRef(PyBytes_FromStringAndSize(error.data(), static_cast<Py_ssize_t>(error.size())));
+      plan.single_error =
+          PyRef(PyBytes_FromStringAndSize(error.data(), static_cast<Py_ssize_t>(error.size())));
       return;
     }
     plan.callable = PyRef::borrow(callable);
@@ -364,7 +367,8 @@ class Slot {
   PyObject* run_item(ActiveLease& active, std::uint64_t index) {
     Plan& plan = *active.plan;
     if (plan.single_error) return nullptr;
-    while (active.page + 1 < active.pages.size() && index >= active.pages[active.page + 1].first) ++active.page;
+    while (active.page + 1 < active.pages.size() && index >= active.pages[active.page + 1].first)
+      ++active.page;
     if (active.pages.empty() || index < active.pages[active.page].first ||
         index - active.pages[active.page].first >= active.pages[active.page].view.count()) {
       PyErr_SetString(PyExc_RuntimeError, "betterbox: the item did not arrive with its lease");
@@ -379,8 +383,8 @@ class Slot {
   static PyObject* call_simple(Plan& plan, PyObject* item) {
     const auto positional = static_cast<std::size_t>(PyTuple_GET_SIZE(plan.args.get()));
     plan.vector[1 + static_cast<std::size_t>(plan.simple_place)] = item;
-    return PyObject_Vectorcall(plan.callable.get(), plan.vector.data() + 1, positional | PY_VECTORCALL_ARGUMENTS_OFFSET,
-                               plan.kwnames.get());
+    return PyObject_Vectorcall(plan.callable.get(), plan.vector.data() + 1,
+                               positional | PY_VECTORCALL_ARGUMENTS_OFFSET, plan.kwnames.get());
   }
 
   /// Spread arguments by keyword, or several of them (the item is then a tuple of them).
@@ -393,8 +397,9 @@ class Slot {
       PyObject* value = places == 1 ? item : PyTuple_GetItem(item, i);
       if (value == nullptr) return nullptr;
       PyObject* place = PyTuple_GET_ITEM(plan.places.get(), i);
-      const int set = PyLong_CheckExact(place) ? PyList_SetItem(args.get(), PyLong_AsSsize_t(place), Py_NewRef(value))
-                                               : PyDict_SetItem(kwargs.get(), place, value);
+      const int set = PyLong_CheckExact(place)
+                          ? PyList_SetItem(args.get(), PyLong_AsSsize_t(place), Py_NewRef(value))
+                          : PyDict_SetItem(kwargs.get(), place, value);
       if (set < 0) return nullptr;
     }
     PyRef tuple(PyList_AsTuple(args.get()));
@@ -411,7 +416,8 @@ class Slot {
   bool may_be_promise(PyObject* value) {
     PyTypeObject* type = Py_TYPE(value);
     if (type == &_PyNone_Type || type == &PyLong_Type || type == &PyUnicode_Type || type == &PyFloat_Type ||
-        type == &PyBytes_Type || type == &PyBool_Type || type == &PyTuple_Type || type == &PyList_Type || type == &PyDict_Type) {
+        type == &PyBytes_Type || type == &PyBool_Type || type == &PyTuple_Type || type == &PyList_Type ||
+        type == &PyDict_Type) {
       return false;
     }
     if (PyCoro_CheckExact(value)) return true;
@@ -425,7 +431,8 @@ class Slot {
   }
 
   /// `result` null: a Python error is set (or the context could not be loaded).
-  void write_outcome(ActiveLease& active, LeaseStation& station, std::uint32_t offset, PyObject* result, Duration busy) {
+  void write_outcome(ActiveLease& active, LeaseStation& station, std::uint32_t offset, PyObject* result,
+                     Duration busy) {
     item_.clear();
     if (result == nullptr && active.plan->single_error) {
       PyErr_Clear();
@@ -448,13 +455,14 @@ class Slot {
     Duration busy{}, longest{};
   };
 
-  void add_to_fold(ActiveLease& active, LeaseStation& station, Fold& fold, PyRef result, std::uint32_t offset, Duration busy,
-                   TimePoint now) {
+  void add_to_fold(ActiveLease& active, LeaseStation& station, Fold& fold, PyRef result, std::uint32_t offset,
+                   Duration busy, TimePoint now) {
     if (fold.count == 0) {
       fold.first = offset;
       fold.value = std::move(result);
     } else {
-      fold.value = PyRef(PyObject_CallFunctionObjArgs(active.plan->fold.get(), fold.value.get(), result.get(), nullptr));
+      fold.value = PyRef(
+          PyObject_CallFunctionObjArgs(active.plan->fold.get(), fold.value.get(), result.get(), nullptr));
     }
     ++fold.count;
     fold.busy = fold.busy + busy;
@@ -472,7 +480,8 @@ class Slot {
     if (fold.value) PyErr_Fetch(&type, &value, &traceback);  // of the item that ended the fold: not ours
     item_.clear();
     if (!fold.value || !encode_item(fold.value.get(), "result", item_)) item_ = encode_current_error();
-    const SlotOutcome outcome{active.lease.station, active.lease.generation, fold.first, fold.count, fold.busy.ns, fold.longest.ns};
+    const SlotOutcome outcome{active.lease.station, active.lease.generation, fold.first, fold.count,
+                              fold.busy.ns,         fold.longest.ns};
     outlet_->write(FromSlot::kOutcome, bytes_of_struct(outcome), bytes_of(item_));
     station.done.store(fold.first + fold.count, std::memory_order_release);
     PyErr_Restore(type, value, traceback);
@@ -484,7 +493,8 @@ class Slot {
   void run_call(const SlotCall& call, std::span<const std::byte> rest) {
     const std::string method(reinterpret_cast<const char*>(rest.data()), call.method_size);
     PyObject *args = nullptr, *kwargs = nullptr, *result = nullptr;
-    PyRef callable(PyObject_CallFunction(direct_.get(), "s#", method.data(), static_cast<Py_ssize_t>(method.size())));
+    PyRef callable(
+        PyObject_CallFunction(direct_.get(), "s#", method.data(), static_cast<Py_ssize_t>(method.size())));
     if (callable && decode_arguments(rest.subspan(call.method_size), args, kwargs)) {
       PyRef held_args(args), held_kwargs(kwargs);
       result = finished(PyObject_Call(callable.get(), args, kwargs));
@@ -537,14 +547,17 @@ class Slot {
     const std::string method(reinterpret_cast<const char*>(rest.data()), call.method_size);
     PyObject *args = nullptr, *kwargs = nullptr;
     std::string item;
-    if (!decode_arguments(rest.subspan(call.method_size), args, kwargs)) return reply(*outlet_, call.token, nullptr, item);
+    if (!decode_arguments(rest.subspan(call.method_size), args, kwargs))
+      return reply(*outlet_, call.token, nullptr, item);
     PyRef held_args(args), held_kwargs(kwargs != nullptr ? kwargs : PyDict_New());
-    static PyMethodDef definition{"reply", &Slot::reply_from_python, METH_VARARGS, "Answer this call: (ok, value or exception)."};
+    static PyMethodDef definition{"reply", &Slot::reply_from_python, METH_VARARGS,
+                                  "Answer this call: (ok, value or exception)."};
     PyRef capsule(PyCapsule_New(new Replier{outlet_, call.token}, nullptr, [](PyObject* self) {
       delete static_cast<Replier*>(PyCapsule_GetPointer(self, nullptr));
     }));
     PyRef answer(PyCFunction_New(&definition, capsule.get()));
-    PyRef done(PyObject_CallMethod(hooks_.get(), "express", "sOOO", method.c_str(), args, held_kwargs.get(), answer.get()));
+    PyRef done(PyObject_CallMethod(hooks_.get(), "express", "sOOO", method.c_str(), args, held_kwargs.get(),
+                                   answer.get()));
     if (!done) reply(*outlet_, call.token, nullptr, item);
   }
 

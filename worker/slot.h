@@ -7,8 +7,8 @@
 namespace betterbox {
 
 struct SlotOptions {
-  int bell_fd = -1;          ///< the agent's eventfd
-  bool in_process = false;   ///< a thread of a script: never exits the process
+  int bell_fd = -1;         ///< the agent's eventfd
+  bool in_process = false;  ///< a thread of a script: never exits the process
 };
 
 /// Runs until kStop or kFailed. REQUIRES: the GIL is held by the calling thread (released while waiting).

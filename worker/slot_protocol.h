@@ -19,12 +19,12 @@ enum class ToSlot : std::uint32_t {
 
 /// Kinds of records, slot -> agent.
 enum class FromSlot : std::uint32_t {
-  kReady = 1,     ///< payload: SlotReady, then the class name and the methods (see SlotReady)
-  kFailed = 2,    ///< the slot could not be made (import, __init__): payload: one error item; it ends
-  kOutcome = 3,   ///< SlotOutcome, then one item
-  kLeaseDone = 4, ///< SlotLeaseDone: this station is free again
-  kReply = 5,     ///< u64 token, then one item
-  kStopped = 6,   ///< payload: empty, or one error item (saving failed); nothing comes after
+  kReady = 1,      ///< payload: SlotReady, then the class name and the methods (see SlotReady)
+  kFailed = 2,     ///< the slot could not be made (import, __init__): payload: one error item; it ends
+  kOutcome = 3,    ///< SlotOutcome, then one item
+  kLeaseDone = 4,  ///< SlotLeaseDone: this station is free again
+  kReply = 5,      ///< u64 token, then one item
+  kStopped = 6,    ///< payload: empty, or one error item (saving failed); nothing comes after
 };
 
 /// A plain function slot: instance kFunctionInstance, no flags, no bytes behind it. A hosted box: its number over

@@ -14,10 +14,13 @@ namespace py = pybind11;
 namespace betterbox {
 namespace {
 
-std::string python_version() { return std::to_string(PY_MAJOR_VERSION) + "." + std::to_string(PY_MINOR_VERSION); }
+std::string python_version() {
+  return std::to_string(PY_MAJOR_VERSION) + "." + std::to_string(PY_MINOR_VERSION);
+}
 
 std::unique_ptr<AgentThread> make_agent(const std::string& endpoint, const std::string& socket_folder,
-                                        const std::string& name, bool background, const std::string& bus_file) {
+                                        const std::string& name, bool background,
+                                        const std::string& bus_file) {
   AgentThread::Options options;
   options.scheduler_endpoint = endpoint;
   options.socket_folder = socket_folder;
@@ -52,7 +55,10 @@ void register_agent(py::module_& module) {
   py::class_<Seat>(module, "Seat", "A place for one box of this script.")
       .def_property_readonly("number", [](const Seat& seat) { return seat.seat.value; })
       .def(
-          "run", [](Seat& seat) { run_slot(*seat.arena, {seat.bell_fd, true}); },
+          "run",
+          [](Seat& seat) {
+            run_slot(*seat.arena, {seat.bell_fd, true});
+          },
           "Run the slot on this thread until it is stopped.");
   py::class_<AgentThread>(module, "Agent", "The agent of a script that serves boxes. Thread-safe.")
       .def(py::init(&make_agent), py::arg("endpoint"), py::arg("socket_folder"), py::arg("name"),
@@ -69,7 +75,8 @@ void register_agent(py::module_& module) {
           "wait_offered",
           [](AgentThread& self, const Seat& seat, double timeout) {
             py::gil_scoped_release release;
-            return self.wait_offered(seat.seat, monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)});
+            return self.wait_offered(seat.seat,
+                                     monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)});
           },
           py::arg("seat"), py::arg("timeout"))
       .def("close_seat", &close_seat, py::arg("seat"), py::arg("timeout"),

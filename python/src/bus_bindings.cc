@@ -26,8 +26,7 @@ py::dict to_dict(const BusInfo& info) {
 }
 
 /// Start-up errors of the runtime are texts for people: a BusError to Python.
-template <class F>
-auto as_bus_error(F&& work) {
+template <class F> auto as_bus_error(F&& work) {
   try {
     py::gil_scoped_release release;
     return work();
@@ -49,10 +48,11 @@ void register_bus(py::module_& module) {
       py::arg("path"), "The bus file's fields, or None if there is no file. Raises BusError.");
   module.def(
       "find_or_start_bus",
-      [](const std::string& bus_file, const std::vector<std::string>& scheduler_argv, const std::string& log_file,
-         double timeout) {
+      [](const std::string& bus_file, const std::vector<std::string>& scheduler_argv,
+         const std::string& log_file, double timeout) {
         const TimePoint deadline = monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)};
-        return to_dict(as_bus_error([&] { return find_or_start_bus(bus_file, scheduler_argv, log_file, deadline); }));
+        return to_dict(
+            as_bus_error([&] { return find_or_start_bus(bus_file, scheduler_argv, log_file, deadline); }));
       },
       py::arg("bus_file"), py::arg("scheduler_argv"), py::arg("log_file"), py::arg("timeout"),
       "The bus behind a bus file; started if nobody answers and `scheduler_argv` is given. Raises BusError.");

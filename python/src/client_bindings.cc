@@ -133,8 +133,10 @@ py::dict to_dict(const StatusReport& report) {
 
 py::tuple row_of(const BoxEntry& entry) {
   py::list methods;
-  for (const MethodInfo& method : entry.info.methods) methods.append(py::make_tuple(method.name, method.flags));
-  return py::make_tuple(key_of(entry.info.box), entry.info.class_name, entry.info.sandbox, methods, entry.host, entry.pid);
+  for (const MethodInfo& method : entry.info.methods)
+    methods.append(py::make_tuple(method.name, method.flags));
+  return py::make_tuple(key_of(entry.info.box), entry.info.class_name, entry.info.sandbox, methods,
+                        entry.host, entry.pid);
 }
 
 py::list rows_of(const std::vector<BoxEntry>& entries) {
@@ -148,7 +150,8 @@ py::list rows_of(const std::vector<BoxEntry>& entries) {
 /// What Python holds of a call. Shares the client, so that it outlives its users.
 class CallHandle {
  public:
-  CallHandle(std::shared_ptr<Client> client, CallPtr call) : client_(std::move(client)), call_(std::move(call)) {}
+  CallHandle(std::shared_ptr<Client> client, CallPtr call)
+      : client_(std::move(client)), call_(std::move(call)) {}
   CallHandle(CallHandle&&) = default;
   CallHandle& operator=(CallHandle&&) = default;
   ~CallHandle() {
@@ -329,7 +332,8 @@ class CallHandle {
     if (now.cancelled) {
       spans.clear();
       if (const auto outcome = client_->outcome(call_, now.known, false)) {
-        spans.push_back({0, std::max<std::uint64_t>(1, now.known), outcome->page, *PageView::parse(outcome->page.bytes())});
+        spans.push_back({0, std::max<std::uint64_t>(1, now.known), outcome->page,
+                         *PageView::parse(outcome->page.bytes())});
       }
     }
     return spans;
@@ -367,7 +371,8 @@ class CallHandle {
 
 using ClientPtr = std::shared_ptr<Client>;
 
-ClientPtr make_client(const std::string& endpoint, const std::string& name, bool background, py::object find_bus) {
+ClientPtr make_client(const std::string& endpoint, const std::string& name, bool background,
+                      py::object find_bus) {
   Client::Options options;
   options.endpoint = endpoint;
   options.name = name;
@@ -391,8 +396,8 @@ ClientPtr make_client(const std::string& endpoint, const std::string& name, bool
   return std::make_shared<Client>(std::make_unique<ZmqTransport>(), std::move(options));
 }
 
-Client::CallOptions call_options(int port, const std::string& method, std::uint32_t retries, std::optional<double> timeout,
-                                 const std::string& name) {
+Client::CallOptions call_options(int port, const std::string& method, std::uint32_t retries,
+                                 std::optional<double> timeout, const std::string& name) {
   Client::CallOptions options;
   options.port = Port{static_cast<std::uint16_t>(port)};
   options.method = method;
@@ -402,7 +407,8 @@ Client::CallOptions call_options(int port, const std::string& method, std::uint3
   return options;
 }
 
-CallHandle box_call(const ClientPtr& self, const std::vector<std::tuple<std::uint64_t, std::uint32_t, std::uint32_t>>& boxes,
+CallHandle box_call(const ClientPtr& self,
+                    const std::vector<std::tuple<std::uint64_t, std::uint32_t, std::uint32_t>>& boxes,
                     const std::string& method, const py::bytes& arguments, std::optional<double> timeout) {
   std::vector<BoxId> ids;
   ids.reserve(boxes.size());
@@ -412,9 +418,9 @@ CallHandle box_call(const ClientPtr& self, const std::vector<std::tuple<std::uin
   return {self, self->box_call(ids, method, std::move(frame), duration_of(timeout))};
 }
 
-CallHandle open_call(const ClientPtr& self, int port, const std::string& method, const py::bytes& context, PageWriter& pages,
-                     bool closed, std::uint32_t retries, bool idempotent, bool fold, std::optional<double> timeout,
-                     const std::string& name, bool window) {
+CallHandle open_call(const ClientPtr& self, int port, const std::string& method, const py::bytes& context,
+                     PageWriter& pages, bool closed, std::uint32_t retries, bool idempotent, bool fold,
+                     std::optional<double> timeout, const std::string& name, bool window) {
   Client::CallOptions options = call_options(port, method, retries, timeout, name);
   options.idempotent = idempotent;
   options.fold = fold;
@@ -435,8 +441,8 @@ CallHandle submit(const ClientPtr& self, const std::string& method, const py::by
   return {self, self->submit(options, std::move(frame), std::as_bytes(std::span(encoded)))};
 }
 
-std::uint64_t deploy(Client& self, int port, std::uint32_t slots, const std::string& name, const py::bytes& payload,
-                     double timeout) {
+std::uint64_t deploy(Client& self, int port, std::uint32_t slots, const std::string& name,
+                     const py::bytes& payload, double timeout) {
   Frame frame = frame_of(payload);
   Client::DeployResult result;
   {
@@ -496,9 +502,11 @@ void register_call(py::module_& module) {
       .def_property_readonly("token", [](const CallHandle& self) { return self.state().token; })
       .def_property_readonly("port", [](const CallHandle& self) { return self.state().port.value; })
       .def_property_readonly("method", [](const CallHandle& self) { return self.state().method; })
-      .def_property_readonly("for_functions", [](const CallHandle& self) {
-        return self.state().kind != CallState::Kind::kDirect && self.state().port == kFunctionPool;
-      })
+      .def_property_readonly("for_functions",
+                             [](const CallHandle& self) {
+                               return self.state().kind != CallState::Kind::kDirect &&
+                                      self.state().port == kFunctionPool;
+                             })
       .def_property_readonly("total", &CallHandle::total)
       .def_property_readonly("known", [](const CallHandle& self) { return self.progress().known; })
       .def_property_readonly("settled", [](const CallHandle& self) { return self.progress().settled; })
@@ -510,8 +518,12 @@ void register_call(py::module_& module) {
       .def("done", [](const CallHandle& self) { return self.progress().over; })
       .def("cancelled", [](const CallHandle& self) { return self.progress().cancelled; })
       .def("cancel", &CallHandle::cancel)
-      .def("get", [](CallHandle& self, std::uint64_t index) { return self.get(index, false); }, py::arg("index"))
-      .def("take", [](CallHandle& self, std::uint64_t index) { return self.get(index, true); }, py::arg("index"))
+      .def(
+          "get", [](CallHandle& self, std::uint64_t index) { return self.get(index, false); },
+          py::arg("index"))
+      .def(
+          "take", [](CallHandle& self, std::uint64_t index) { return self.get(index, true); },
+          py::arg("index"))
       .def("values", &CallHandle::values, py::arg("first"), py::arg("limit"), py::arg("take"))
       .def("results", [](CallHandle& self) { return self.results(false); })
       .def("outcomes", [](CallHandle& self) { return self.results(true); })
@@ -538,18 +550,25 @@ void register_client(py::module_& module) {
       .def("connected", &Client::connected, no_gil)
       .def("drive", &Client::drive, no_gil)
       .def("close", &Client::close, no_gil)
-      .def("watch", [](Client& self, int port) { self.watch(Port{static_cast<std::uint16_t>(port)}); }, py::arg("port"), no_gil)
-      .def("unwatch", [](Client& self, int port) { self.unwatch(Port{static_cast<std::uint16_t>(port)}); }, py::arg("port"), no_gil)
+      .def(
+          "watch", [](Client& self, int port) { self.watch(Port{static_cast<std::uint16_t>(port)}); },
+          py::arg("port"), no_gil)
+      .def(
+          "unwatch", [](Client& self, int port) { self.unwatch(Port{static_cast<std::uint16_t>(port)}); },
+          py::arg("port"), no_gil)
       .def("boxes", &boxes, py::arg("port"))
       .def("wait_boxes", &wait_boxes, py::arg("port"), py::arg("count"), py::arg("timeout"))
       .def("first_box", &first_box, py::arg("port"), py::arg("timeout"))
-      .def("box_call", &box_call, py::arg("boxes"), py::arg("method"), py::arg("arguments"), py::arg("timeout") = py::none())
+      .def("box_call", &box_call, py::arg("boxes"), py::arg("method"), py::arg("arguments"),
+           py::arg("timeout") = py::none())
       .def("open_call", &open_call, py::arg("port"), py::arg("method"), py::arg("context"), py::arg("pages"),
-           py::arg("closed"), py::kw_only(), py::arg("retries") = kDefaultRetries, py::arg("idempotent") = false,
-           py::arg("fold") = false, py::arg("timeout") = py::none(), py::arg("name") = "", py::arg("window") = false)
+           py::arg("closed"), py::kw_only(), py::arg("retries") = kDefaultRetries,
+           py::arg("idempotent") = false, py::arg("fold") = false, py::arg("timeout") = py::none(),
+           py::arg("name") = "", py::arg("window") = false)
       .def("submit", &submit, py::arg("method"), py::arg("context"), py::arg("item"), py::kw_only(),
            py::arg("retries") = kDefaultRetries, py::arg("timeout") = py::none(), py::arg("name") = "")
-      .def("deploy", &deploy, py::arg("port"), py::arg("slots"), py::arg("name"), py::arg("payload"), py::arg("timeout"))
+      .def("deploy", &deploy, py::arg("port"), py::arg("slots"), py::arg("name"), py::arg("payload"),
+           py::arg("timeout"))
       .def("undeploy", &Client::undeploy, py::arg("serial"), no_gil)
       .def("status", &status, py::arg("timeout"));
 }

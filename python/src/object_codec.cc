@@ -10,8 +10,7 @@ namespace {
 
 constexpr std::size_t kAlignment = 64;
 
-template <class T>
-void append(std::string& out, T value) {
+template <class T> void append(std::string& out, T value) {
   out.append(reinterpret_cast<const char*>(&value), sizeof value);
 }
 
@@ -30,8 +29,7 @@ void align(std::string& out, std::size_t item_start) {
 
 std::size_t aligned(std::size_t offset) { return (offset + kAlignment - 1) / kAlignment * kAlignment; }
 
-template <class T>
-bool read(ItemBytes item, std::size_t& at, T& value) {
+template <class T> bool read(ItemBytes item, std::size_t& at, T& value) {
   if (item.size() - at < sizeof value) return false;
   std::memcpy(&value, item.data() + at, sizeof value);
   at += sizeof value;
@@ -47,7 +45,8 @@ bool read_text(ItemBytes item, std::size_t& at, std::string_view& text) {
 }
 
 PyObject* unreadable() {
-  PyErr_SetString(PyExc_ValueError, "betterbox: an item arrived that is no item (a bug, or another version at the other end)");
+  PyErr_SetString(PyExc_ValueError,
+                  "betterbox: an item arrived that is no item (a bug, or another version at the other end)");
   return nullptr;
 }
 
@@ -202,7 +201,8 @@ PyObject* decode_pickle_buffers(ItemBytes item) {
   for (const std::uint64_t size : sizes) {
     at = aligned(at);
     if (at > item.size() || item.size() - at < size) return unreadable();
-    PyRef buffer(PyByteArray_FromStringAndSize(reinterpret_cast<const char*>(item.data()) + at, static_cast<Py_ssize_t>(size)));
+    PyRef buffer(PyByteArray_FromStringAndSize(reinterpret_cast<const char*>(item.data()) + at,
+                                               static_cast<Py_ssize_t>(size)));
     if (!buffer || PyList_Append(buffers.get(), buffer.get()) < 0) return nullptr;
     at += size;
   }
@@ -224,8 +224,8 @@ PyObject* call_remote_hook(const char* name, PyObject* args) {
 
 /// True for values that encode_item writes without a pickle.
 bool is_simple(PyObject* object) {
-  return object == Py_None || PyBool_Check(object) || PyLong_CheckExact(object) || PyFloat_CheckExact(object) ||
-         PyUnicode_CheckExact(object) || PyBytes_CheckExact(object);
+  return object == Py_None || PyBool_Check(object) || PyLong_CheckExact(object) ||
+         PyFloat_CheckExact(object) || PyUnicode_CheckExact(object) || PyBytes_CheckExact(object);
 }
 
 bool all_simple(PyObject* args, PyObject* kwargs) {
@@ -235,7 +235,8 @@ bool all_simple(PyObject* args, PyObject* kwargs) {
   if (kwargs == nullptr) return true;
   PyObject *key = nullptr, *value = nullptr;
   for (Py_ssize_t at = 0; PyDict_Next(kwargs, &at, &key, &value);) {
-    if (!is_simple(value) || PyUnicode_FindChar(key, ',', 0, PyUnicode_GET_LENGTH(key), 1) != -1) return false;
+    if (!is_simple(value) || PyUnicode_FindChar(key, ',', 0, PyUnicode_GET_LENGTH(key), 1) != -1)
+      return false;
   }
   return true;
 }
@@ -323,20 +324,22 @@ PyObject* decode_failure(ItemBytes item, std::string_view method, Port port) {
   if (static_cast<ItemTag>(item[0]) == ItemTag::kError) {
     std::size_t at = 1;
     std::string_view type, message, traceback;
-    if (!read_text(item, at, type) || !read_text(item, at, message) || !read_text(item, at, traceback)) return unreadable();
-    return call_remote_hook(
-        "rebuild_error",
-        Py_BuildValue("(NNNy#)", text_object(type), text_object(message), text_object(traceback),
-                      reinterpret_cast<const char*>(item.data()) + at, static_cast<Py_ssize_t>(item.size() - at)));
+    if (!read_text(item, at, type) || !read_text(item, at, message) || !read_text(item, at, traceback))
+      return unreadable();
+    return call_remote_hook("rebuild_error", Py_BuildValue("(NNNy#)", text_object(type), text_object(message),
+                                                           text_object(traceback),
+                                                           reinterpret_cast<const char*>(item.data()) + at,
+                                                           static_cast<Py_ssize_t>(item.size() - at)));
   }
   const auto lost = parse_lost_item(item);
   if (!lost) return unreadable();
   return call_remote_hook(
-      "lost_error", Py_BuildValue("(iKiiIKNNNNi)", static_cast<int>(lost->code), static_cast<unsigned long long>(lost->index),
-                                  lost->signal, lost->exit_code, static_cast<unsigned>(lost->pid),
-                                  static_cast<unsigned long long>(lost->peak_kib), text_object(lost->host),
-                                  text_object(lost->stderr_tail), text_object(lost->detail), text_object(method),
-                                  static_cast<int>(port.value)));
+      "lost_error",
+      Py_BuildValue("(iKiiIKNNNNi)", static_cast<int>(lost->code),
+                    static_cast<unsigned long long>(lost->index), lost->signal, lost->exit_code,
+                    static_cast<unsigned>(lost->pid), static_cast<unsigned long long>(lost->peak_kib),
+                    text_object(lost->host), text_object(lost->stderr_tail), text_object(lost->detail),
+                    text_object(method), static_cast<int>(port.value)));
 }
 
 std::string encode_current_error() {
@@ -348,11 +351,13 @@ std::string encode_current_error() {
   std::string item;
   append_tag(item, ItemTag::kError);
   PyRef module(PyImport_ImportModule("betterbox._slot"));
-  PyRef fields(module ? PyObject_CallMethod(module.get(), "describe_error", "O", value != nullptr ? value : Py_None) : nullptr);
+  PyRef fields(
+      module ? PyObject_CallMethod(module.get(), "describe_error", "O", value != nullptr ? value : Py_None)
+             : nullptr);
   const char *name = nullptr, *message = nullptr, *trace = nullptr, *pickle = nullptr;
   Py_ssize_t name_size = 0, message_size = 0, trace_size = 0, pickle_size = 0;
-  if (!fields || !PyArg_ParseTuple(fields.get(), "s#s#s#y#", &name, &name_size, &message, &message_size, &trace, &trace_size,
-                                   &pickle, &pickle_size)) {
+  if (!fields || !PyArg_ParseTuple(fields.get(), "s#s#s#y#", &name, &name_size, &message, &message_size,
+                                   &trace, &trace_size, &pickle, &pickle_size)) {
     PyErr_Clear();
     append_text(item, value != nullptr ? Py_TYPE(value)->tp_name : "Exception");
     append_text(item, "an error that cannot be described");
@@ -420,7 +425,8 @@ std::optional<Frame> encode_arguments(PyObject* args, PyObject* kwargs) {
 bool decode_arguments(std::span<const std::byte> bytes, PyObject*& args, PyObject*& kwargs) {
   args = kwargs = nullptr;
   const auto page = PageView::parse(bytes);
-  if (!page || page->kind() == PageKind::kIntRange || page->kind() == PageKind::kFold) return unreadable() != nullptr;
+  if (!page || page->kind() == PageKind::kIntRange || page->kind() == PageKind::kFold)
+    return unreadable() != nullptr;
   PyRef first(decode_item(page->item(0)));
   if (!first) return false;
   if (PyTuple_Check(first.get())) {
@@ -430,7 +436,9 @@ bool decode_arguments(std::span<const std::byte> bytes, PyObject*& args, PyObjec
     kwargs = both_kwargs == Py_None ? nullptr : Py_NewRef(both_kwargs);
     return true;
   }
-  PyRef names(first.get() == Py_None ? PyList_New(0) : PyUnicode_Check(first.get()) ? PyObject_CallMethod(first.get(), "split", "s", ",") : unreadable());
+  PyRef names(first.get() == Py_None         ? PyList_New(0)
+              : PyUnicode_Check(first.get()) ? PyObject_CallMethod(first.get(), "split", "s", ",")
+                                             : unreadable());
   if (!names) return false;
   const auto keywords = static_cast<std::uint64_t>(PyList_GET_SIZE(names.get()));
   if (page->count() < 1 + keywords) return unreadable() != nullptr;
@@ -445,7 +453,9 @@ bool decode_arguments(std::span<const std::byte> bytes, PyObject*& args, PyObjec
   }
   for (std::uint64_t i = 0; i < keywords; ++i) {
     PyRef value(decode_item(page->item(1 + positional + i)));
-    if (!value || PyDict_SetItem(dict.get(), PyList_GET_ITEM(names.get(), static_cast<Py_ssize_t>(i)), value.get()) < 0) return false;
+    if (!value ||
+        PyDict_SetItem(dict.get(), PyList_GET_ITEM(names.get(), static_cast<Py_ssize_t>(i)), value.get()) < 0)
+      return false;
   }
   args = tuple.release();
   kwargs = dict.release();

@@ -148,7 +148,8 @@ TEST_F(ClientTest, EveryItemOfACallHasItsOwnOutcome) {
   auto client = connect();
   const CallPtr call = client->open_call({}, Frame("context"), int_items(0, 1000), true);
   ASSERT_TRUE(client->wait(client->over(call), kSoon, {}));
-  for (std::uint64_t i = 0; i < 1000; ++i) EXPECT_EQ(int_outcome(*client, call, i), static_cast<std::int64_t>(i));
+  for (std::uint64_t i = 0; i < 1000; ++i)
+    EXPECT_EQ(int_outcome(*client, call, i), static_cast<std::int64_t>(i));
 }
 
 TEST_F(ClientTest, AnEmptyCallIsOverAtOnce) {
@@ -175,7 +176,8 @@ TEST_F(ClientTest, TheDriverFlushesGatheredSubmissionsAndTellsOfFinishedCalls) {
   auto client = connect();
   std::atomic<int> told{0};
   std::thread driver([&] {
-    for (auto tokens = client->drive(); !tokens.empty(); tokens = client->drive()) told += static_cast<int>(tokens.size());
+    for (auto tokens = client->drive(); !tokens.empty(); tokens = client->drive())
+      told += static_cast<int>(tokens.size());
   });
   for (std::int64_t i = 0; i < 200; ++i) client->notify(client->submit({}, Frame("f"), bytes(int_item(i))));
   while (told < 200) std::this_thread::yield();
@@ -188,8 +190,7 @@ TEST_F(ClientTest, ManyThreadsMayWaitAtOnce) {
   PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
   auto client = connect();
   std::thread driver([&] {
-    while (!client->drive().empty()) {
-    }
+    while (!client->drive().empty()) {}
   });
   std::vector<std::thread> threads;
   std::atomic<int> right{0};
@@ -197,7 +198,8 @@ TEST_F(ClientTest, ManyThreadsMayWaitAtOnce) {
     threads.emplace_back([&, t] {
       for (std::int64_t i = 0; i < 50; ++i) {
         const CallPtr call = client->submit({}, Frame("f"), bytes(int_item(t * 1000 + i)));
-        if (client->wait(client->over(call), kSoon, {}) && int_outcome(*client, call, 0) == t * 1000 + i) ++right;
+        if (client->wait(client->over(call), kSoon, {}) && int_outcome(*client, call, 0) == t * 1000 + i)
+          ++right;
       }
     });
   }
@@ -297,10 +299,11 @@ TEST_F(ClientTest, ADirectCallThatTakesTooLongTimesOut) {
 }
 
 TEST_F(ClientTest, ABusThatIsLostEndsEveryWait) {
-  auto scheduler = std::make_unique<PlayedPeer>(network_, "scheduler", [this](PlayedPeer& peer, ConnectionId from, Message& message) {
-    if (std::get_if<Call>(&message.body)) return peer.close(from);
-    echo_(peer, from, message);
-  });
+  auto scheduler = std::make_unique<PlayedPeer>(
+      network_, "scheduler", [this](PlayedPeer& peer, ConnectionId from, Message& message) {
+        if (std::get_if<Call>(&message.body)) return peer.close(from);
+        echo_(peer, from, message);
+      });
   auto client = connect();
   const CallPtr call = client->open_call({}, Frame("context"), {}, false);
   ASSERT_TRUE(client->wait(client->over(call), kSoon, {}));
@@ -310,10 +313,13 @@ TEST_F(ClientTest, ABusThatIsLostEndsEveryWait) {
 TEST_F(ClientTest, CallsAreSentAgainToTheSuccessorOfALostScheduler) {
   int calls_seen = 0;
   std::atomic<bool> losing{false};
-  auto first = std::make_unique<PlayedPeer>(network_, "scheduler", [&](PlayedPeer& peer, ConnectionId from, Message& message) {
-    if (losing && std::get_if<Items>(&message.body)) return peer.close(from);
-    if (!losing || !std::get_if<Call>(&message.body)) echo_(peer, from, message);
-  });
+  auto first = std::make_unique<PlayedPeer>(network_, "scheduler",
+                                            [&](PlayedPeer& peer, ConnectionId from, Message& message) {
+                                              if (losing && std::get_if<Items>(&message.body))
+                                                return peer.close(from);
+                                              if (!losing || !std::get_if<Call>(&message.body))
+                                                echo_(peer, from, message);
+                                            });
   EchoScheduler second_echo;
   second_echo.id = PeerId{2};
   PlayedPeer second(network_, "successor", [&](PlayedPeer& peer, ConnectionId from, Message& message) {
@@ -326,8 +332,7 @@ TEST_F(ClientTest, CallsAreSentAgainToTheSuccessorOfALostScheduler) {
   options.find_bus = [] { return std::string("successor"); };
   Client client(network_.make_transport(), options);
   std::thread driver([&] {
-    while (!client.drive().empty()) {
-    }
+    while (!client.drive().empty()) {}
   });
   // The first scheduler has counted its results further than the second one will.
   const CallPtr before = client.open_call({}, Frame("context"), int_items(0, 5), true);

@@ -121,7 +121,8 @@ TEST(LostItem, SaysEverythingThatWasPutIn) {
   EXPECT_EQ(lost->host, "node7");
   EXPECT_EQ(lost->stderr_tail, "Segmentation fault");
   EXPECT_EQ(lost->detail, "three deaths");
-  for (std::size_t size = 0; size < item.size(); ++size) EXPECT_FALSE(parse_lost_item(bytes(item).first(size)));
+  for (std::size_t size = 0; size < item.size(); ++size)
+    EXPECT_FALSE(parse_lost_item(bytes(item).first(size)));
 }
 
 }  // namespace

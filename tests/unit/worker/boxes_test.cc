@@ -12,7 +12,8 @@ constexpr CallId kDeployment{{50}, 1};
 class Boxes : public WorkerFixture {
  protected:
   void host(std::uint32_t slots, std::uint32_t first = 0) {
-    feed(HostAsked{{kDeployment, {8090}, first, slots, first + slots, "box"}, Frame(std::string("definition")), false});
+    feed(HostAsked{
+        {kDeployment, {8090}, first, slots, first + slots, "box"}, Frame(std::string("definition")), false});
   }
   BoxId box(std::uint32_t id) { return {kSelf, {id}, seat(id).life}; }
   void call(std::uint64_t serial, BoxId to, const std::string& method = "f", ClientRef client = kAlice) {

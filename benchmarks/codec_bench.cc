@@ -21,7 +21,7 @@ Message outcomes(std::int64_t spans) {
   Frames pages;
   for (std::int64_t i = 0; i < spans; ++i) {
     const auto first = static_cast<std::uint64_t>(i) * 8;
-    body.spans.push_back({first, 8, SeatId{1}, 1'000'000, 200'000});
+    body.spans.push_back({first, 8, 1'000'000});
     pages.push_back(make_int_range_page(0, 1, 8));
   }
   return Message{std::move(body), std::move(pages)};

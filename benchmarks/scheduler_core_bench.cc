@@ -70,7 +70,7 @@ void BM_SingleItemCall(benchmark::State& state) {
     Outcomes outcomes;
     outcomes.ack = ++acks[granted.worker];
     outcomes.lease = granted.lease;
-    outcomes.spans = {{item, 1, SeatId{0}, 1000, 1000}};
+    outcomes.spans = {{item, 1, 1000}};
     bus.say(granted.worker, std::move(outcomes), {page});
     bus.say(Bus::client(), Acknowledge{++item});
   }
@@ -118,7 +118,7 @@ void BM_OutcomeAndGrant(benchmark::State& state) {
     outcomes.ack = ++acks[granted.worker];
     outcomes.lease = granted.lease;
     const auto busy = static_cast<std::int64_t>(granted.range.size()) * 1'000'000'000;
-    outcomes.spans = {{granted.range.begin, granted.range.size(), SeatId{0}, busy, busy}};
+    outcomes.spans = {{granted.range.begin, granted.range.size(), busy}};
     bus.say(granted.worker, std::move(outcomes), {make_int_range_page(0, 1, granted.range.size())});
     collect();
     bus.say(Bus::client(), Acknowledge{++results});

@@ -3,7 +3,7 @@ add_library(betterbox_options INTERFACE)
 add_library(betterbox::options ALIAS betterbox_options)
 target_compile_features(betterbox_options INTERFACE cxx_std_20)
 target_compile_options(betterbox_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
-  -Woverloaded-virtual -Werror=return-type)
+  -Woverloaded-virtual -Wno-missing-field-initializers -Werror=return-type)
 target_include_directories(betterbox_options INTERFACE "${CMAKE_SOURCE_DIR}")
 if(BETTERBOX_SANITIZE)
   # Test programs (BETTERBOX_TEST) are seen by AddressSanitizer, but not by UBSan, which doubles the time their

@@ -10,7 +10,7 @@ namespace betterbox {
 
 // --- the wire -------------------------------------------------------------------------------------
 inline constexpr std::uint32_t kMagic = 0x31584242;  ///< "BBX1" as little-endian bytes
-inline constexpr std::uint16_t kProtocolVersion = 1;
+inline constexpr std::uint16_t kProtocolVersion = 2;
 /// A message body holds ids, names and numbers, no user data: a megabyte is a hundred times the usual.
 inline constexpr std::size_t kMaxBodyBytes = 4U << 20;
 /// Payload frames of one message: a lease may carry many small pages.
@@ -63,6 +63,11 @@ inline constexpr Duration kDefaultBoxTimeout = seconds(3);
 /// A worker that found outcomes looks again after this time before it asks the slots to ring for the next
 /// one: bounds its wake-ups to 1/interval while items are short.
 inline constexpr Duration kDrainInterval = milliseconds(10);
+
+/// Outcomes of one agent leave at most once in this time, and in large pools more rarely: all agents together
+/// send the scheduler at most one message in kReportCost.
+inline constexpr Duration kReportInterval = milliseconds(10);
+inline constexpr Duration kReportCost = microseconds(100);
 
 // --- slots ----------------------------------------------------------------------------------------
 inline constexpr std::size_t kInboxBytes = 256U << 10;   ///< worker to slot: contexts, leases, calls

@@ -90,6 +90,27 @@ struct Bye {
   template <class A> void serialize(A&) {}
 };
 
+// --- resources -------------------------------------------------------------------------------------
+
+/// An amount of a resource that users name, in thousandths.
+struct Amount {
+  std::string name;
+  std::uint64_t milli = 0;
+  template <class A> void serialize(A& a) { a(name, milli); }
+};
+
+/// The memory of an agent that does not say how much it has: never used up.
+inline constexpr std::uint64_t kAnyMemory = ~std::uint64_t{0};
+
+/// What one item needs while it runs, or what an agent has to give.
+struct Resources {
+  std::uint64_t cpus_milli = 0;  ///< cores, in thousandths
+  std::uint64_t memory_bytes = 0;
+  std::uint64_t gpus_milli = 0;    ///< devices, in thousandths
+  std::vector<Amount> named;       ///< ascending names
+  template <class A> void serialize(A& a) { a(cpus_milli, memory_bytes, gpus_milli, named); }
+};
+
 // --- boxes ----------------------------------------------------------------------------------------
 
 enum MethodFlags : std::uint8_t { kPlainMethod = 0, kConcurrentMethod = 1, kAsyncMethod = 2 };
@@ -115,7 +136,8 @@ struct Offer {
   std::uint32_t function_slots = 0;
   std::vector<BoxInfo> joined;
   std::vector<BoxId> left;
-  template <class A> void serialize(A& a) { a(function_slots, joined, left); }
+  Resources capacity;
+  template <class A> void serialize(A& a) { a(function_slots, joined, left, capacity); }
 };
 
 /// client -> scheduler: keep me told about the boxes at `port`. Answered with a snapshot at once.
@@ -184,18 +206,35 @@ struct Call {
   std::int64_t timeout_ns = 0;  ///< from the opening to the last outcome; 0: none
   std::string name;
   std::vector<Range> settled;  ///< a call sent again after a scheduler was lost: already delivered
+  std::string policy;          ///< a name of runtime/policy.h; empty: "auto"
+  std::int32_t priority = 0;   ///< higher ones are granted first
+  Resources needs;             ///< of one item
+  /// Work that copies of running items may add, in thousandths of the call's work; 0: no copies.
+  /// Only with `idempotent`, for plain functions, without `fold`.
+  std::uint32_t copies_permille = 0;
+  bool durable = false;  ///< kept over a restart of the scheduler; answered by Accepted
   template <class A> void serialize(A& a) {
-    a(serial, port, method, retries, idempotent, fold, timeout_ns, name, settled);
+    a(serial, port, method, retries, idempotent, fold, timeout_ns, name, settled, policy, priority, needs,
+      copies_permille, durable);
   }
 };
 
 /// client -> scheduler: items follow each other without gaps. frames: one page per span.
 /// `closed`: no more will come; the call's size is the end of the last span (of all messages).
+/// `costs`: empty, or what the user expects of each item of the spans, in any unit; none is negative or not finite.
 struct Items {
   std::uint64_t serial = 0;
   std::vector<PageSpan> spans;
   bool closed = false;
-  template <class A> void serialize(A& a) { a(serial, spans, closed); }
+  std::vector<float> costs;
+  template <class A> void serialize(A& a) { a(serial, spans, closed, costs); }
+};
+
+/// scheduler -> client: a durable call is kept, and so are its items [0, items). From here on it is never lost.
+struct Accepted {
+  std::uint64_t serial = 0;
+  std::uint64_t items = 0;
+  template <class A> void serialize(A& a) { a(serial, items); }
 };
 
 /// client -> scheduler: items of `range` are no longer wanted. Those unsettled get a kCancelled
@@ -228,11 +267,15 @@ struct Acknowledge {
   template <class A> void serialize(A& a) { a(ack); }
 };
 
+/// `first_ns`, `last_ns`: when its first and last outcome arrived, from the call's first grant (the scheduler's clock).
 struct SlotStats {
   SeatId seat;
   std::uint64_t items = 0;
   std::int64_t busy_ns = 0;
-  template <class A> void serialize(A& a) { a(seat, items, busy_ns); }
+  std::int64_t longest_ns = 0;
+  std::int64_t first_ns = 0;
+  std::int64_t last_ns = 0;
+  template <class A> void serialize(A& a) { a(seat, items, busy_ns, longest_ns, first_ns, last_ns); }
 };
 struct AgentStats {
   PeerId agent;
@@ -240,10 +283,17 @@ struct AgentStats {
   std::string host;
   std::uint32_t pid = 0;
   std::uint32_t slots = 0;
-  std::uint64_t retries = 0;  ///< items run again because a process here died
-  std::uint64_t steals = 0;   ///< ranges it got that were cut from another lease or slot
-  std::vector<SlotStats> seats;
-  template <class A> void serialize(A& a) { a(agent, name, host, pid, slots, retries, steals, seats); }
+  std::uint64_t items = 0;
+  std::int64_t busy_ns = 0;
+  std::int64_t first_ns = 0;  ///< as in SlotStats
+  std::int64_t last_ns = 0;
+  std::uint64_t retries = 0;      ///< items run again because a process here died
+  std::uint64_t steals = 0;       ///< ranges it got that were cut from another lease or slot
+  std::uint64_t outstanding = 0;  ///< items it holds now
+  std::vector<SlotStats> seats;   ///< empty for calls over very many slots
+  template <class A> void serialize(A& a) {
+    a(agent, name, host, pid, slots, items, busy_ns, first_ns, last_ns, retries, steals, outstanding, seats);
+  }
 };
 struct CallStats {
   std::uint64_t total = 0;  ///< items known so far
@@ -254,8 +304,19 @@ struct CallStats {
   std::int64_t longest_ns = 0;  ///< longest single item
   std::vector<AgentStats> agents;
   std::string waiting;  ///< why what waits is waiting; empty if nothing does
+  std::string policy;
+  std::uint64_t pending = 0;     ///< items that no agent has
+  std::uint64_t leases = 0;      ///< ranges granted
+  std::uint64_t splits = 0;      ///< of these cut while they ran, for another agent
+  std::uint64_t copies = 0;      ///< items that were run twice at a time
+  std::uint64_t copies_won = 0;  ///< whose copy was first
+  std::int64_t wasted_ns = 0;    ///< work whose outcome was not wanted
+  std::int64_t ideal_ns = 0;     ///< all work evenly over the slots, or the longest item
+  std::int64_t greedy_ns =
+      0;  ///< self-scheduling at no cost, of the measured times; 0: too many items to say
   template <class A> void serialize(A& a) {
-    a(total, closed, settled, makespan_ns, busy_ns, longest_ns, agents, waiting);
+    a(total, closed, settled, makespan_ns, busy_ns, longest_ns, agents, waiting, policy, pending, leases,
+      splits, copies, copies_won, wasted_ns, ideal_ns, greedy_ns);
   }
 };
 
@@ -285,17 +346,27 @@ struct Context {
   Port port;
   std::string method;
   bool fold = false;
-  template <class A> void serialize(A& a) { a(call, port, method, fold); }
+  std::string policy;
+  std::int32_t priority = 0;
+  Resources needs;
+  template <class A> void serialize(A& a) { a(call, port, method, fold, policy, priority, needs); }
 };
 
 /// scheduler -> agent: run these items. frames: one page per span (pages may hold more than the range).
+/// `costs`: empty, or one per item of the range. Outcomes leave at most once in `report_interval_ns`, but at once
+/// when no more than `low_water` items of the call are left at the agent, so that more can be granted in time.
 struct Lease {
   LeaseId lease;
   CallId call;
   Range range;
   std::uint32_t attempt = 0;
   std::vector<PageSpan> spans;
-  template <class A> void serialize(A& a) { a(lease, call, range, attempt, spans); }
+  std::vector<float> costs;
+  std::uint64_t low_water = 0;
+  std::int64_t report_interval_ns = 0;
+  template <class A> void serialize(A& a) {
+    a(lease, call, range, attempt, spans, costs, low_water, report_interval_ns);
+  }
 };
 
 /// scheduler -> agent: give back at most `count` untouched items from the tail. Always answered.
@@ -337,10 +408,17 @@ struct DeathReport {
 struct OutcomeSpan {
   std::uint64_t first = 0;
   std::uint64_t count = 0;
-  SeatId seat;
   std::int64_t busy_ns = 0;
+  template <class A> void serialize(A& a) { a(first, count, busy_ns); }
+};
+/// What one seat did of the spans of one Outcomes.
+struct SeatWork {
+  SeatId seat;
+  std::uint64_t items = 0;
+  std::int64_t busy_ns = 0;
+  double busy_squares = 0;  ///< sum of the squares of item times, in ns^2
   std::int64_t longest_ns = 0;
-  template <class A> void serialize(A& a) { a(first, count, seat, busy_ns, longest_ns); }
+  template <class A> void serialize(A& a) { a(seat, items, busy_ns, busy_squares, longest_ns); }
 };
 struct LostItem {
   std::uint64_t index = 0;
@@ -354,9 +432,19 @@ struct Outcomes {
   std::uint64_t ack = 0;
   LeaseId lease;
   std::vector<OutcomeSpan> spans;
+  std::vector<SeatWork> seats;
   std::vector<LostItem> lost;
   std::uint32_t steals = 0;  ///< cuts between the agent's own slots since its last Outcomes
-  template <class A> void serialize(A& a) { a(ack, lease, spans, lost, steals); }
+  template <class A> void serialize(A& a) { a(ack, lease, spans, seats, lost, steals); }
+};
+
+/// agent -> scheduler: how the agent is. Sent when it changes, at most once a second but for a change of `paused`.
+struct Load {
+  std::uint32_t busy_slots = 0;
+  std::uint32_t others_cpus_milli = 0;  ///< cores of its host that processes of others take, in thousandths
+  std::uint64_t memory_bytes = 0;       ///< taken by its slots
+  bool paused = false;                  ///< too little memory is left: it starts nothing
+  template <class A> void serialize(A& a) { a(busy_slots, others_cpus_milli, memory_bytes, paused); }
 };
 
 // --- deployment ------------------------------------------------------------------------------------
@@ -413,8 +501,10 @@ struct PeerStatus {
   std::uint64_t leased_items = 0;
   std::string log_folder;
   bool connected = true;
+  Resources capacity;
+  Load load;
   template <class A> void serialize(A& a) {
-    a(role, peer, name, host, pid, function_slots, leased_items, log_folder, connected);
+    a(role, peer, name, host, pid, function_slots, leased_items, log_folder, connected, capacity, load);
   }
 };
 struct CallStatus {
@@ -448,7 +538,7 @@ struct StatusReport {
 using Body = std::variant<Hello, Welcome, Refused, Bye, Offer, Watch, Unwatch, Boxes, BoxCall, BoxCancel,
                           BoxReply, Call, Items, Cancel, Forget, Results, Acknowledge, Settled, Explain,
                           Explanation, Context, Lease, Revoke, Released, Abandon, DropCall, Outcomes, Deploy,
-                          Host, Hosted, Deployed, Undeploy, Status, StatusReport>;
+                          Host, Hosted, Deployed, Undeploy, Status, StatusReport, Accepted, Load>;
 
 struct Message {
   Body body;

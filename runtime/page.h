@@ -56,10 +56,11 @@ enum class LostCode : std::uint16_t {
   kTimeout = 3,
   kBoxLost = 4,  ///< the box (or every box at the port) is gone
   kWorkerLost = 5,
-  kNoSuchBox = 6,     ///< a direct call for a box that does not sit there (any more)
-  kNoSuchMethod = 7,  ///< detail: the nearest names
-  kBadRequest = 8,    ///< bytes that are no arguments
-  kBusLost = 9,       ///< made by the client itself: the bus is gone
+  kNoSuchBox = 6,       ///< a direct call for a box that does not sit there (any more)
+  kNoSuchMethod = 7,    ///< detail: the nearest names
+  kBadRequest = 8,      ///< bytes that are no arguments
+  kBusLost = 9,         ///< made by the client itself: the bus is gone
+  kUnsatisfiable = 10,  ///< no agent can ever give what the item needs; detail: what, and what there is
 };
 
 using ItemBytes = std::span<const std::byte>;

@@ -33,8 +33,20 @@ void settle_everything(const Turn& turn, CallState& call, LostCode code, std::st
 
 AgentStats agent_stats(const Share& share) {
   const Peer& agent = *share.agent;
-  AgentStats stats{agent.id, agent.name, agent.host, agent.pid, share.slots, share.retries, share.steals, {}};
-  for (const auto& [seat, slot] : share.seats) stats.seats.push_back(slot);
+  AgentStats stats;
+  stats.agent = agent.id;
+  stats.name = agent.name;
+  stats.host = agent.host;
+  stats.pid = agent.pid;
+  stats.slots = share.slots;
+  stats.retries = share.retries;
+  stats.steals = share.steals;
+  stats.outstanding = share.outstanding;
+  for (const auto& [seat, slot] : share.seats) {
+    stats.seats.push_back(slot);
+    stats.items += slot.items;
+    stats.busy_ns += slot.busy_ns;
+  }
   return stats;
 }
 
@@ -207,6 +219,8 @@ CallStats call_stats(const State& state, const CallState& call) {
   stats.agents = call.past_shares;
   for (const auto& [id, share] : call.shares) stats.agents.push_back(agent_stats(share));
   stats.waiting = waiting_reason(state, call);
+  stats.policy = call.policy->name;
+  stats.pending = call.items.pending_items();
   return stats;
 }
 

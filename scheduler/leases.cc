@@ -97,18 +97,21 @@ void send_context(const Turn& turn, CallState& call, Share& share) {
   turn.send(*share.agent, Context{call.id, call.port, call.method, call.fold}, {call.context});
 }
 
+void note_work(CallState& call, Share& share, const SeatWork& work) {
+  SlotStats& seat = share.seats[share.seats.size() < kMaxSlots ? work.seat : share.seats.rbegin()->first];
+  seat.seat = share.seats.size() < kMaxSlots ? work.seat : seat.seat;
+  seat.items += work.items;
+  seat.busy_ns += std::max<std::int64_t>(0, work.busy_ns);
+  seat.longest_ns = std::max(seat.longest_ns, work.longest_ns);
+  call.longest_ns = std::max(call.longest_ns, work.longest_ns);
+}
+
 void learn(CallState& call, Share& share, const OutcomeSpan& span) {
-  SlotStats& seat = share.seats[share.seats.size() < kMaxSlots ? span.seat : share.seats.rbegin()->first];
-  seat.seat = share.seats.size() < kMaxSlots ? span.seat : seat.seat;
-  seat.items += span.count;
   const std::int64_t busy = std::max<std::int64_t>(0, span.busy_ns);
-  seat.busy_ns += busy;
   call.busy_ns += busy;
-  call.longest_ns = std::max(call.longest_ns, span.longest_ns);
-  const double sample = std::max(1.0, static_cast<double>(busy) / static_cast<double>(span.count));
-  const double weight = std::min(0.5, 0.1 * static_cast<double>(span.count));
-  for (double* mean : {&share.mean_item_ns, &call.mean_item_ns}) {
-    *mean = *mean == 0 ? sample : *mean + (sample - *mean) * weight;
+  const double each = static_cast<double>(busy) / static_cast<double>(span.count);
+  for (ItemTimes* times : {&share.times, &call.times}) {
+    times->add(span.count, static_cast<double>(busy), each * static_cast<double>(busy));
   }
 }
 
@@ -202,9 +205,16 @@ void grant(const Turn& turn, CallState& call, Member& member) {
   Peer& agent = *member.agent;
   Share& share = share_of(call, agent);
   share.slots = member.slots;
-  const std::uint64_t wanted =
-      call.policy->items_to_grant({call.items.pending_items(), state.pool(call.port).slots},
-                                  {member.slots, share.outstanding, share.mean_item_ns});
+  Work work;
+  work.remaining = call.items.pending_items();
+  work.total = call.items.known_end();
+  work.total_slots = state.pool(call.port).slots;
+  work.takers = state.pool(call.port).members.size();
+  work.mean_ns = call.times.mean();
+  work.items_per_ns = call.times.known() ? static_cast<double>(work.total_slots) / call.times.mean() : 0;
+  work.round_trip = kRoundTrip;
+  const std::uint64_t wanted = std::max<std::uint64_t>(
+      1, call.policy->items_to_give(work, {member.slots, share.outstanding, share.times}, call.memory));
   const Part part = call.items.take(std::min(wanted, kMaxLeaseItems), kMaxLeaseBytes, kMaxLeasePages);
   if (call.first_grant == TimePoint::never()) call.first_grant = turn.now;
 
@@ -276,6 +286,7 @@ Complaint on_outcomes(const Turn& turn, Peer& agent, Outcomes&& outcomes, Frames
   OutcomeIntake intake(turn, *lease);
   for (std::size_t i = 0; i < outcomes.spans.size(); ++i) intake.take(outcomes.spans[i], frames[i]);
   intake.deliver_taken();
+  for (const SeatWork& work : outcomes.seats) note_work(*lease->call, lease->call->shares.at(agent.id), work);
   on_lost_items(turn, *lease, outcomes.lost);
   settle_down(turn.state, *lease);
   return std::nullopt;

@@ -12,7 +12,7 @@ bool is_hungry(const CallState& call, const Member& member) {
   if (!member.grantable) return false;
   const auto share = call.shares.find(member.agent->id);
   if (share != call.shares.end()) return share->second.hungry;
-  return call.policy->is_hungry({member.slots, 0, 0});
+  return true;
 }
 
 Member* find_untouched_worker(Pool& pool, CallState& call) {

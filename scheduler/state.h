@@ -15,13 +15,16 @@
 #include "runtime/ids.h"
 #include "runtime/limits.h"
 #include "runtime/messages.h"
+#include "runtime/policy.h"
 #include "runtime/time.h"
 #include "scheduler/call_items.h"
 #include "scheduler/effects.h"
 #include "scheduler/fair_queue.h"
-#include "scheduler/policy.h"
 
 namespace betterbox::scheduler {
+
+/// From the report that an agent runs dry to the items that it then has, with a margin.
+inline constexpr Duration kRoundTrip = milliseconds(2);
 
 /// Constant over the life of a scheduler.
 struct Config {
@@ -55,7 +58,7 @@ struct Share {
   Peer* agent = nullptr;
   bool context_sent = false;
   std::uint64_t outstanding = 0;
-  double mean_item_ns = 0;  ///< moving average; 0: nothing measured
+  ItemTimes times;
   std::uint32_t slots = 0;  ///< at the last grant, for the statistics
   std::uint64_t retries = 0;
   std::uint64_t steals = 0;
@@ -90,7 +93,8 @@ struct CallState {
   bool idempotent = false;
   bool fold = false;
   Frame context;
-  const Policy* policy = &guided_policy();
+  const Policy* policy = &auto_policy();
+  PolicyMemory memory;  ///< of the policy
 
   CallItems items;
   bool closed = false;
@@ -105,7 +109,7 @@ struct CallState {
   std::set<std::pair<std::uint64_t, PeerId>> hungry_shares;  ///< by outstanding per slot
   PeerId untouched_cursor;  ///< pool members up to here were looked at for a first grant
 
-  double mean_item_ns = 0;
+  ItemTimes times;
   TimePoint first_grant = TimePoint::never();
   TimePoint last_outcome{0};
   std::int64_t busy_ns = 0;

@@ -338,6 +338,23 @@ void WorkerCore::on(SeatProgressed&& e) {
   }
 }
 
+namespace {
+
+void add_work(std::vector<SeatWork>& seats, const SeatWork& work) {
+  auto at =
+      std::find_if(seats.rbegin(), seats.rend(), [&](const SeatWork& w) { return w.seat == work.seat; });
+  if (at == seats.rend()) {
+    seats.push_back(work);
+    return;
+  }
+  at->items += work.items;
+  at->busy_ns += work.busy_ns;
+  at->busy_squares += work.busy_squares;
+  at->longest_ns = std::max(at->longest_ns, work.longest_ns);
+}
+
+}  // namespace
+
 void WorkerCore::gather(LeaseState& lease, const Seat& seat, const SeatProgressed& e, Range range) {
   const std::uint64_t first = seat.stations[e.station].base + e.first;
   Frame page = e.page;
@@ -348,7 +365,8 @@ void WorkerCore::gather(LeaseState& lease, const Seat& seat, const SeatProgresse
   if (lease.out.bytes + page.size() > kPageBytes * 4 || lease.out.spans.size() + 1 >= kMaxFrames)
     send_outcomes(lease);
   lease.out.bytes += page.size() + sizeof(OutcomeSpan);
-  lease.out.spans.push_back({range.begin, range.size(), seat.id, e.busy_ns, e.longest_ns});
+  lease.out.spans.push_back({range.begin, range.size(), e.busy_ns});
+  add_work(lease.out.seats, {seat.id, range.size(), e.busy_ns, e.busy_squares, e.longest_ns});
   lease.out.frames.push_back(std::move(page));
 }
 
@@ -416,6 +434,7 @@ void WorkerCore::send_outcomes(LeaseState& lease) {
   outcomes.ack = next_ack_++;
   outcomes.lease = lease.id;
   outcomes.spans = std::move(lease.out.spans);
+  outcomes.seats = std::move(lease.out.seats);
   outcomes.lost = std::move(lease.out.lost);
   outcomes.steals = std::exchange(lease.steals, 0);
   Unacked sent{outcomes.ack, lease.out.bytes, {std::move(outcomes), std::move(lease.out.frames)}};

@@ -128,6 +128,7 @@ class WorkerCore {
   /// Outcomes of a lease that have not left yet.
   struct Gathered {
     std::vector<OutcomeSpan> spans;
+    std::vector<SeatWork> seats;
     Frames frames;
     std::vector<LostItem> lost;
     std::size_t bytes = 0;

@@ -116,6 +116,7 @@ struct SeatProgressed {
   std::uint32_t first = 0;
   std::uint32_t count = 0;
   std::int64_t busy_ns = 0;
+  double busy_squares = 0;  ///< sum of the squares of item times, in ns^2
   std::int64_t longest_ns = 0;
   Frame page;
 };

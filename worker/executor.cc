@@ -413,6 +413,10 @@ void Executor::take_record(Slot& slot, Record& record, std::vector<Event>& event
   }
 }
 
+namespace {
+double square(std::int64_t ns) { return static_cast<double>(ns) * static_cast<double>(ns); }
+}  // namespace
+
 void Executor::take_outcome(Slot& slot, const Record& record, std::vector<Event>& events) {
   ++outcomes_seen_;
   std::string_view rest = record.payload;
@@ -426,19 +430,21 @@ void Executor::take_outcome(Slot& slot, const Record& record, std::vector<Event>
     finish_page(slot, outcome.station, events);
   }
   if (alone) {
-    events.emplace_back(
-        SeatProgressed{slot.seat, slot.life, outcome.station, outcome.generation, outcome.first,
-                       outcome.count, outcome.busy_ns, outcome.longest_ns,
-                       make_single_page(span_of(rest), gather.fold ? PageKind::kFold : PageKind::kSingle)});
+    events.emplace_back(SeatProgressed{
+        slot.seat, slot.life, outcome.station, outcome.generation, outcome.first, outcome.count,
+        outcome.busy_ns, square(outcome.busy_ns) / std::max(1U, outcome.count), outcome.longest_ns,
+        make_single_page(span_of(rest), gather.fold ? PageKind::kFold : PageKind::kSingle)});
     return;
   }
   if (gather.count == 0) {
     gather.first = outcome.first;
     gather.busy_ns = gather.longest_ns = 0;
+    gather.busy_squares = 0;
   }
   gather.page.add(span_of(rest));
   gather.count += 1;
   gather.busy_ns += outcome.busy_ns;
+  gather.busy_squares += square(outcome.busy_ns);
   gather.longest_ns = std::max(gather.longest_ns, outcome.longest_ns);
 }
 
@@ -446,7 +452,8 @@ void Executor::finish_page(Slot& slot, std::uint32_t station, std::vector<Event>
   Gather& gather = slot.gathers[station];
   if (gather.count == 0) return;
   events.emplace_back(SeatProgressed{slot.seat, slot.life, station, gather.generation, gather.first,
-                                     gather.count, gather.busy_ns, gather.longest_ns, gather.page.finish()});
+                                     gather.count, gather.busy_ns, gather.busy_squares, gather.longest_ns,
+                                     gather.page.finish()});
   gather.count = 0;
 }
 

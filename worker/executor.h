@@ -81,6 +81,7 @@ class Executor {
     bool fold = false;
     std::uint32_t first = 0, count = 0;
     std::int64_t busy_ns = 0, longest_ns = 0;
+    double busy_squares = 0;
     PageBuilder page;
   };
   struct Slot {

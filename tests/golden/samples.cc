@@ -33,18 +33,46 @@ CallStats call_stats() {
                    "node1",
                    4242,
                    2,
+                   900,
+                   9'000'000'000,
+                   20'000'000,
+                   4'900'000'000,
                    1,
                    3,
-                   {{SeatId{0}, 400, 4'000'000'000}, {SeatId{1}, 500, 5'000'000'000}}}};
+                   50,
+                   {{SeatId{0}, 400, 4'000'000'000, 60'000'000, 20'000'000, 4'800'000'000},
+                    {SeatId{1}, 500, 5'000'000'000, 70'000'000, 30'000'000, 4'900'000'000}}}};
   stats.waiting = "no worker has joined";
+  stats.policy = "auto";
+  stats.pending = 50;
+  stats.leases = 12;
+  stats.splits = 4;
+  stats.copies = 2;
+  stats.copies_won = 1;
+  stats.wasted_ns = 80'000'000;
+  stats.ideal_ns = 4'500'000'000;
+  stats.greedy_ns = 4'600'000'000;
   return stats;
 }
 
 DeathReport death() { return {11, 3, "node1", 4343, 123456, "Fatal error: \xC3\xA9"}; }
 
+Resources resources() { return {4'000, 8'000'000'000, 1'500, {{"licence", 2'000}, {"tape", 500}}}; }
+
+Load load() { return {2, 1'250, 3'000'000'000, true}; }
+
 PeerStatus peer_status() {
-  return {Role::kWorker, PeerId{0xA1A2A3A4A5A6A7A8}, "w-1", "node1", 4242, 2, 77, "/var/log/betterbox",
-          false};
+  return {Role::kWorker,
+          PeerId{0xA1A2A3A4A5A6A7A8},
+          "w-1",
+          "node1",
+          4242,
+          2,
+          77,
+          "/var/log/betterbox",
+          false,
+          resources(),
+          load()};
 }
 
 Frames frames(std::initializer_list<const char*> texts) {
@@ -75,7 +103,7 @@ void add_greeting(std::vector<Message>& all) {
 }
 
 void add_boxes(std::vector<Message>& all) {
-  all.push_back({Offer{2, {box_info()}, {{PeerId{0xA1}, SeatId{1}, 1}}}, {}});
+  all.push_back({Offer{2, {box_info()}, {{PeerId{0xA1}, SeatId{1}, 1}}, resources()}, {}});
   all.push_back({Watch{Port{8090}}, {}});
   all.push_back({Unwatch{Port{8091}}, {}});
   all.push_back({Boxes{Port{8090}, true, {box_entry()}, {kBox}}, {}});
@@ -85,9 +113,22 @@ void add_boxes(std::vector<Message>& all) {
 }
 
 void add_calls(std::vector<Message>& all) {
-  all.push_back(
-      {Call{9, Port{8090}, "energy", 2, true, true, 1'500'000'000, "sweep", {{0, 5}}}, frames({"context"})});
-  all.push_back({Items{9, {{0, 2}, {2, 3}}, true}, frames({"page one", "page two"})});
+  all.push_back({Call{9,
+                      Port{8090},
+                      "energy",
+                      2,
+                      true,
+                      true,
+                      1'500'000'000,
+                      "sweep",
+                      {{0, 5}},
+                      "fac2",
+                      -3,
+                      resources(),
+                      50,
+                      true},
+                 frames({"context"})});
+  all.push_back({Items{9, {{0, 2}, {2, 3}}, true, {1, 2, 0.5F, 4, 8}}, frames({"page one", "page two"})});
   all.push_back({Cancel{9, {4, 8}}, {}});
   all.push_back({Forget{9}, {}});
   all.push_back({Results{12, 9, {{0, 2}, {4, 1}}}, frames({"page a", "page b"})});
@@ -98,14 +139,16 @@ void add_calls(std::vector<Message>& all) {
 }
 
 void add_leases(std::vector<Message>& all) {
-  all.push_back({Context{kCall, Port{8090}, "energy", true}, frames({"context"})});
-  all.push_back({Lease{LeaseId{5}, kCall, {10, 20}, 1, {{8, 8}, {16, 8}}}, frames({"page one", "page two"})});
+  all.push_back({Context{kCall, Port{8090}, "energy", true, "auto", 7, resources()}, frames({"context"})});
+  all.push_back({Lease{LeaseId{5}, kCall, {10, 20}, 1, {{8, 8}, {16, 8}}, {0.5F, 2}, 2, 10'000'000},
+                 frames({"page one", "page two"})});
   all.push_back({Revoke{LeaseId{5}, 4}, {}});
   all.push_back({Released{LeaseId{5}, {{16, 20}}}, {}});
   all.push_back({Abandon{LeaseId{5}, {12, 14}}, {}});
   all.push_back({DropCall{kCall}, {}});
   all.push_back(
-      {Outcomes{7, LeaseId{5}, {{10, 2, SeatId{1}, 3000, 2000}}, {{12, death()}}, 3}, frames({"page a"})});
+      {Outcomes{7, LeaseId{5}, {{10, 2, 3000}}, {{SeatId{1}, 2, 3000, 5e6, 2000}}, {{12, death()}}, 3},
+       frames({"page a"})});
 }
 
 void add_deployment(std::vector<Message>& all) {
@@ -129,6 +172,11 @@ void add_status(std::vector<Message>& all) {
   all.push_back({report, {}});
 }
 
+void add_engine(std::vector<Message>& all) {
+  all.push_back({Accepted{9, 5}, {}});
+  all.push_back({load(), {}});
+}
+
 std::string hex(std::span<const std::byte> bytes) {
   constexpr char kDigits[] = "0123456789abcdef";
   std::string text;
@@ -149,6 +197,7 @@ std::vector<Message> golden_messages() {
   add_leases(all);
   add_deployment(all);
   add_status(all);
+  add_engine(all);
   return all;
 }
 

@@ -170,8 +170,10 @@ class BusTest : public ::testing::Test {
     Outcomes outcomes;
     outcomes.ack = ++outcomes_sent_[agent.hello.peer];
     outcomes.lease = lease;
-    outcomes.spans = {
-        {range.begin, range.size(), SeatId{0}, each.ns * static_cast<std::int64_t>(range.size()), each.ns}};
+    const std::int64_t busy = each.ns * static_cast<std::int64_t>(range.size());
+    outcomes.spans = {{range.begin, range.size(), busy}};
+    outcomes.seats = {
+        {SeatId{0}, range.size(), busy, static_cast<double>(busy) * static_cast<double>(each.ns), each.ns}};
     say(agent, outcomes, {page_of_items(range.size())});
   }
 

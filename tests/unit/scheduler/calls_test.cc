@@ -14,7 +14,8 @@ class CallsTest : public BusTest {
     Outcomes outcomes;
     outcomes.ack = ++acks_;
     outcomes.lease = lease;
-    outcomes.spans = {{range.begin, range.size(), SeatId{0}, 1'000'000, 1'000'000}};
+    outcomes.spans = {{range.begin, range.size(), 1'000'000}};
+    outcomes.seats = {{SeatId{0}, range.size(), 1'000'000, 1e12, 1'000'000}};
     say(agent, outcomes, {page_of_bytes(bytes)});
   }
   std::uint64_t acks_ = 0;

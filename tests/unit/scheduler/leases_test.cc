@@ -90,7 +90,7 @@ TEST_F(LeasesTest, ManyBytesOfOutcomesAreAcknowledgedAtOnce) {
   Outcomes outcomes;
   outcomes.ack = 1;
   outcomes.lease = expect_first_lease(w).lease;
-  outcomes.spans = {{0, 1, SeatId{0}, 1, 1}};
+  outcomes.spans = {{0, 1, 1}};
   say(w, outcomes, {page_of_bytes(kAckEveryBytes)});
   EXPECT_EQ(acknowledged(w), 1U);
   forget_unread();
@@ -126,7 +126,7 @@ TEST_F(LeasesTest, AnImpossibleSpanIsAViolation) {
   Outcomes outcomes;
   outcomes.ack = 1;
   outcomes.lease = expect_first_lease(w).lease;
-  outcomes.spans = {{~std::uint64_t{0}, ~std::uint64_t{0}, SeatId{0}, 1, 1}};
+  outcomes.spans = {{~std::uint64_t{0}, ~std::uint64_t{0}, 1}};
   say(w, outcomes, {page_of_items(1)});
   EXPECT_THAT(expect<Refused>(w).text, HasSubstr("impossible"));
 }
@@ -415,7 +415,7 @@ TEST_F(LeasesTest, OutcomesSentAgainAfterAReturnCountOnce) {
   Outcomes again;
   again.ack = 1;
   again.lease = lease.lease;
-  again.spans = {{0, 1, SeatId{0}, 1, 1}};
+  again.spans = {{0, 1, 1}};
   forget_unread();
   say(w, again, {page_of_items(1)});
   EXPECT_FALSE(has_message(c));
@@ -435,7 +435,7 @@ TEST_F(LeasesTest, AFoldOfSeveralItemsIsOnePage) {
   Outcomes outcomes;
   outcomes.ack = 1;
   outcomes.lease = lease.lease;
-  outcomes.spans = {{0, 4, SeatId{0}, 4, 1}};
+  outcomes.spans = {{0, 4, 4}};
   say(w, outcomes, {make_single_page(std::as_bytes(std::span("\x01", 1)), PageKind::kFold)});
   const Results results = expect<Results>(c);
   ASSERT_EQ(results.spans.size(), 1U);
@@ -459,7 +459,7 @@ TEST_F(LeasesTest, AFoldThatHoldsACancelledItemIsMadeAgain) {
   Outcomes outcomes;
   outcomes.ack = 1;
   outcomes.lease = lease.lease;
-  outcomes.spans = {{0, 4, SeatId{0}, 4, 1}};
+  outcomes.spans = {{0, 4, 4}};
   say(w, outcomes, {make_single_page(std::as_bytes(std::span("\x01", 1)), PageKind::kFold)});
   EXPECT_FALSE(has_message(c));
   std::vector<Range> again;

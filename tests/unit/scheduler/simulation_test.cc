@@ -288,7 +288,7 @@ void FakeAgent::run_some(LeaseId id, Held& held) {
   } else {
     const Range done = held.todo.take_front(1 + world_.random.below(5));
     const auto busy = static_cast<std::int64_t>(done.size() * (1 + world_.random.below(3'000'000)));
-    outcomes.spans.push_back({done.begin, done.size(), SeatId{0}, busy, busy});
+    outcomes.spans.push_back({done.begin, done.size(), busy});
     frames.push_back(page_of_items(done.size()));
   }
   say_outcomes(std::move(outcomes), std::move(frames));

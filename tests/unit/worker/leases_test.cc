@@ -226,7 +226,7 @@ TEST_F(Leases, IgnoreWhatAnEarlierLifeSays) {
   feed(SubLeaseDone{{0}, life, 0, generation});
   const std::string none(1, '\0');
   feed(
-      SeatProgressed{{0}, life, 0, generation, 0, 1, 1, 1, make_single_page(std::as_bytes(std::span(none)))});
+      SeatProgressed{{0}, life, 0, generation, 0, 1, 1, 1, 1, make_single_page(std::as_bytes(std::span(none)))});
   now_ = core_->next_deadline();
   turn();
   run_all(1);
@@ -322,6 +322,7 @@ TEST_F(Sessions, StopEmptyingRingsAboveTheWindow) {
                         station,
                         s.stations[station].generation,
                         offset,
+                        1,
                         1,
                         1,
                         1,

@@ -221,6 +221,7 @@ class WorkerFixture : public ::testing::Test {
                         item,
                         1,
                         1000,
+                        1e6,
                         1000,
                         make_single_page(std::as_bytes(std::span(none)), kind)});
   }

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 MAGIC = 0x31584242
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct('<IHHII')
 MAX_FRAMES = 4096
 MAX_BODY_BYTES = 4 << 20
@@ -30,7 +30,7 @@ class DecodeError(Exception):
 
 # --- the encoding -------------------------------------------------------------------------------------
 
-NUMBERS = {'u8': 'B', 'u16': 'H', 'u32': 'I', 'i32': 'i', 'u64': 'Q', 'i64': 'q'}
+NUMBERS = {'u8': 'B', 'u16': 'H', 'u32': 'I', 'i32': 'i', 'u64': 'Q', 'i64': 'q', 'f32': 'f', 'f64': 'd'}
 STRONG = {'peer': 'u64', 'lease': 'u64', 'port': 'u16', 'seat': 'u32'}
 
 #: Parts of messages: fields in the order of the wire.
@@ -46,21 +46,28 @@ STRUCTS: dict[str, list[tuple[str, str]]] = {
     'BoxEntry': [('info', 'BoxInfo'), ('endpoint', 'str'), ('host', 'str'), ('pid', 'u32'), ('joined',
                                                                                              'u64')],
     'PageSpan': [('first', 'u64'), ('count', 'u64')],
-    'SlotStats': [('seat', 'seat'), ('items', 'u64'), ('busy_ns', 'i64')],
+    'Amount': [('name', 'str'), ('milli', 'u64')],
+    'Resources': [('cpus_milli', 'u64'), ('memory_bytes', 'u64'), ('gpus_milli', 'u64'), ('named', '[Amount]')],
+    'SlotStats': [('seat', 'seat'), ('items', 'u64'), ('busy_ns', 'i64'), ('longest_ns', 'i64'),
+                  ('first_ns', 'i64'), ('last_ns', 'i64')],
     'AgentStats': [('agent', 'peer'), ('name', 'str'), ('host', 'str'), ('pid', 'u32'), ('slots', 'u32'),
-                   ('retries', 'u64'), ('steals', 'u64'), ('seats', '[SlotStats]')],
+                   ('items', 'u64'), ('busy_ns', 'i64'), ('first_ns', 'i64'), ('last_ns', 'i64'),
+                   ('retries', 'u64'), ('steals', 'u64'), ('outstanding', 'u64'), ('seats', '[SlotStats]')],
     'CallStats': [('total', 'u64'), ('closed', 'bool'), ('settled', 'u64'), ('makespan_ns', 'i64'),
-                  ('busy_ns', 'i64'),
-                  ('longest_ns', 'i64'), ('agents', '[AgentStats]'), ('waiting', 'str')],
+                  ('busy_ns', 'i64'), ('longest_ns', 'i64'), ('agents', '[AgentStats]'), ('waiting', 'str'),
+                  ('policy', 'str'), ('pending', 'u64'), ('leases', 'u64'), ('splits', 'u64'), ('copies', 'u64'),
+                  ('copies_won', 'u64'), ('wasted_ns', 'i64'), ('ideal_ns', 'i64'), ('greedy_ns', 'i64')],
     'DeathReport': [('signal', 'i32'), ('exit_code', 'i32'), ('host', 'str'), ('pid', 'u32'), ('peak_kib',
                                                                                                'u64'),
                     ('stderr_tail', 'str')],
-    'OutcomeSpan': [('first', 'u64'), ('count', 'u64'), ('seat', 'seat'), ('busy_ns', 'i64'), ('longest_ns',
-                                                                                               'i64')],
+    'OutcomeSpan': [('first', 'u64'), ('count', 'u64'), ('busy_ns', 'i64')],
+    'SeatWork': [('seat', 'seat'), ('items', 'u64'), ('busy_ns', 'i64'), ('busy_squares', 'f64'),
+                 ('longest_ns', 'i64')],
     'LostItem': [('index', 'u64'), ('death', 'DeathReport')],
+    'Load': [('busy_slots', 'u32'), ('others_cpus_milli', 'u32'), ('memory_bytes', 'u64'), ('paused', 'bool')],
     'PeerStatus': [('role', 'role'), ('peer', 'peer'), ('name', 'str'), ('host', 'str'), ('pid', 'u32'),
-                   ('function_slots', 'u32'), ('leased_items', 'u64'), ('log_folder', 'str'), ('connected',
-                                                                                               'bool')],
+                   ('function_slots', 'u32'), ('leased_items', 'u64'), ('log_folder', 'str'),
+                   ('connected', 'bool'), ('capacity', 'Resources'), ('load', 'Load')],
     'CallStatus': [('call', 'CallId'), ('port', 'port'), ('method', 'str'), ('name', 'str'), ('total', 'u64'),
                    ('settled', 'u64'), ('running', 'u64')],
     'Counter': [('name', 'str'), ('value', 'u64')],
@@ -77,17 +84,19 @@ MESSAGES: list[tuple[str, int | str, list[tuple[str, str]]]] = [
                     ('dropped_leases', '[lease]'), ('calls', '[KnownCall]')]),
     ('Refused', 0, [('code', 'refusal'), ('text', 'str')]),
     ('Bye', 0, []),
-    ('Offer', 0, [('function_slots', 'u32'), ('joined', '[BoxInfo]'), ('left', '[BoxId]')]),
+    ('Offer', 0, [('function_slots', 'u32'), ('joined', '[BoxInfo]'), ('left', '[BoxId]'),
+                  ('capacity', 'Resources')]),
     ('Watch', 0, [('port', 'port')]),
     ('Unwatch', 0, [('port', 'port')]),
     ('Boxes', 0, [('port', 'port'), ('snapshot', 'bool'), ('joined', '[BoxEntry]'), ('left', '[BoxId]')]),
     ('BoxCall', 1, [('serial', 'u64'), ('box', 'BoxId'), ('method', 'str')]),
     ('BoxCancel', 0, [('serial', 'u64')]),
     ('BoxReply', 1, [('serial', 'u64')]),
-    ('Call', 1, [('serial', 'u64'), ('port', 'port'), ('method', 'str'), ('retries', 'u32'), ('idempotent',
-                                                                                              'bool'),
-                 ('fold', 'bool'), ('timeout_ns', 'i64'), ('name', 'str'), ('settled', '[Range]')]),
-    ('Items', 'spans', [('serial', 'u64'), ('spans', '[PageSpan]'), ('closed', 'bool')]),
+    ('Call', 1, [('serial', 'u64'), ('port', 'port'), ('method', 'str'), ('retries', 'u32'),
+                 ('idempotent', 'bool'), ('fold', 'bool'), ('timeout_ns', 'i64'), ('name', 'str'),
+                 ('settled', '[Range]'), ('policy', 'str'), ('priority', 'i32'), ('needs', 'Resources'),
+                 ('copies_permille', 'u32'), ('durable', 'bool')]),
+    ('Items', 'spans', [('serial', 'u64'), ('spans', '[PageSpan]'), ('closed', 'bool'), ('costs', '[f32]')]),
     ('Cancel', 0, [('serial', 'u64'), ('range', 'Range')]),
     ('Forget', 0, [('serial', 'u64')]),
     ('Results', 'spans', [('ack', 'u64'), ('serial', 'u64'), ('spans', '[PageSpan]')]),
@@ -95,16 +104,17 @@ MESSAGES: list[tuple[str, int | str, list[tuple[str, str]]]] = [
     ('Settled', 0, [('serial', 'u64'), ('stats', 'CallStats')]),
     ('Explain', 0, [('serial', 'u64')]),
     ('Explanation', 0, [('serial', 'u64'), ('stats', 'CallStats')]),
-    ('Context', 1, [('call', 'CallId'), ('port', 'port'), ('method', 'str'), ('fold', 'bool')]),
+    ('Context', 1, [('call', 'CallId'), ('port', 'port'), ('method', 'str'), ('fold', 'bool'),
+                    ('policy', 'str'), ('priority', 'i32'), ('needs', 'Resources')]),
     ('Lease', 'spans', [('lease', 'lease'), ('call', 'CallId'), ('range', 'Range'), ('attempt', 'u32'),
-                        ('spans', '[PageSpan]')]),
+                        ('spans', '[PageSpan]'), ('costs', '[f32]'), ('low_water', 'u64'),
+                        ('report_interval_ns', 'i64')]),
     ('Revoke', 0, [('lease', 'lease'), ('count', 'u64')]),
     ('Released', 0, [('lease', 'lease'), ('ranges', '[Range]')]),
     ('Abandon', 0, [('lease', 'lease'), ('range', 'Range')]),
     ('DropCall', 0, [('call', 'CallId')]),
-    ('Outcomes', 'spans', [('ack', 'u64'), ('lease', 'lease'), ('spans', '[OutcomeSpan]'), ('lost',
-                                                                                            '[LostItem]'),
-                           ('steals', 'u32')]),
+    ('Outcomes', 'spans', [('ack', 'u64'), ('lease', 'lease'), ('spans', '[OutcomeSpan]'),
+                           ('seats', '[SeatWork]'), ('lost', '[LostItem]'), ('steals', 'u32')]),
     ('Deploy', 1, [('serial', 'u64'), ('port', 'port'), ('slots', 'u32'), ('name', 'str')]),
     ('Host', 1, [('deployment', 'CallId'), ('port', 'port'), ('first', 'u32'), ('slots', 'u32'),
                  ('total', 'u32'), ('name', 'str')]),
@@ -114,6 +124,9 @@ MESSAGES: list[tuple[str, int | str, list[tuple[str, str]]]] = [
     ('Status', 0, []),
     ('StatusReport', 0, [('scheduler', 'PeerStatus'), ('uptime_ns', 'i64'), ('peers', '[PeerStatus]'),
                          ('boxes', '[BoxEntry]'), ('calls', '[CallStatus]'), ('counters', '[Counter]')]),
+    ('Accepted', 0, [('serial', 'u64'), ('items', 'u64')]),
+    ('Load', 0, [('busy_slots', 'u32'), ('others_cpus_milli', 'u32'), ('memory_bytes', 'u64'),
+                 ('paused', 'bool')]),
 ]
 KIND_NUMBERS = {name: number for number, (name, _, _) in enumerate(MESSAGES, 1)}
 ENUMS = {'role': ('u8', 4), 'refusal': ('u16', 5)}
@@ -132,9 +145,9 @@ class Reader:
         self.at += size
         return self.data[self.at - size:self.at]
 
-    def number(self, kind: str) -> int:
+    def number(self, kind: str) -> Any:
         code = struct.Struct('<' + NUMBERS[kind])
-        value: int = code.unpack(self.take(code.size))[0]
+        value: int | float = code.unpack(self.take(code.size))[0]
         return value
 
     def value(self, kind: str) -> Any:

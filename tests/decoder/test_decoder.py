@@ -21,7 +21,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bus_decoder import (  # noqa: E402
-    HEADER, MESSAGES, ConnectionEnded, DecodeError, Message, Peer, decode, encode, item_of, items_of,
+    HEADER, MESSAGES, VERSION, ConnectionEnded, DecodeError, Message, Peer, decode, encode, item_of, items_of,
     page_of, value_of)
 
 ROOT = Path(__file__).parents[2]
@@ -35,18 +35,26 @@ BOX_INFO = {'box': BOX, 'port': 8090, 'class_name': 'ABox', 'sandbox': True, 'me
     {'name': 'name', 'flags': 0}, {'name': 'tick', 'flags': 1}, {'name': 'wait', 'flags': 2}]}
 BOX_ENTRY = {'info': BOX_INFO, 'endpoint': 'ipc:///run/user/1000/betterbox/0/a', 'host': 'node1', 'pid': 4242,
              'joined': 17}
-STATS = {'total': 1000, 'closed': True, 'settled': 900, 'makespan_ns': 5_000_000_000,
-         'busy_ns': 9_000_000_000,
-         'longest_ns': 70_000_000, 'waiting': 'no worker has joined', 'agents': [
-             {'agent': 0xA1A2A3A4A5A6A7A8, 'name': 'w-1', 'host': 'node1', 'pid': 4242, 'slots': 2,
-              'retries': 1,
-              'steals': 3, 'seats': [{'seat': 0, 'items': 400, 'busy_ns': 4_000_000_000},
-                                     {'seat': 1, 'items': 500, 'busy_ns': 5_000_000_000}]}]}
+STATS = {
+    'total': 1000, 'closed': True, 'settled': 900, 'makespan_ns': 5_000_000_000, 'busy_ns': 9_000_000_000,
+    'longest_ns': 70_000_000, 'waiting': 'no worker has joined', 'policy': 'auto', 'pending': 50, 'leases': 12,
+    'splits': 4, 'copies': 2, 'copies_won': 1, 'wasted_ns': 80_000_000, 'ideal_ns': 4_500_000_000,
+    'greedy_ns': 4_600_000_000, 'agents': [
+        {'agent': 0xA1A2A3A4A5A6A7A8, 'name': 'w-1', 'host': 'node1', 'pid': 4242, 'slots': 2, 'items': 900,
+         'busy_ns': 9_000_000_000, 'first_ns': 20_000_000, 'last_ns': 4_900_000_000, 'retries': 1, 'steals': 3,
+         'outstanding': 50, 'seats': [
+             {'seat': 0, 'items': 400, 'busy_ns': 4_000_000_000, 'longest_ns': 60_000_000,
+              'first_ns': 20_000_000, 'last_ns': 4_800_000_000},
+             {'seat': 1, 'items': 500, 'busy_ns': 5_000_000_000, 'longest_ns': 70_000_000,
+              'first_ns': 30_000_000, 'last_ns': 4_900_000_000}]}]}
 DEATH = {'signal': 11, 'exit_code': 3, 'host': 'node1', 'pid': 4343, 'peak_kib': 123456,
          'stderr_tail': 'Fatal error: é'}
+RESOURCES = {'cpus_milli': 4_000, 'memory_bytes': 8_000_000_000, 'gpus_milli': 1_500,
+             'named': [{'name': 'licence', 'milli': 2_000}, {'name': 'tape', 'milli': 500}]}
+LOAD = {'busy_slots': 2, 'others_cpus_milli': 1_250, 'memory_bytes': 3_000_000_000, 'paused': True}
 WORKER = {'role': 2, 'peer': 0xA1A2A3A4A5A6A7A8, 'name': 'w-1', 'host': 'node1', 'pid': 4242,
-          'function_slots': 2,
-          'leased_items': 77, 'log_folder': '/var/log/betterbox', 'connected': False}
+          'function_slots': 2, 'leased_items': 77, 'log_folder': '/var/log/betterbox', 'connected': False,
+          'capacity': RESOURCES, 'load': LOAD}
 
 
 def span(first: int, count: int) -> dict[str, int]:
@@ -69,8 +77,8 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
                  'calls': [{'serial': 1, 'items': 100}, {'serial': 3, 'items': 0}]}, []),
     'Refused': ({'code': 2, 'text': 'the peer id is in use'}, []),
     'Bye': ({}, []),
-    'Offer': ({'function_slots': 2, 'joined': [BOX_INFO], 'left': [{'agent': 0xA1, 'seat': 1, 'life': 1}]},
-              []),
+    'Offer': ({'function_slots': 2, 'joined': [BOX_INFO], 'left': [{'agent': 0xA1, 'seat': 1, 'life': 1}],
+               'capacity': RESOURCES}, []),
     'Watch': ({'port': 8090}, []),
     'Unwatch': ({'port': 8091}, []),
     'Boxes': ({'port': 8090, 'snapshot': True, 'joined': [BOX_ENTRY], 'left': [BOX]}, []),
@@ -78,8 +86,10 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
     'BoxCancel': ({'serial': 41}, []),
     'BoxReply': ({'serial': 41}, [b'\x05MyBox']),
     'Call': ({'serial': 9, 'port': 8090, 'method': 'energy', 'retries': 2, 'idempotent': True, 'fold': True,
-              'timeout_ns': 1_500_000_000, 'name': 'sweep', 'settled': [items(0, 5)]}, [b'context']),
-    'Items': ({'serial': 9, 'spans': [span(0, 2), span(2, 3)], 'closed': True}, [b'page one', b'page two']),
+              'timeout_ns': 1_500_000_000, 'name': 'sweep', 'settled': [items(0, 5)], 'policy': 'fac2',
+              'priority': -3, 'needs': RESOURCES, 'copies_permille': 50, 'durable': True}, [b'context']),
+    'Items': ({'serial': 9, 'spans': [span(0, 2), span(2, 3)], 'closed': True,
+               'costs': [1.0, 2.0, 0.5, 4.0, 8.0]}, [b'page one', b'page two']),
     'Cancel': ({'serial': 9, 'range': items(4, 8)}, []),
     'Forget': ({'serial': 9}, []),
     'Results': ({'ack': 12, 'serial': 9, 'spans': [span(0, 2), span(4, 1)]}, [b'page a', b'page b']),
@@ -87,15 +97,17 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
     'Settled': ({'serial': 9, 'stats': STATS}, []),
     'Explain': ({'serial': 9}, []),
     'Explanation': ({'serial': 9, 'stats': STATS}, []),
-    'Context': ({'call': CALL, 'port': 8090, 'method': 'energy', 'fold': True}, [b'context']),
+    'Context': ({'call': CALL, 'port': 8090, 'method': 'energy', 'fold': True, 'policy': 'auto',
+                 'priority': 7, 'needs': RESOURCES}, [b'context']),
     'Lease': ({'lease': 5, 'call': CALL, 'range': items(10, 20), 'attempt': 1,
-               'spans': [span(8, 8), span(16, 8)]}, [b'page one', b'page two']),
+               'spans': [span(8, 8), span(16, 8)], 'costs': [0.5, 2.0], 'low_water': 2,
+               'report_interval_ns': 10_000_000}, [b'page one', b'page two']),
     'Revoke': ({'lease': 5, 'count': 4}, []),
     'Released': ({'lease': 5, 'ranges': [items(16, 20)]}, []),
     'Abandon': ({'lease': 5, 'range': items(12, 14)}, []),
     'DropCall': ({'call': CALL}, []),
-    'Outcomes': ({'ack': 7, 'lease': 5, 'spans': [{**span(10, 2), 'seat': 1, 'busy_ns': 3000,
-                                                   'longest_ns': 2000}],
+    'Outcomes': ({'ack': 7, 'lease': 5, 'spans': [{**span(10, 2), 'busy_ns': 3000}],
+                  'seats': [{'seat': 1, 'items': 2, 'busy_ns': 3000, 'busy_squares': 5e6, 'longest_ns': 2000}],
                   'lost': [{'index': 12, 'death': DEATH}], 'steals': 3}, [b'page a']),
     'Deploy': ({'serial': 4, 'port': 8090, 'slots': 4, 'name': 'keeper'}, [b'box']),
     'Host': ({'deployment': CALL, 'port': 8090, 'first': 2, 'slots': 2, 'total': 5, 'name': 'keeper'}, [b'box']),
@@ -109,6 +121,8 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
                                                        'total': 1000, 'settled': 900, 'running': 50}],
                       'counters': [{'name': 'malformed_messages', 'value': 3},
                                    {'name': 'stale_outcomes', 'value': 1}]}, []),
+    'Accepted': ({'serial': 9, 'items': 5}, []),
+    'Load': (LOAD, []),
 }
 
 
@@ -281,8 +295,9 @@ def run_leases(worker: Peer, total: int) -> None:
         begin, end = lease['range']['begin'], lease['range']['end']
         ack += 1
         worker.send('Outcomes', {'ack': ack, 'lease': lease['lease'],
-                                 'spans': [{**span(begin, end - begin), 'seat': 0, 'busy_ns': 1000,
-                                            'longest_ns': 10}]},
+                                 'spans': [{**span(begin, end - begin), 'busy_ns': 1000}],
+                                 'seats': [{'seat': 0, 'items': end - begin, 'busy_ns': 1000,
+                                            'busy_squares': 100.0, 'longest_ns': 10}]},
                     [page_of([item_of(values[i] ** 2) for i in range(begin, end)])])
         done += end - begin
 
@@ -336,14 +351,14 @@ def test_a_cancelled_call_settles_without_a_worker(endpoint: str) -> None:
 GARBAGE: dict[str, list[bytes]] = {
     'no header': [b'hello?'],
     'another magic': [b'X' * 64],
-    'another version': [encode('Bye')[0][:4] + b'\x02\x00' + encode('Bye')[0][6:]],
+    'another version': [encode('Bye')[0][:4] + b'\x01\x00' + encode('Bye')[0][6:]],
     'an unknown kind': [encode('Bye')[0][:6] + b'\xff\xff' + encode('Bye')[0][8:]],
     'a truncated body': [encode('Watch', {'port': 1})[0][:-1]],
     'bytes behind the body': [encode('Watch', {'port': 1})[0] + b'x'],
     'a frame that does not belong': [*encode('Status'), b'what?'],
     'too many frames': [b'x'] * 5000,
     'a body over the limit': [b'x' * (5 << 20)],
-    'a huge count': [HEADER.pack(0x31584242, 1, 24, 0, 17) + b'\1' + b'\0' * 8 + b'\xff' * 8],
+    'a huge count': [HEADER.pack(0x31584242, VERSION, 24, 0, 17) + b'\1' + b'\0' * 8 + b'\xff' * 8],
 }
 
 

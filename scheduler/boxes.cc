@@ -133,6 +133,7 @@ Complaint on_offer(const Turn& turn, Peer& agent, Offer&& offer) {
   }
   for (BoxInfo& info : offer.joined) add_box(turn.state, agent, std::move(info), changes);
   agent.agent.function_slots = offer.function_slots;
+  agent.agent.capacity = std::move(offer.capacity);
   update_memberships(turn, agent);
   broadcast(turn, changes);
   return std::nullopt;

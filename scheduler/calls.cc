@@ -62,6 +62,8 @@ Complaint on_call(const Turn& turn, Peer& client, Call&& message, Frames&& frame
   for (const Range& r : message.settled) {
     if (r.begin >= r.end || r.end > CallItems::kMaxIndex) return "Call with an impossible range";
   }
+  const Policy* policy = find_policy(message.policy);
+  if (policy == nullptr) return "Call with the unknown policy '" + message.policy + "'";
   CallState& call = state.calls[id];
   call.id = id;
   call.port = message.port;
@@ -70,6 +72,9 @@ Complaint on_call(const Turn& turn, Peer& client, Call&& message, Frames&& frame
   call.retries = message.retries;
   call.idempotent = message.idempotent;
   call.fold = message.fold;
+  call.priority = message.priority;
+  call.needs = std::move(message.needs);
+  call.policy = policy;
   call.context = std::move(frames.front());
   call.items = CallItems(message.settled);
   client.client.calls.insert(message.serial);

@@ -94,7 +94,10 @@ bool count_death(const Turn& turn, CallState& call, std::uint64_t index, std::ui
 void send_context(const Turn& turn, CallState& call, Share& share) {
   if (share.context_sent) return;
   share.context_sent = true;
-  turn.send(*share.agent, Context{call.id, call.port, call.method, call.fold}, {call.context});
+  turn.send(*share.agent,
+            Context{call.id, call.port, call.method, call.fold, std::string(call.policy->name), call.priority,
+                    call.needs},
+            {call.context});
 }
 
 void note_work(CallState& call, Share& share, const SeatWork& work) {
@@ -204,7 +207,7 @@ void grant(const Turn& turn, CallState& call, Member& member) {
   State& state = turn.state;
   Peer& agent = *member.agent;
   Share& share = share_of(call, agent);
-  share.slots = member.slots;
+  share.slots = static_cast<std::uint32_t>(slots_for(call, member));
   Work work;
   work.remaining = call.items.pending_items();
   work.total = call.items.known_end();
@@ -214,7 +217,7 @@ void grant(const Turn& turn, CallState& call, Member& member) {
   work.items_per_ns = call.times.known() ? static_cast<double>(work.total_slots) / call.times.mean() : 0;
   work.round_trip = kRoundTrip;
   const std::uint64_t wanted = std::max<std::uint64_t>(
-      1, call.policy->items_to_give(work, {member.slots, share.outstanding, share.times}, call.memory));
+      1, call.policy->items_to_give(work, {share.slots, share.outstanding, share.times}, call.memory));
   const Part part = call.items.take(std::min(wanted, kMaxLeaseItems), kMaxLeaseBytes, kMaxLeasePages);
   if (call.first_grant == TimePoint::never()) call.first_grant = turn.now;
 

@@ -12,13 +12,13 @@ bool is_hungry(const CallState& call, const Member& member) {
   if (!member.grantable) return false;
   const auto share = call.shares.find(member.agent->id);
   if (share != call.shares.end()) return share->second.hungry;
-  return true;
+  return slots_for(call, member) > 0;
 }
 
 Member* find_untouched_worker(Pool& pool, CallState& call) {
   for (auto it = pool.members.upper_bound(call.untouched_cursor); it != pool.members.end(); ++it) {
     call.untouched_cursor = it->first;
-    if (!call.shares.contains(it->first) && it->second->grantable) return it->second;
+    if (!call.shares.contains(it->first) && is_hungry(call, *it->second)) return it->second;
   }
   return nullptr;
 }

@@ -67,7 +67,8 @@ void State::reindex(CallState& call, Share& share) {
   const PeerId id = share.agent->id;
   if (share.hungry) call.hungry_shares.erase({share.hungry_key, id});
   const auto member = share.agent->agent.memberships.find(call.port);
-  const std::uint64_t slots = member == share.agent->agent.memberships.end() ? 0 : member->second.slots;
+  const std::uint64_t slots =
+      member == share.agent->agent.memberships.end() ? 0 : slots_for(call, member->second);
   share.hungry = slots > 0 && share.outstanding <=
                                   call.policy->low_water({slots, share.outstanding, share.times}, kRoundTrip);
   share.hungry_key = slots == 0 ? 0 : share.outstanding * 1024 / slots;
@@ -79,10 +80,11 @@ void State::reindex(LeaseState& lease) {
   if (lease.victim_key >= 0) p.victims.erase({lease.victim_key, lease.id});
   lease.victim_key = -1;
   if (lease.revoking || lease.nothing_to_revoke || !lease.member->agent->connected()) return;
-  if (lease.open.size() <= lease.member->slots || lease.member->slots == 0) return;
+  const std::uint64_t slots = slots_for(*lease.call, *lease.member);
+  if (lease.open.size() <= slots || slots == 0) return;
   const double own = lease.call->shares.at(lease.member->agent->id).times.mean();
   const double mean = own > 0 ? own : lease.call->times.known() ? lease.call->times.mean() : kAssumedItemNs;
-  const double left = static_cast<double>(lease.open.size()) * mean / lease.member->slots;
+  const double left = static_cast<double>(lease.open.size()) * mean / static_cast<double>(slots);
   if (left < static_cast<double>(kWorthRevoking.ns)) return;
   lease.victim_key = static_cast<std::int64_t>(std::min(left, 1e18));
   p.victims.insert({lease.victim_key, lease.id});

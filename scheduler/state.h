@@ -16,6 +16,7 @@
 #include "runtime/limits.h"
 #include "runtime/messages.h"
 #include "runtime/policy.h"
+#include "runtime/resources.h"
 #include "runtime/time.h"
 #include "scheduler/call_items.h"
 #include "scheduler/effects.h"
@@ -92,6 +93,8 @@ struct CallState {
   std::uint32_t retries = 0;
   bool idempotent = false;
   bool fold = false;
+  std::int32_t priority = 0;
+  Resources needs;  ///< of one item
   Frame context;
   const Policy* policy = &auto_policy();
   PolicyMemory memory;  ///< of the policy
@@ -124,6 +127,7 @@ struct Box {
 /// What an agent (worker or script with boxes) has beyond a peer.
 struct AgentPart {
   std::uint32_t function_slots = 0;
+  Resources capacity;
   bool offered = false;  ///< in this session
   std::map<SeatId, Box> boxes;
   std::map<Port, Member> memberships;
@@ -279,6 +283,12 @@ class State {
   void check_pools() const;
   void check_peers() const;
 };
+
+/// How many items of the call may run at a time at the member; 0: it can never run one. What other calls take
+/// there now is not looked at: the agent itself sees to that.
+inline std::uint64_t slots_for(const CallState& call, const Member& member) {
+  return items_that_fit(member.agent->agent.capacity, call.needs, member.slots);
+}
 
 /// What a handler works with.
 struct Turn {

@@ -139,6 +139,13 @@ void CallItems::pages_of(Range r, std::vector<PageSpan>& spans, Frames& frames) 
   }
 }
 
+void CallItems::all_pages(std::vector<PageSpan>& spans, Frames& frames) const {
+  for (const auto& [first, page] : pages_) {
+    spans.push_back({first, page.count});
+    frames.push_back(page.frame);
+  }
+}
+
 std::vector<Range> CallItems::pending_ranges() const {
   std::vector<Range> all;
   for (const auto& [begin, queued] : pending_) all.push_back({begin, queued.end});

@@ -59,6 +59,9 @@ class CallItems {
   /// Appends the pages that hold items of `r`. REQUIRES: `r` is not settled.
   void pages_of(Range r, std::vector<PageSpan>& spans, Frames& frames) const;
 
+  /// Appends all pages that are held.
+  void all_pages(std::vector<PageSpan>& spans, Frames& frames) const;
+
   const RangeSet& settled() const { return settled_; }
   std::vector<Range> pending_ranges() const;
   void sanity_check() const;

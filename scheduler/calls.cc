@@ -15,6 +15,14 @@ constexpr std::int64_t kMaxTimeoutNs = std::int64_t{1} << 60;
 
 const DeathReport kNoDeath;
 
+/// REQUIRES: a record of one of its calls follows.
+void record_client(const Turn& turn, Peer& client) {
+  if (client.client.recorded) return;
+  client.client.recorded = true;
+  turn.persist(
+      ClientKnown{client.id, client.host, client.boot_id, client.pid, client.name, client.background});
+}
+
 /// What nobody runs any more: pending items and those in leases are taken from where they are.
 std::vector<Range> take_back_unsettled(const Turn& turn, CallState& call, Range range) {
   call.items.withdraw(range);
@@ -52,18 +60,9 @@ AgentStats agent_stats(const Share& share) {
 
 }  // namespace
 
-Complaint on_call(const Turn& turn, Peer& client, Call&& message, Frames&& frames) {
+CallState& open_call(const Turn& turn, Peer& client, Call&& message, Frame context) {
   State& state = turn.state;
   const CallId id{client.id, message.serial};
-  if (message.serial == 0) return "Call without a serial number";
-  if (state.find_call(id) != nullptr) return "Call " + std::to_string(message.serial) + " is open already";
-  if (frames.size() != 1) return "Call needs its context as the one frame";
-  if (message.timeout_ns < 0 || message.timeout_ns > kMaxTimeoutNs) return "Call with an impossible timeout";
-  for (const Range& r : message.settled) {
-    if (r.begin >= r.end || r.end > CallItems::kMaxIndex) return "Call with an impossible range";
-  }
-  const Policy* policy = find_policy(message.policy);
-  if (policy == nullptr) return "Call with the unknown policy '" + message.policy + "'";
   CallState& call = state.calls[id];
   call.id = id;
   call.port = message.port;
@@ -72,10 +71,14 @@ Complaint on_call(const Turn& turn, Peer& client, Call&& message, Frames&& frame
   call.retries = message.retries;
   call.idempotent = message.idempotent;
   call.fold = message.fold;
+  call.durable = message.durable && state.config.journal;
+  call.refused = message.durable && !state.config.journal;
+  call.copies_permille = message.copies_permille;
+  call.timeout_ns = message.timeout_ns;
   call.priority = message.priority;
   call.needs = std::move(message.needs);
-  call.policy = policy;
-  call.context = std::move(frames.front());
+  call.policy = find_policy(message.policy);
+  call.context = std::move(context);
   call.items = CallItems(message.settled);
   client.client.calls.insert(message.serial);
   state.pool(call.port).calls.insert(id);
@@ -83,6 +86,44 @@ Complaint on_call(const Turn& turn, Peer& client, Call&& message, Frames&& frame
     state.set_timer(call.deadline, turn.now + Duration{message.timeout_ns}, TimerKind::kCallTimeout,
                     id.client.value, id.serial);
   }
+  return call;
+}
+
+bool append_items(Peer& client, CallState& call, const std::vector<PageSpan>& spans, Frames&& frames) {
+  std::size_t& held = client.client.item_bytes;
+  for (std::size_t i = 0; i < spans.size(); ++i) {
+    if (!call.items.may_append(spans[i])) return false;
+    held -= call.items.held_bytes();
+    call.items.append(spans[i], std::move(frames[i]));
+    held += call.items.held_bytes();
+  }
+  return true;
+}
+
+void close_call(const Turn& turn, CallState& call) {
+  if (call.closed) return;
+  call.closed = true;
+  call.items.close();
+  turn.state.maybe_done.insert(call.id);
+}
+
+Complaint on_call(const Turn& turn, Peer& client, Call&& message, Frames&& frames) {
+  const CallId id{client.id, message.serial};
+  if (message.serial == 0) return "Call without a serial number";
+  if (turn.state.find_call(id) != nullptr)
+    return "Call " + std::to_string(message.serial) + " is open already";
+  if (frames.size() != 1) return "Call needs its context as the one frame";
+  if (message.timeout_ns < 0 || message.timeout_ns > kMaxTimeoutNs) return "Call with an impossible timeout";
+  for (const Range& r : message.settled) {
+    if (r.begin >= r.end || r.end > CallItems::kMaxIndex) return "Call with an impossible range";
+  }
+  if (find_policy(message.policy) == nullptr) return "Call with the unknown policy '" + message.policy + "'";
+  if (message.durable && turn.state.config.journal) {
+    record_client(turn, client);
+    turn.persist(CallOpened{id, message, frames.front()});
+    turn.send(client, Accepted{message.serial, 0});
+  }
+  open_call(turn, client, std::move(message), std::move(frames.front()));
   return std::nullopt;
 }
 
@@ -91,21 +132,18 @@ Complaint on_items(const Turn& turn, Peer& client, Items&& items, Frames&& frame
   if (call == nullptr) return "Items of a call that is not open";
   if (items.spans.size() != frames.size()) return "Items need one page per span";
   if (call->closed && !items.spans.empty()) return "Items of a call that is closed";
-  std::size_t& held = client.client.item_bytes;
-  if (held > kItemBytesRefused) return "more items than the window allows";
-  for (std::size_t i = 0; i < items.spans.size(); ++i) {
-    if (!call->items.may_append(items.spans[i])) return "Items that do not follow the ones before";
-    held -= call->items.held_bytes();
-    call->items.append(items.spans[i], std::move(frames[i]));
-    held += call->items.held_bytes();
-  }
-  if (items.closed && !call->closed) {
-    call->closed = true;
-    call->items.close();
-    turn.state.maybe_done.insert(call->id);
-  }
+  if (client.client.item_bytes > kItemBytesRefused) return "more items than the window allows";
+  if (call->durable && (!items.spans.empty() || (items.closed && !call->closed)))
+    turn.persist(ItemsAppended{call->id, items, frames});
+  if (!append_items(client, *call, items.spans, std::move(frames)))
+    return "Items that do not follow the ones before";
+  if (items.closed) close_call(turn, *call);
+  if (call->durable) turn.send(client, Accepted{items.serial, call->items.known_end()});
   if (call->timed_out) {
     settle_everything(turn, *call, LostCode::kTimeout, "");
+  } else if (call->refused) {
+    settle_everything(turn, *call, LostCode::kUnsatisfiable,
+                      "a durable call needs a scheduler with a journal, and this one has none");
   } else if (!items.spans.empty()) {
     turn.state.reindex_waiting(*call, true);
     watch_for_missing_boxes(turn, turn.state.pool(call->port));
@@ -137,12 +175,14 @@ void on_explain(const Turn& turn, Peer& client, std::uint64_t serial) {
 void on_call_timeout(const Turn& turn, CallState& call) {
   call.deadline = TimePoint::never();
   call.timed_out = true;
+  if (call.durable) turn.persist(CallTimedOut{call.id});
   settle_everything(turn, call, LostCode::kTimeout, "");
 }
 
 void drop_call(const Turn& turn, CallState& call) {
   State& state = turn.state;
   const CallId id = call.id;
+  if (call.durable) turn.persist(CallForgotten{id});
   call.items.withdraw({0, CallItems::kMaxIndex});
   end_leases(turn, call);
   state.reindex_waiting(call, false);

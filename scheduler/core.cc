@@ -6,6 +6,7 @@
 #include "scheduler/calls.h"
 #include "scheduler/deployments.h"
 #include "scheduler/leases.h"
+#include "scheduler/recovery.h"
 #include "scheduler/results.h"
 #include "scheduler/schedule.h"
 #include "scheduler/sessions.h"
@@ -134,6 +135,18 @@ SchedulerCore::SchedulerCore(Config config, TimePoint now) : state_(std::move(co
   Effects none;
   watch_for_idleness({state_, now, none});
 }
+
+SchedulerCore::SchedulerCore(Config config, TimePoint now, std::vector<Record> records)
+    : SchedulerCore(std::move(config), now) {
+  Effects none;
+  const Turn turn{state_, now, none};
+  recover(turn, std::move(records));
+  finish_calls(turn);
+  schedule(turn);
+  BB_CHECK(none.send.empty() && none.persist.empty());
+}
+
+std::vector<Record> SchedulerCore::snapshot() const { return records_of(state_); }
 
 void SchedulerCore::handle(TimePoint now, Event&& event, Effects& effects) {
   if (state_.stopping) return;

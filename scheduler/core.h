@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "scheduler/effects.h"
 #include "scheduler/events.h"
@@ -17,6 +18,8 @@ namespace betterbox::scheduler {
 class SchedulerCore {
  public:
   SchedulerCore(Config config, TimePoint now);
+  /// The successor of a scheduler that kept these records, all of them, in order. `config.peer` must be a new one.
+  SchedulerCore(Config config, TimePoint now, std::vector<Record> records);
 
   /// Appends to `effects` what is to be done. `now` never goes back.
   void handle(TimePoint now, Event&& event, Effects& effects);
@@ -27,6 +30,9 @@ class SchedulerCore {
   /// Compares all tables with each other; ends the process if they disagree. For tests: it costs time
   /// in proportion to the state.
   void sanity_check() const { state_.sanity_check(); }
+
+  /// What a journal may keep instead of all records until now.
+  std::vector<Record> snapshot() const;
 
   const State& state() const { return state_; }
 

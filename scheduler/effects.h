@@ -7,6 +7,7 @@
 
 #include "runtime/ids.h"
 #include "runtime/messages.h"
+#include "scheduler/records.h"
 
 namespace betterbox::scheduler {
 
@@ -33,7 +34,12 @@ struct Stop {
 
 using Effect = std::variant<SendMessage, EndConnection, RemoveSocket, Stop>;
 
+/// Ordering contract: everything in `persist` must be committed, in this order, before anything in `send` is carried
+/// out. A driver may commit the records of several turns at once, if it holds back the effects of all of them until
+/// then. After a commit that failed or is unknown nothing may be sent: the process ends, and the next incarnation
+/// is built from the records there are. Only durable calls make records, and only with Config::journal.
 struct Effects {
+  std::vector<Record> persist;
   std::vector<Effect> send;  ///< in this order
 };
 

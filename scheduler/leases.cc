@@ -84,6 +84,7 @@ bool count_death(const Turn& turn, CallState& call, std::uint64_t index, std::ui
   const Range item{index, index + 1};
   if (deaths <= call.retries) {
     ++turn.state.counters.items_retried;
+    if (call.durable) turn.persist(ItemDied{call.id, index, deaths});
     put_back(turn.state, call, {item, attempt + 1, false});
     return true;
   }

@@ -24,18 +24,25 @@ void set_throttled(const Turn& turn, Peer& client, bool throttled) {
 
 }  // namespace
 
+void keep_results(ClientPart& client, Results&& results, Frames&& frames, bool durable) {
+  KeptResults kept;
+  kept.bytes = kMessageOverheadBytes;
+  for (const Frame& frame : frames) kept.bytes += frame.size();
+  kept.durable = durable;
+  kept.body = std::move(results);
+  kept.frames = std::move(frames);
+  client.unacked_bytes += kept.bytes;
+  client.unacked.push_back(std::move(kept));
+}
+
 void deliver(const Turn& turn, CallState& call, std::vector<PageSpan> spans, Frames frames) {
   Peer* client = turn.state.find_peer(call.id.client);
   BB_CHECK(client != nullptr);
   ClientPart& part = client->client;
-  KeptResults kept;
-  kept.bytes = kMessageOverheadBytes;
-  for (const Frame& frame : frames) kept.bytes += frame.size();
-  kept.body = {++part.results_sent, call.id.serial, std::move(spans)};
-  kept.frames = std::move(frames);
-  turn.send(*client, kept.body, kept.frames);
-  part.unacked_bytes += kept.bytes;
-  part.unacked.push_back(std::move(kept));
+  Results results{++part.results_sent, call.id.serial, std::move(spans)};
+  if (call.durable) turn.persist(ItemsSettled{client->id, results, frames});
+  turn.send(*client, results, frames);
+  keep_results(part, std::move(results), std::move(frames), call.durable);
   if (part.unacked_bytes > kResultWindowBytes && !part.throttled) set_throttled(turn, *client, true);
 }
 
@@ -72,10 +79,13 @@ void settle_as_lost(const Turn& turn, CallState& call, const std::vector<Range>&
 Complaint on_results_acknowledged(const Turn& turn, Peer& client, std::uint64_t ack) {
   ClientPart& part = client.client;
   if (ack > part.results_sent) return "Acknowledge of results that were never sent";
+  bool durable = false;
   while (!part.unacked.empty() && part.unacked.front().body.ack <= ack) {
+    durable = durable || part.unacked.front().durable;
     part.unacked_bytes -= part.unacked.front().bytes;
     part.unacked.pop_front();
   }
+  if (durable) turn.persist(ResultsAcknowledged{client.id, ack});
   if (part.throttled && part.unacked_bytes <= kResultWindowBytes / 2) set_throttled(turn, client, false);
   return std::nullopt;
 }

@@ -21,6 +21,9 @@ void settle_as_lost(const Turn& turn, CallState& call, const std::vector<Range>&
 /// Settles one range: the only way in which items of a call become settled.
 void settle(const Turn& turn, CallState& call, Range range);
 
+/// Keeps results until the client acknowledges them.
+void keep_results(ClientPart& client, Results&& results, Frames&& frames, bool durable);
+
 Complaint on_results_acknowledged(const Turn& turn, Peer& client, std::uint64_t ack);
 
 /// To a client that came back: everything unacknowledged again, in order.

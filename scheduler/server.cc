@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "runtime/bus_file.h"
+#include "runtime/check.h"
 #include "runtime/limits.h"
 
 namespace betterbox::scheduler {
@@ -84,6 +85,7 @@ void Server::handle(Event&& event) {
 }
 
 void Server::apply(Effects& effects) {
+  BB_CHECK(effects.persist.empty());  // no journal, no durable calls
   const auto stop = std::find_if(effects.send.begin(), effects.send.end(),
                                  [](const Effect& e) { return std::holds_alternative<Stop>(e); });
   // Whoever is told that this scheduler ends must not find it in the bus file any more.

@@ -90,6 +90,7 @@ void remove_peer(const Turn& turn, Peer& peer, Parting parting) {
   }
   const std::set<std::uint64_t> serials = peer.client.calls;
   for (const std::uint64_t serial : serials) drop_call(turn, state.calls.at({peer.id, serial}));
+  if (peer.client.recorded) turn.persist(ClientForgotten{peer.id});
   const std::set<Port> watches = peer.client.watches;
   for (const Port port : watches) on_unwatch(turn, peer, port);
   state.peers.erase(peer.id);

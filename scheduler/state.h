@@ -35,6 +35,7 @@ struct Config {
   std::uint32_t pid = 0;
   std::string name = "scheduler";
   std::string python = "3.11";
+  bool journal = false;   ///< the driver keeps records: durable calls are accepted
   Duration idle_life{0};  ///< ends when no peer has been there for this long; 0: never
 };
 
@@ -93,6 +94,9 @@ struct CallState {
   std::uint32_t retries = 0;
   bool idempotent = false;
   bool fold = false;
+  bool durable = false;  ///< records are made of it
+  std::uint32_t copies_permille = 0;
+  std::int64_t timeout_ns = 0;
   std::int32_t priority = 0;
   Resources needs;  ///< of one item
   Frame context;
@@ -103,6 +107,7 @@ struct CallState {
   bool closed = false;
   bool done = false;       ///< closed, all settled, and the client was told
   bool timed_out = false;  ///< items that still come are settled at once
+  bool refused = false;    ///< durable, and there is no journal: as if timed out, with a reason
   TimePoint deadline = TimePoint::never();
 
   std::map<std::uint64_t, std::uint32_t> deaths;  ///< unsettled items that lost a process
@@ -142,6 +147,7 @@ struct AgentPart {
 /// A Results message that the client has not acknowledged.
 struct KeptResults {
   std::size_t bytes = 0;
+  bool durable = false;
   Results body;
   Frames frames;
 };
@@ -149,6 +155,7 @@ struct KeptResults {
 struct ClientPart {
   std::set<std::uint64_t> calls;
   std::set<Port> watches;
+  bool recorded = false;  ///< there are records of it
   std::deque<KeptResults> unacked;
   std::size_t unacked_bytes = 0;
   std::uint64_t results_sent = 0;    ///< number of the last one
@@ -296,6 +303,7 @@ struct Turn {
   TimePoint now;
   Effects& effects;
 
+  void persist(Record record) const { effects.persist.push_back(std::move(record)); }
   /// Result: false if the peer is away (the message is not sent).
   bool send(const Peer& to, Body body, Frames frames = {}) const;
 };

@@ -7,6 +7,7 @@
 
 #include <deque>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -44,7 +45,7 @@ struct Actor {
 
 class BusTest : public ::testing::Test {
  public:
-  explicit BusTest(const Config& config = test_config()) : core(config, TimePoint{0}) {}
+  explicit BusTest(const Config& config = test_config()) : core(incarnation_.emplace(config, TimePoint{0})) {}
 
   void TearDown() override {
     core.sanity_check();
@@ -63,6 +64,7 @@ class BusTest : public ::testing::Test {
     Effects effects;
     core.handle(now, std::move(event), effects);
     core.sanity_check();
+    for (Record& record : effects.persist) journal.push_back(std::move(record));
     for (Effect& effect : effects.send) take(effect);
   }
 
@@ -88,6 +90,16 @@ class BusTest : public ::testing::Test {
   void kill(Actor& actor) {
     handle(ProcessEnded{actor.hello.peer});
     cut(actor);
+  }
+
+  /// The scheduler's process dies; another one takes over with the journal. All connections are gone.
+  void restart(std::vector<Actor*> actors) {
+    Config config = core.state().config;
+    ++config.peer.value;
+    incarnation_.emplace(std::move(config), now, journal);
+    core.sanity_check();
+    inbox_.clear();
+    for (Actor* actor : actors) actor->connection = {};
   }
 
   // --- actors ----------------------------------------------------------------------------------------
@@ -254,7 +266,9 @@ class BusTest : public ::testing::Test {
   std::uint64_t acknowledged(const Actor& agent) { return acknowledged_[agent.connection]; }
   const Counters& counters() const { return core.state().counters; }
 
-  SchedulerCore core;
+  std::optional<SchedulerCore> incarnation_;
+  SchedulerCore& core;
+  std::vector<Record> journal;
   TimePoint now{0};
   std::set<ConnectionId> ended;
   std::vector<std::string> removed_sockets;

@@ -103,7 +103,7 @@ class FakeClient {
 /// Delivers messages in order, in both directions, or loses them with their connection.
 class World {
  public:
-  explicit World(std::uint64_t seed) : random(seed), core(test_config(), TimePoint{0}) {
+  explicit World(std::uint64_t seed) : random(seed), core(incarnation.emplace(config_of(0), TimePoint{0})) {
     for (std::uint64_t i = 1; i <= 4; ++i)
       agents.push_back(std::make_unique<FakeAgent>(*this, i, 1 + random.below(4)));
     for (std::uint64_t i = 11; i <= 12; ++i) clients.push_back(std::make_unique<FakeClient>(*this, i));
@@ -115,9 +115,20 @@ class World {
     to_core.push_back({from, {std::move(body), std::move(frames)}});
   }
 
+  static Config config_of(std::uint64_t incarnations) {
+    Config config = test_config();
+    config.journal = true;
+    config.peer.value += incarnations;
+    return config;
+  }
+
+  /// The scheduler dies with all connections, and another one takes over with what the journal has.
+  void restart();
+
   void handle(Event&& event) {
     Effects effects;
     core.handle(now, std::move(event), effects);
+    for (Record& record : effects.persist) journal.push_back(std::move(record));
     if (++handled % 4 == 0) core.sanity_check();
     for (Effect& effect : effects.send) {
       if (auto* send = std::get_if<SendMessage>(&effect)) {
@@ -181,7 +192,10 @@ class World {
   }
 
   Random random;
-  SchedulerCore core;
+  std::optional<SchedulerCore> incarnation;
+  SchedulerCore& core;
+  std::vector<Record> journal;
+  std::uint64_t restarts = 0;
   TimePoint now{0};
   bool may_fail = true;
   std::uint64_t handled = 0;
@@ -193,6 +207,20 @@ class World {
   std::vector<std::unique_ptr<FakeAgent>> agents;
   std::vector<std::unique_ptr<FakeClient>> clients;
 };
+
+void World::restart() {
+  for (auto& agent : agents) {
+    if (agent->connected()) agent->cut();
+  }
+  for (auto& client : clients) {
+    if (client->connected()) client->cut();
+  }
+  to_core.clear();
+  ended.clear();
+  if (random.chance(50)) journal = core.snapshot();
+  incarnation.emplace(config_of(++restarts), now, journal);
+  core.sanity_check();
+}
 
 // --- agents --------------------------------------------------------------------------------------------
 
@@ -330,6 +358,7 @@ void FakeClient::send_call(std::uint64_t serial, const Open& call) {
   message.serial = serial;
   message.retries = static_cast<std::uint32_t>(serial % 3);
   message.settled = call.delivered.ranges();
+  message.durable = serial % 2 == 0;
   world_.say(connection_, message, {Frame("context")});
 }
 
@@ -447,6 +476,7 @@ void fail_freely(World& world) {
     }
     if (world.random.chance(20)) world.pass(milliseconds(static_cast<std::int64_t>(world.random.below(300))));
     if (world.random.chance(1)) world.pass(seconds(6));
+    if (step % 150 == 149) world.restart();
   }
 }
 

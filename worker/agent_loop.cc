@@ -369,14 +369,14 @@ bool AgentLoop::turn(TimePoint deadline) {
   return true;
 }
 
-/// Sleeps until something happens. While outcomes come fast, slots are not asked to ring: a look every
-/// kDrainInterval is cheaper than a wake-up for each.
+/// Sleeps until something happens. While outcomes come fast, slots are not asked to ring: a look now and then
+/// (WorkerCore::drain_interval()) is cheaper than a wake-up for each. A slot whose part ends rings in any case.
 void AgentLoop::wait(TimePoint deadline) {
   deadline = std::min({deadline, core_.next_deadline(), stopping_ ? TimePoint::never() : session_deadline()});
   TimePoint now = monotonic_now();
   const bool look_again = executor_.busy() && core_.direct_calls() == 0 && !core_.draining_paused();
   if (look_again) {
-    deadline = std::min(deadline, now + kDrainInterval);
+    deadline = std::min(deadline, now + core_.drain_interval());
   } else if (!core_.draining_paused() && !executor_.prepare_sleep()) {
     executor_.wake_up();
     return;

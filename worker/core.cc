@@ -7,6 +7,10 @@
 #include "runtime/check.h"
 
 namespace betterbox {
+namespace {
+/// Of a call that has no lease.
+constexpr Duration kLongestInterval = seconds(3600);
+}  // namespace
 
 WorkerCore::WorkerCore(const Options& options) : options_(options) {
   for (std::uint32_t i = 0; i < options_.function_slots; ++i) {
@@ -33,10 +37,21 @@ TimePoint WorkerCore::next_deadline() const {
       next = std::min(next, seat.idle_since + kIdleSeatLife);
     }
   }
-  for (const auto& [id, lease] : leases_) {
-    if (!lease.out.empty()) next = std::min(next, lease.sent_at + kOutcomeInterval);
+  return due_.empty() ? next : std::min(next, due_.begin()->first);
+}
+
+/// The nearer a call comes to its low water, the sooner the next look.
+Duration WorkerCore::drain_interval() const {
+  Duration interval = kLongestDrainInterval;
+  for (const auto& [id, call] : calls_) {
+    if (call.leases.empty()) continue;
+    interval = std::min(interval, std::max(kDrainInterval, Duration{call.report_interval.ns / 4}));
+    if (call.open <= call.low_water || !call.times.known()) continue;
+    const double left = static_cast<double>(call.open - call.low_water) * call.times.mean() /
+                        std::max(1.0, static_cast<double>(call.stations));
+    if (left < static_cast<double>(interval.ns)) interval = Duration{static_cast<std::int64_t>(left)};
   }
-  return next;
+  return std::max(interval, kShortestDrainInterval);
 }
 
 WorkerCore::LeaseState* WorkerCore::find_lease(LeaseId id) {
@@ -140,7 +155,11 @@ void WorkerCore::on(LeaseGranted&& e) {
   lease.items = e.lease.range.size();
   lease.open.insert(e.lease.range);
   lease.undivided.insert(e.lease.range);
-  lease.sent_at = now_ + Duration{-kOutcomeInterval.ns};  // the first outcome leaves at once
+  lease.report_interval = {std::max<std::int64_t>(0, e.lease.report_interval_ns)};
+  call->report_interval =
+      call->leases.empty() ? lease.report_interval : std::min(call->report_interval, lease.report_interval);
+  call->low_water = e.lease.low_water;
+  call->open += lease.items;
   call->leases.push_back(id);
   leases_.emplace(id, std::move(lease));
 }
@@ -262,7 +281,7 @@ void WorkerCore::answer_revoke(LeaseState& lease) {
     if (tail.size() > wanted) tail.begin = tail.end - wanted;
     wanted -= tail.size();
     lease.undivided.erase(tail);
-    lease.open.erase(tail);
+    close_items(lease, tail);
     released.ranges.push_back(tail);
   }
   std::reverse(released.ranges.begin(), released.ranges.end());
@@ -277,8 +296,8 @@ void WorkerCore::abandon(LeaseId id, Range range) {
   LeaseState* lease = find_lease(id);
   if (lease == nullptr) return;
   for (const Range& r : lease->open.intersection(range)) {
-    lease->open.erase(r);
     lease->undivided.erase(r);
+    close_items(*lease, r);
   }
   for (Seat& seat : seats_) {
     for (int s = 0; s < kSeatStations; ++s) {
@@ -302,12 +321,30 @@ void WorkerCore::on(CallDropped&& e) {
       effect(DropContext{seat.id, e.call});
     }
   }
+  due_.erase({call->due, e.call});
   calls_.erase(e.call);
 }
 
 void WorkerCore::forget_lease(Leases::iterator at) {
-  if (CallState* call = find_call(at->second.call)) std::erase(call->leases, at->first);
+  CallState& call = *find_call(at->second.call);
+  call.open -= at->second.open.size();
+  std::erase(call.leases, at->first);
   leases_.erase(at);
+  call.report_interval = kLongestInterval;
+  for (const LeaseId id : call.leases)
+    call.report_interval = std::min(call.report_interval, find_lease(id)->report_interval);
+}
+
+/// These items are nothing of this agent's any more. REQUIRES: they are open.
+void WorkerCore::close_items(LeaseState& lease, Range range) {
+  CallState& call = *find_call(lease.call);
+  const std::uint64_t before = call.open;
+  const std::uint64_t closed = lease.open.erase(range);
+  BB_CHECK(closed == range.size());
+  call.open -= closed;
+  if (before > call.low_water && call.open <= call.low_water) call.urgent = true;
+  if (call.urgent) touched_.insert(lease.call);
+  if (lease.open.empty()) over_.push_back(lease.id);
 }
 
 // --- outcomes -----------------------------------------------------------------------------------
@@ -333,8 +370,8 @@ void WorkerCore::on(SeatProgressed&& e) {
       place.again = true;
       continue;
     }
-    lease->open.erase(r);
     gather(*lease, *seat, e, r);
+    close_items(*lease, r);
   }
 }
 
@@ -368,13 +405,25 @@ void WorkerCore::gather(LeaseState& lease, const Seat& seat, const SeatProgresse
   lease.out.spans.push_back({range.begin, range.size(), e.busy_ns});
   add_work(lease.out.seats, {seat.id, range.size(), e.busy_ns, e.busy_squares, e.longest_ns});
   lease.out.frames.push_back(std::move(page));
+  CallState& call = *find_call(lease.call);
+  call.times.add(range.size(), static_cast<double>(e.busy_ns), e.busy_squares);
+  plan_report(call, lease.call);
+}
+
+/// Outcomes of this call wait to be sent.
+void WorkerCore::plan_report(CallState& call, CallId id) {
+  if (call.due != TimePoint::never()) return;
+  call.due = call.reported ? *call.reported + std::max(kOutcomeInterval, call.report_interval) : now_;
+  due_.insert({call.due, id});
 }
 
 void WorkerCore::lose(LeaseState& lease, std::uint64_t index, const DeathReport& death) {
-  lease.open.erase({index, index + 1});
   lease.undivided.erase({index, index + 1});
   lease.out.lost.push_back({index, death});
-  lease.sent_at = now_ + Duration{-kOutcomeInterval.ns};
+  CallState& call = *find_call(lease.call);
+  call.urgent = true;
+  plan_report(call, lease.call);
+  close_items(lease, {index, index + 1});
 }
 
 void WorkerCore::on(SubLeaseDone&& e) {
@@ -400,10 +449,15 @@ void WorkerCore::free_station(Seat& seat, int station) {
   Station& place = seat.stations[static_cast<std::size_t>(station)];
   BB_CHECK(place.busy);
   if (place.cutting) --cuts_awaited_;
-  if (CallState* call = find_call(place.call)) --call->stations;
+  CallState* call = find_call(place.call);
+  if (call != nullptr) --call->stations;
+  if (seat.stations[static_cast<std::size_t>(1 - station)].busy) {
+    seat.running = 1 - station;
+  } else {
+    seat.idle_since = now_;
+    if (call != nullptr) call->seat_freed = true, touched_.insert(place.call);
+  }
   place = Station{};
-  if (seat.stations[static_cast<std::size_t>(1 - station)].busy) seat.running = 1 - station;
-  if (seat.is_free()) seat.idle_since = now_;
 }
 
 void WorkerCore::on(TurnEnded&&) {
@@ -422,10 +476,32 @@ void WorkerCore::on(TurnEnded&&) {
   }
 }
 
+/// Outcomes leave when their time has come, with the last one of their lease, and when few items of the call are left:
+/// at the crossing, and whenever a seat finds nothing more to do.
 void WorkerCore::flush_outcomes() {
-  for (auto& [id, lease] : leases_) {
-    const bool due = lease.open.empty() || now_ - lease.sent_at >= kOutcomeInterval;
-    if (!lease.out.empty() && due) send_outcomes(lease);
+  for (const LeaseId id : over_) {
+    LeaseState* lease = find_lease(id);
+    if (lease != nullptr && lease->open.empty() && !lease->out.empty()) send_outcomes(*lease);
+  }
+  for (const CallId id : std::exchange(touched_, {})) {
+    CallState* call = find_call(id);
+    if (call == nullptr) continue;
+    const bool freed = std::exchange(call->seat_freed, false);
+    if (std::exchange(call->urgent, false) || (freed && call->open <= call->low_water && !has_work(*call)))
+      report(*call, id);
+  }
+  while (!due_.empty() && due_.begin()->first <= now_) {
+    const CallId id = due_.begin()->second;
+    report(*find_call(id), id);
+  }
+}
+
+/// All that waits of this call leaves.
+void WorkerCore::report(CallState& call, CallId id) {
+  if (call.due == TimePoint::never()) return;
+  due_.erase({std::exchange(call.due, TimePoint::never()), id});
+  for (const LeaseId lease : call.leases) {
+    if (LeaseState* state = find_lease(lease); !state->out.empty()) send_outcomes(*state);
   }
 }
 
@@ -439,16 +515,18 @@ void WorkerCore::send_outcomes(LeaseState& lease) {
   outcomes.steals = std::exchange(lease.steals, 0);
   Unacked sent{outcomes.ack, lease.out.bytes, {std::move(outcomes), std::move(lease.out.frames)}};
   lease.out = {};
-  lease.sent_at = now_;
+  find_call(lease.call)->reported = now_;
   unacked_bytes_ += sent.bytes;
   if (in_session_) send(sent.message);
   unacked_.push_back(std::move(sent));
 }
 
 void WorkerCore::finish_leases() {
-  for (auto at = leases_.begin(); at != leases_.end();) {
-    const auto here = at++;
-    if (here->second.open.empty() && here->second.out.empty() && !here->second.revoke) forget_lease(here);
+  for (const LeaseId id : std::exchange(over_, {})) {
+    const auto at = leases_.find(id);
+    if (at == leases_.end() || !at->second.open.empty()) continue;
+    BB_CHECK(at->second.out.empty() && !at->second.revoke);
+    forget_lease(at);
   }
 }
 
@@ -458,7 +536,7 @@ void WorkerCore::release_unservable() {
     const CallState* call = find_call(lease.call);
     if (lease.undivided.empty() || call == nullptr || has_seats(call->context.port)) continue;
     Released released{id, lease.undivided.ranges()};
-    for (const Range& r : released.ranges) lease.open.erase(r);
+    for (const Range& r : released.ranges) close_items(lease, r);
     lease.undivided.clear();
     if (in_session_) tell(std::move(released));
   }
@@ -498,10 +576,20 @@ void WorkerCore::sanity_check() const {
       for (const Range& missing : lease.undivided.missing(r)) BB_CHECK(assigned[id].contains(missing));
     }
   }
+  std::size_t due = 0;
   for (const auto& [id, call] : calls_) {
     BB_CHECK(call.stations == stations[id]);
-    for (const LeaseId lease : call.leases) BB_CHECK(leases_.contains(lease));
+    std::uint64_t open = 0;
+    bool gathered = false;
+    for (const LeaseId lease : call.leases) {
+      open += leases_.at(lease).open.size();
+      gathered = gathered || !leases_.at(lease).out.empty();
+    }
+    BB_CHECK(call.open == open);
+    BB_CHECK(!gathered || due_.contains({call.due, id}));
+    due += call.due != TimePoint::never();
   }
+  BB_CHECK(due == due_.size());
   std::size_t bytes = 0, counted = 0;
   for (const Unacked& sent : unacked_) bytes += sent.bytes;
   BB_CHECK(bytes == unacked_bytes_);

@@ -21,14 +21,18 @@
 
 #include "runtime/limits.h"
 #include "runtime/page.h"
+#include "runtime/policy.h"
 #include "runtime/range.h"
 #include "worker/effects.h"
 #include "worker/events.h"
 
 namespace betterbox {
 
-/// Fast items fill pages: outcomes of one lease leave at most once in this time (first and last at once).
+/// Fast items fill pages: outcomes of one call leave at most once in this time, or more rarely if its leases say so.
 inline constexpr Duration kOutcomeInterval = milliseconds(10);
+/// Outboxes are looked at no more rarely and (without a bell) no more often than this.
+inline constexpr Duration kLongestDrainInterval = milliseconds(100);
+inline constexpr Duration kShortestDrainInterval = microseconds(200);
 /// A seat changes its client (a process is made anew) or is taken from a call at most once in this time.
 inline constexpr Duration kSwitchInterval = milliseconds(100);
 /// A slot for plain functions that has been idle for this long gives its memory back.
@@ -59,6 +63,9 @@ class WorkerCore {
   std::vector<HeldLease> held_leases() const;
   /// True while too much is unacknowledged: outboxes are not to be emptied.
   bool draining_paused() const { return unacked_bytes_ > kOutcomeWindowBytes; }
+  /// How long outcomes may lie in the seats' outboxes: until something is due to be reported, or until a call
+  /// has about as few items left as its scheduler wants to hear of at once.
+  Duration drain_interval() const;
   /// The number of the seat that the next SeatOpened makes.
   SeatId next_seat() const { return {static_cast<std::uint32_t>(seats_.size())}; }
   std::uint64_t steals() const { return steals_; }
@@ -144,7 +151,7 @@ class WorkerCore {
     std::uint64_t items = 0;
     std::optional<std::uint64_t> revoke;  // items asked back; answered when no cut is awaited
     Gathered out;
-    TimePoint sent_at{};
+    Duration report_interval{};
     std::uint32_t steals = 0;
   };
   struct CallState {
@@ -153,6 +160,14 @@ class WorkerCore {
     std::vector<LeaseId> leases;
     std::uint32_t stations = 0;  // busy with this call
     std::uint64_t last_served = 0;
+    std::uint64_t open = 0;       // items of all leases without an outcome
+    std::uint64_t low_water = 0;  // of the newest lease
+    Duration report_interval{};   // the shortest of its leases
+    std::optional<TimePoint> reported;
+    TimePoint due = TimePoint::never();  // in due_: some outcomes wait for this time
+    bool urgent = false;                 // they leave at the end of this turn
+    bool seat_freed = false;             // in this turn
+    ItemTimes times;
   };
   struct Unacked {
     std::uint64_t ack = 0;
@@ -198,6 +213,9 @@ class WorkerCore {
   void lose(LeaseState& lease, std::uint64_t index, const DeathReport& death);
   void free_station(Seat& seat, int station);
   void give_back(const Station& station);
+  void close_items(LeaseState& lease, Range range);
+  void plan_report(CallState& call, CallId id);
+  void report(CallState& call, CallId id);
   void flush_outcomes();
   void send_outcomes(LeaseState& lease);
   void finish_leases();
@@ -271,6 +289,9 @@ class WorkerCore {
   std::deque<Seat> seats_;  // place = SeatId
   Leases leases_;
   std::map<CallId, CallState> calls_;
+  std::set<std::pair<TimePoint, CallId>> due_;  // calls with outcomes, by when they leave
+  std::set<CallId> touched_;                    // calls that may have to report in this turn
+  std::vector<LeaseId> over_;                   // leases of which nothing may be open
   std::vector<Hosting> hostings_;
 
   std::uint64_t next_ack_ = 1;

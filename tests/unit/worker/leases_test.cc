@@ -1,4 +1,6 @@
 // Leases, revocation, abandonment, sessions and outcomes of the worker core.
+#include <algorithm>
+
 #include "tests/unit/worker/worker_fixture.h"
 
 namespace betterbox {
@@ -43,6 +45,93 @@ TEST_F(Leases, SendTheLastOutcomeAtOnce) {
   turn();
   read_outcomes();
   EXPECT_EQ(landed(1), (std::vector<Range>{{5, 7}}));
+}
+
+class Reports : public WorkerFixture {
+ protected:
+  void begin(Range range, std::uint64_t low_water, Duration interval, std::uint64_t id = 1) {
+    context(call_of(10));
+    Lease granted{{id}, call_of(10), range, 1, {{range.begin, range.size()}}, {}, low_water, interval.ns};
+    feed(LeaseGranted{std::move(granted), {make_int_range_page(0, 1, range.size())}});
+    turn();
+  }
+  /// Runs one item. Result: how many messages left at the end of the turn.
+  std::size_t messages_of(std::uint32_t id) {
+    seat(id).running ? finish(id) : void(run(id));
+    turn();
+    const std::size_t count =
+        static_cast<std::size_t>(std::count_if(messages_.begin(), messages_.end(), [](const Message& m) {
+          return std::holds_alternative<Outcomes>(m.body);
+        }));
+    read_outcomes();
+    return count;
+  }
+};
+
+TEST_F(Reports, LeaveNoMoreOftenThanTheirLeaseSays) {
+  make(1);
+  begin({0, 100}, 0, milliseconds(40));
+  EXPECT_EQ(messages_of(0), 1u);
+  now_ = now_ + kOutcomeInterval;
+  EXPECT_EQ(messages_of(0), 0u);
+  EXPECT_EQ(core_->next_deadline(), now_ + milliseconds(30));
+  pass(milliseconds(30));
+  read_outcomes();
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 2}}));
+  run_all(1);
+}
+
+TEST_F(Reports, OfAllLeasesOfACallShareOneInterval) {
+  make(1);
+  begin({0, 10}, 0, milliseconds(40), 1);
+  EXPECT_EQ(messages_of(0), 1u);
+  begin({10, 20}, 0, milliseconds(20), 2);
+  EXPECT_EQ(messages_of(0), 0u);
+  EXPECT_EQ(core_->next_deadline(), now_ + milliseconds(20));
+  run_all(1);
+}
+
+TEST_F(Reports, TellAtOnceWhenFewItemsAreLeftButOnlyAtTheCrossing) {
+  make(1);
+  begin({0, 10}, 5, seconds(1));
+  EXPECT_EQ(messages_of(0), 1u);
+  for (int left = 9; left > 6; --left) EXPECT_EQ(messages_of(0), 0u) << left;
+  EXPECT_EQ(messages_of(0), 1u) << "five are left";
+  for (int left = 5; left > 1; --left) EXPECT_EQ(messages_of(0), 0u) << left;
+  EXPECT_EQ(messages_of(0), 1u) << "the lease is over";
+}
+
+TEST_F(Reports, TellAtOnceOfASeatThatFindsNothingMoreToDo) {
+  make(3);
+  begin({0, 3}, 2, seconds(1));
+  for (std::uint32_t id = 0; id < 3; ++id) start(id);
+  EXPECT_EQ(messages_of(0), 1u) << "the first, and the crossing";
+  finish(1);
+  turn();
+  EXPECT_TRUE(take<Outcomes>().empty());
+  EXPECT_FALSE(start(1));
+  turn();
+  read_outcomes();
+  EXPECT_EQ(landed_[{1}].size(), 2u);
+  finish(2);
+  run_all(3);
+}
+
+TEST_F(Reports, MakeLooksRarerWhenNoneIsAwaitedAndSoonerTowardsTheCrossing) {
+  make(1);
+  begin({0, 100'000}, 10, milliseconds(10));
+  EXPECT_EQ(core_->drain_interval(), kDrainInterval);
+  make(1);
+  seats_.clear();
+  begin({0, 100'000}, 10, seconds(1));
+  EXPECT_EQ(core_->drain_interval(), kLongestDrainInterval);
+  messages_of(0);  // takes 1 us
+  EXPECT_NEAR(static_cast<double>(core_->drain_interval().ns), 99'989e3 / 2, 1e5) << "two parts";
+  feed(RevokeAsked{{1}, 99'000});
+  take<Released>();
+  EXPECT_LT(core_->drain_interval(), milliseconds(1));
+  EXPECT_GE(core_->drain_interval(), kShortestDrainInterval);
+  unread_allowed_ = true;
 }
 
 TEST_F(Leases, GiveAllBackWhenTheContextIsUnknown) {
@@ -225,8 +314,8 @@ TEST_F(Leases, IgnoreWhatAnEarlierLifeSays) {
   turn();
   feed(SubLeaseDone{{0}, life, 0, generation});
   const std::string none(1, '\0');
-  feed(
-      SeatProgressed{{0}, life, 0, generation, 0, 1, 1, 1, 1, make_single_page(std::as_bytes(std::span(none)))});
+  feed(SeatProgressed{
+      {0}, life, 0, generation, 0, 1, 1, 1, 1, make_single_page(std::as_bytes(std::span(none)))});
   now_ = core_->next_deadline();
   turn();
   run_all(1);

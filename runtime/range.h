@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <map>
 #include <vector>
 
 #include "runtime/check.h"
@@ -23,8 +22,8 @@ struct Range {
   friend constexpr bool operator==(const Range&, const Range&) = default;
 };
 
-/// A set of items kept as disjoint, coalesced ranges. Cost and memory go with the number of ranges:
-/// every operation is O(log n + ranges touched).
+/// A set of items kept as disjoint, coalesced ranges. Cost and memory go with the number of ranges: an
+/// operation looks one place up and moves at most a chunk of ranges; a set of one range allocates nothing.
 class RangeSet {
  public:
   RangeSet() = default;
@@ -45,23 +44,40 @@ class RangeSet {
   /// The set must not be empty and count must be positive.
   Range take_front(std::uint64_t count);
 
-  bool empty() const { return by_begin_.empty(); }
+  bool empty() const { return size_ == 0; }
   /// Number of items.
   std::uint64_t size() const { return size_; }
-  std::size_t range_count() const { return by_begin_.size(); }
+  std::size_t range_count() const;
   std::vector<Range> ranges() const;
   Range front() const {
     BB_CHECK(!empty());
-    return {by_begin_.begin()->first, by_begin_.begin()->second};
+    return chunks_.empty() ? only_ : chunks_.front().front();
   }
   Range back() const {
     BB_CHECK(!empty());
-    return {by_begin_.rbegin()->first, by_begin_.rbegin()->second};
+    return chunks_.empty() ? only_ : chunks_.back().back();
   }
-  void clear() { by_begin_.clear(), size_ = 0; }
+  void clear() { only_ = {}, chunks_.clear(), size_ = 0; }
 
  private:
-  std::map<std::uint64_t, std::uint64_t> by_begin_;  // begin -> end; disjoint, never adjacent
+  static constexpr std::size_t kChunkRanges = 128;
+  using Chunk = std::vector<Range>;
+  struct Place {
+    std::size_t chunk = 0, at = 0;
+  };
+
+  bool is_end(Place p) const { return p.chunk == chunks_.size(); }
+  Range& range_at(Place p) { return chunks_[p.chunk][p.at]; }
+  const Range& range_at(Place p) const { return chunks_[p.chunk][p.at]; }
+  Place next(Place p) const;
+  Place first_ending_after(std::uint64_t item) const;
+  Place insert_at(Place p, Range r);
+  Place erase_at(Place p);
+  void spill();
+  void settle_down();
+
+  Range only_;                 // the set, if it is one range; else empty
+  std::vector<Chunk> chunks_;  // the set, if it is more than one; ascending, none empty
   std::uint64_t size_ = 0;
 };
 

@@ -69,6 +69,35 @@ TEST(RangeSetTest, AgreesWithASetOfItemsInRandomOperations) {
   }
 }
 
+TEST(RangeSetTest, AgreesWithASetOfItemsWhileItHasThousandsOfRanges) {
+  constexpr std::uint64_t kUniverse = 6000;
+  std::mt19937 random(1);
+  RangeSet set;
+  Items model;
+  for (int step = 0; step < 20'000; ++step) {
+    const std::uint64_t begin = random() % kUniverse;
+    const bool mostly_grows = step % 10'000 < 6'000;
+    const Range r{begin, begin + 1 + (random() % 200 == 0 ? random() % 700 : 0)};
+    const std::size_t before = model.size();
+    if ((random() % 4 == 0) != mostly_grows) {
+      for (std::uint64_t i = r.begin; i < r.end; ++i) model.insert(i);
+      ASSERT_EQ(set.insert(r), model.size() - before) << "step " << step;
+    } else {
+      for (std::uint64_t i = r.begin; i < r.end; ++i) model.erase(i);
+      ASSERT_EQ(set.erase(r), before - model.size()) << "step " << step;
+    }
+    ASSERT_EQ(set.size(), model.size());
+    ASSERT_EQ(set.contains(begin + 1), model.contains(begin + 1));
+    if (step % 500 != 0) continue;
+    ASSERT_EQ(set.ranges(), ranges_of(model, {0, 2 * kUniverse}));
+  }
+  while (!set.empty()) {
+    const Range front = set.take_front(3);
+    for (std::uint64_t i = front.begin; i < front.end; ++i) ASSERT_EQ(model.erase(i), 1U);
+  }
+  EXPECT_TRUE(model.empty());
+}
+
 TEST(RangeSetTest, ItemsInsertedInOrderAreOneRange) {
   RangeSet set;
   for (std::uint64_t i = 0; i < 1000; ++i) EXPECT_EQ(set.insert({i, i + 1}), 1U);

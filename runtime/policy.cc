@@ -7,6 +7,8 @@
 namespace betterbox {
 namespace {
 
+/// A lease as short as this is not worth cutting smaller.
+constexpr Duration kShortLease = microseconds(500);
 constexpr double kFactor = 0.5;  ///< of a taker's share of what remains, in one lease
 
 std::uint64_t divide_up(std::uint64_t a, std::uint64_t b) { return (a + b - 1) / b; }
@@ -44,8 +46,16 @@ std::uint64_t auto_items(const Work& work, const Taker& taker, PolicyMemory&) {
   const double all = std::max(work.items_per_ns, rate);
   const double share = static_cast<double>(work.remaining) * rate / all;
   const std::uint64_t free = free_slots(taker);
-  if (work.remaining <= work.total_slots) return free;  // the tail: nothing ahead of time
-  const double least = std::min(share, static_cast<double>(work.least_lease.ns) * rate);
+  const double worth_a_message = rate * static_cast<double>(kShortLease.ns);
+  if (work.remaining <= work.total_slots) {
+    // The tail: nothing ahead of time but what is not worth a message, and the rest among those that are idle.
+    const double of_idle = static_cast<double>(work.remaining) * static_cast<double>(free) /
+                           static_cast<double>(std::max<std::uint64_t>({1, free, work.idle_slots}));
+    const double tail = std::max(of_idle, worth_a_message - static_cast<double>(taker.outstanding));
+    return free > 0 ? std::max<std::uint64_t>(1, to_items(tail)) : to_items(tail);
+  }
+  const double least =
+      std::max(worth_a_message, std::min(share, static_cast<double>(work.least_lease.ns) * rate));
   const double cautious = taker.times.known() ? kFactor : kFactor / 2;
   return std::max<std::uint64_t>({1, free, to_items(std::max(share * cautious, least))});
 }

@@ -44,6 +44,7 @@ struct Work {
   std::uint64_t total = 0;        ///< items known so far
   std::uint64_t outstanding = 0;  ///< items given and not finished, all takers together
   std::uint64_t total_slots = 1;  ///< of all takers
+  std::uint64_t idle_slots = 0;   ///< of these with nothing to do
   std::uint64_t takers = 1;
   double mean_ns = 0;  ///< of the items of this call, wherever they ran; 0: nothing known
   double items_per_ns =

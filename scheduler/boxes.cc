@@ -95,7 +95,6 @@ void update_memberships(const Turn& turn, Peer& agent) {
     CallState& call = turn.state.calls.at(id);
     turn.state.reindex(call, call.shares.at(agent.id));
   }
-  for (const LeaseId id : agent.agent.leases) turn.state.reindex(turn.state.leases.at(id));
 }
 
 Complaint check_offer(const Peer& agent, const Offer& offer) {

@@ -104,7 +104,7 @@ void close_call(const Turn& turn, CallState& call) {
   if (call.closed) return;
   call.closed = true;
   call.items.close();
-  turn.state.maybe_done.insert(call.id);
+  turn.state.count_maybe_done(call);
 }
 
 Complaint on_call(const Turn& turn, Peer& client, Call&& message, Frames&& frames) {
@@ -187,10 +187,12 @@ void drop_call(const Turn& turn, CallState& call) {
   end_leases(turn, call);
   state.reindex_waiting(call, false);
   state.set_timer(call.deadline, TimePoint::never(), TimerKind::kCallTimeout, id.client.value, id.serial);
-  for (auto& [agent, share] : call.shares) share.agent->agent.calls.erase(id);
+  for (auto& [agent, share] : call.shares) {
+    state.forget_share(share);
+    share.agent->agent.calls.erase(id);
+  }
   state.pool(call.port).calls.erase(id);
   watch_for_missing_boxes(turn, state.pool(call.port));
-  state.maybe_done.erase(id);
   if (Peer* client = state.find_peer(id.client)) {
     client->client.item_bytes -= call.items.held_bytes();
     client->client.calls.erase(id.serial);
@@ -201,9 +203,12 @@ void drop_call(const Turn& turn, CallState& call) {
 void finish_calls(const Turn& turn) {
   State& state = turn.state;
   while (!state.maybe_done.empty()) {
-    const CallId id = *state.maybe_done.begin();
-    state.maybe_done.erase(state.maybe_done.begin());
-    CallState& call = state.calls.at(id);
+    const CallId id = state.maybe_done.back();
+    state.maybe_done.pop_back();
+    CallState* found = state.find_call(id);
+    if (found == nullptr) continue;
+    CallState& call = *found;
+    call.maybe_done = false;
     if (!call.closed || call.done || call.items.unsettled_items() > 0) continue;
     call.done = true;
     end_leases(turn, call);
@@ -245,7 +250,7 @@ void keep_shares_as_history(const Turn& turn, Peer& agent) {
     const auto it = call.shares.find(agent.id);
     if (!it->second.seats.empty() || it->second.retries > 0)
       call.past_shares.push_back(agent_stats(it->second));
-    if (it->second.hungry) call.hungry_shares.erase({it->second.hungry_key, agent.id});
+    turn.state.forget_share(it->second);
     call.shares.erase(it);
   }
   agent.agent.calls.clear();
@@ -262,7 +267,7 @@ CallStats call_stats(const State& state, const CallState& call) {
   stats.busy_ns = call.busy_ns;
   stats.longest_ns = call.longest_ns;
   stats.agents = call.past_shares;
-  for (const auto& [id, share] : call.shares) stats.agents.push_back(agent_stats(share));
+  for (const Share* share : sorted_shares(call)) stats.agents.push_back(agent_stats(*share));
   stats.waiting = waiting_reason(state, call);
   stats.policy = call.policy->name;
   stats.pending = call.items.pending_items();
@@ -287,8 +292,7 @@ std::string waiting_reason(const State& state, const CallState& call) {
   if (away)
     return "the connection to '" + pool.members.begin()->second->agent->name +
            "' is lost: waiting for it to come back";
-  std::uint64_t own = 0;
-  for (const auto& [id, share] : call.shares) own += share.outstanding;
+  const std::uint64_t own = call.outstanding;
   const std::string slots =
       pool.slots == 1 ? "the only slot is" : "all " + std::to_string(pool.slots) + " slots are";
   if (pool.outstanding - own >= pool.slots) return slots + " busy with other calls";

@@ -1,5 +1,6 @@
 #include "scheduler/core.h"
 
+#include <algorithm>
 #include <type_traits>
 
 #include "scheduler/boxes.h"
@@ -69,7 +70,7 @@ void on_message(const Turn& turn, ConnectionId connection, Message&& message) {
     return refuse(turn, connection, RefusalCode::kProtocol,
                   std::string("a session begins with Hello, not ") + kind_name(message.body));
   }
-  Peer& peer = turn.state.peers.at(it->second);
+  Peer& peer = *it->second;
   if (std::holds_alternative<Bye>(message.body)) return on_bye(turn, peer);
   if (std::holds_alternative<Status>(message.body)) {
     turn.send(peer, status_report(turn.state, turn.now));
@@ -95,11 +96,6 @@ void on_timer(const Turn& turn, const Timer& timer) {
     case TimerKind::kPeerGone: return on_peer_gone(turn, state.peers.at(PeerId{timer.a}));
     case TimerKind::kCallTimeout: return on_call_timeout(turn, state.calls.at({PeerId{timer.a}, timer.b}));
     case TimerKind::kNoBox: return on_no_box(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
-    case TimerKind::kAcknowledge: {
-      Peer& agent = state.peers.at(PeerId{timer.a});
-      agent.agent.ack_at = TimePoint::never();
-      return acknowledge_outcomes(turn, agent);
-    }
     case TimerKind::kIdle:
       state.idle_at = TimePoint::never();
       return stop(turn, "nobody has been on the bus for " +
@@ -107,7 +103,17 @@ void on_timer(const Turn& turn, const Timer& timer) {
   }
 }
 
+void acknowledge_due_outcomes(const Turn& turn) {
+  auto& queue = turn.state.acknowledge_at;
+  while (!queue.empty() && queue.front().first <= turn.now) {
+    Peer* agent = turn.state.find_peer(queue.front().second);
+    queue.pop_front();
+    if (agent != nullptr && agent->agent.ack_planned) acknowledge_outcomes(turn, *agent);
+  }
+}
+
 void fire_timers(const Turn& turn) {
+  acknowledge_due_outcomes(turn);
   while (!turn.state.timers.empty() && turn.state.timers.begin()->at <= turn.now) {
     const Timer timer = *turn.state.timers.begin();
     turn.state.timers.erase(turn.state.timers.begin());
@@ -158,7 +164,8 @@ void SchedulerCore::handle(TimePoint now, Event&& event, Effects& effects) {
 }
 
 TimePoint SchedulerCore::next_deadline() const {
-  return state_.timers.empty() ? TimePoint::never() : state_.timers.begin()->at;
+  const TimePoint timer = state_.timers.empty() ? TimePoint::never() : state_.timers.begin()->at;
+  return state_.acknowledge_at.empty() ? timer : std::min(timer, state_.acknowledge_at.front().first);
 }
 
 }  // namespace betterbox::scheduler

@@ -15,9 +15,10 @@ void State::check_call(const CallState& call) const {
   std::uint64_t leased = 0;
   std::map<PeerId, std::uint64_t> outstanding;
   RangeSet seen;
-  for (const LeaseId id : call.leases) {
-    const LeaseState& lease = leases.at(id);
-    BB_CHECK(lease.id == id && lease.call == &call && lease.member->agent->agent.leases.contains(id));
+  for (const LeaseState* each = call.leases.front(); each != nullptr; each = LeasesOfCall::next(*each)) {
+    const LeaseState& lease = *each;
+    BB_CHECK(&leases.at(lease.id) == each && lease.call == &call && LeasesOfAgent::contains(lease));
+    BB_CHECK(lease.share == &call.shares.at(lease.member->agent->id) && LeasesOfShare::contains(lease));
     BB_CHECK(!lease.open.empty() && lease.range.contains(lease.open.front()) &&
              lease.range.contains(lease.open.back()));
     for (const Range& r : lease.open.ranges()) {
@@ -29,11 +30,17 @@ void State::check_call(const CallState& call) const {
   }
   for (const Range& r : call.items.pending_ranges()) BB_CHECK(seen.insert(r) == r.size());
   BB_CHECK(leased + call.items.pending_items() == call.items.unsettled_items());
+  BB_CHECK(leased == call.outstanding);
+  std::uint64_t known_slots = 0;
+  std::size_t hungry = 0;
   for (const auto& [id, share] : call.shares) {
     BB_CHECK(share.agent == &peers.at(id) && share.agent->agent.calls.contains(call.id));
-    BB_CHECK(share.outstanding == outstanding[id]);
-    BB_CHECK(share.hungry == call.hungry_shares.contains({share.hungry_key, id}));
+    BB_CHECK(share.call == &call && share.outstanding == outstanding[id]);
+    hungry += call.hungry_shares.contains(share) ? 1 : 0;
+    known_slots += share.known_slots;
+    if (share.victim_key) BB_CHECK(pools.at(call.port).victims.at(*share.victim_key) == &share);
   }
+  BB_CHECK(hungry == call.hungry_shares.size() && known_slots == call.known_slots);
   for (const auto& [index, deaths] : call.deaths)
     BB_CHECK(!call.items.settled().contains(index) && deaths > 0);
   BB_CHECK(peers.at(call.id.client).client.calls.contains(call.id.serial));
@@ -45,21 +52,25 @@ void State::check_pools() const {
   for (const auto& [port, p] : pools) {
     std::uint64_t pool_slots = 0;
     std::uint64_t outstanding = 0;
+    std::uint64_t idle_slots = 0;
     for (const auto& [id, member] : p.members) {
       BB_CHECK(member->agent->id == id && member->port == port && member->slots > 0);
       BB_CHECK(member == &member->agent->agent.memberships.at(port));
-      BB_CHECK(member->grantable == p.by_load.contains({member->load, id}));
+      BB_CHECK(member->grantable == (member->bucket >= 0));
+      if (member->grantable)
+        BB_CHECK(member->bucket == p.by_load.bucket_of(member->outstanding, member->slots));
+      idle_slots += member->free_slots;
       pool_slots += member->slots;
       outstanding += member->outstanding;
     }
     BB_CHECK(pool_slots == p.slots && outstanding == p.outstanding);
-    BB_CHECK(p.by_load.size() <= p.members.size() && p.idle.size() <= p.by_load.size());
+    BB_CHECK(idle_slots == p.idle_slots && p.idle.size() <= p.members.size());
     for (const CallId id : p.calls) {
       const CallState& call = calls.at(id);
       const bool throttled = peers.at(id.client).client.throttled;
       BB_CHECK(p.waiting.contains(id) == (call.items.pending_items() > 0 && !throttled));
     }
-    for (const auto& [key, id] : p.victims) BB_CHECK(leases.at(id).victim_key == key);
+    for (const auto& [key, share] : p.victims) BB_CHECK(share->victim_key == key);
     BB_CHECK(p.dirty_calls.empty() && p.dirty_agents.empty());
   }
   BB_CHECK(dirty_pools.empty() && maybe_done.empty());
@@ -70,7 +81,7 @@ void State::check_peers() const {
   std::size_t held_leases = 0;
   for (const auto& [id, peer] : peers) {
     BB_CHECK(peer.id == id);
-    if (peer.connected()) BB_CHECK(connections.at(peer.connection) == id);
+    if (peer.connected()) BB_CHECK(connections.at(peer.connection) == &peer);
     if (peer.connected() && !peer.background) ++foreground;
     BB_CHECK(peer.connected() == (peer.gone_at == TimePoint::never()));
     held_leases += peer.agent.leases.size();

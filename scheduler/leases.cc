@@ -1,6 +1,7 @@
 #include "scheduler/leases.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "runtime/page.h"
 #include "scheduler/results.h"
@@ -12,11 +13,16 @@ namespace {
 constexpr std::size_t kMaxLeasePages = kMaxFrames / 2;
 /// An agent learns at the latest after this time that its outcomes have arrived.
 constexpr Duration kAckDelay = milliseconds(20);
+/// What one lease costs the scheduler, several times over: leases of all workers together are longer.
+constexpr Duration kLeaseCost = microseconds(2);
+/// The farthest that an end is foreseen, in ns.
+constexpr double kFarAhead = 1e17;
 
 Share& share_of(CallState& call, Peer& agent) {
   const auto [it, added] = call.shares.try_emplace(agent.id);
   if (added) {
     it->second.agent = &agent;
+    it->second.call = &call;
     agent.agent.calls.insert(call.id);
   }
   return it->second;
@@ -25,8 +31,7 @@ Share& share_of(CallState& call, Peer& agent) {
 /// After any change of a lease: every index that depends on it.
 void lease_changed(State& state, LeaseState& lease) {
   state.reindex(*lease.member);
-  state.reindex(*lease.call, lease.call->shares.at(lease.member->agent->id));
-  state.reindex(lease);
+  state.reindex(*lease.call, *lease.share);
   state.mark_dirty(*lease.member);
 }
 
@@ -47,7 +52,8 @@ void take_out(State& state, LeaseState& lease, Range range) {
   BB_CHECK(lease.open.erase(range) == range.size());
   lease.member->outstanding -= range.size();
   state.pool(lease.member->port).outstanding -= range.size();
-  lease.call->shares.at(lease.member->agent->id).outstanding -= range.size();
+  lease.share->outstanding -= range.size();
+  lease.call->outstanding -= range.size();
   lease.nothing_to_revoke = false;
 }
 
@@ -56,9 +62,10 @@ void end_lease(State& state, LeaseState& lease) {
   BB_CHECK(lease.open.empty());
   if (lease.revoking) finish_revoke(state, lease);
   --lease.member->leases;
+  lease.share->leases.remove(lease);
   lease_changed(state, lease);
-  lease.member->agent->agent.leases.erase(lease.id);
-  lease.call->leases.erase(lease.id);
+  lease.member->agent->agent.leases.remove(lease);
+  lease.call->leases.remove(lease);
   state.leases.erase(lease.id);
 }
 
@@ -69,6 +76,14 @@ void settle_down(State& state, LeaseState& lease) {
   } else {
     lease_changed(state, lease);
   }
+}
+
+template <class Leases> std::vector<LeaseState*> all_of(const Leases& leases) {
+  std::vector<LeaseState*> all;
+  all.reserve(leases.size());
+  for (LeaseState* lease = leases.front(); lease != nullptr; lease = Leases::next(*lease))
+    all.push_back(lease);
+  return all;
 }
 
 void put_back(State& state, CallState& call, const Part& part) {
@@ -110,26 +125,37 @@ void note_work(CallState& call, Share& share, const SeatWork& work) {
   call.longest_ns = std::max(call.longest_ns, work.longest_ns);
 }
 
-void learn(CallState& call, Share& share, const OutcomeSpan& span) {
-  const std::int64_t busy = std::max<std::int64_t>(0, span.busy_ns);
-  call.busy_ns += busy;
-  const double each = static_cast<double>(busy) / static_cast<double>(span.count);
-  for (ItemTimes* times : {&share.times, &call.times}) {
-    times->add(span.count, static_cast<double>(busy), each * static_cast<double>(busy));
+/// When the agent will be through with what it holds, by what is known of the items here or elsewhere.
+void expect_finish(const Turn& turn, const CallState& call, Share& share) {
+  const double mean = share.times.known() ? share.times.mean() : call.times.mean();
+  const double left = static_cast<double>(share.outstanding) * mean / std::max<double>(1, share.slots);
+  share.finish = turn.now + Duration{static_cast<std::int64_t>(std::min(left, kFarAhead))};
+}
+
+/// One agent's work on a call since its last report.
+void learn(CallState& call, Share& share, const std::vector<SeatWork>& seats) {
+  std::uint64_t items = 0;
+  double busy = 0, squares = 0;
+  for (const SeatWork& work : seats) {
+    note_work(call, share, work);
+    items += work.items;
+    busy += static_cast<double>(std::max<std::int64_t>(0, work.busy_ns));
+    squares += std::max(0.0, work.busy_squares);
   }
+  share.times.add(items, busy, squares);
+  call.times.add(items, busy, squares);
 }
 
 /// Accepts one page of outcomes, whole or in the parts that are still wanted of it.
 class OutcomeIntake {
  public:
-  OutcomeIntake(const Turn& turn, LeaseState& lease)
-      : turn_(turn), lease_(lease), call_(*lease.call), share_(call_.shares.at(lease.member->agent->id)) {}
+  OutcomeIntake(const Turn& turn, LeaseState& lease) : turn_(turn), lease_(lease), call_(*lease.call) {}
 
   void take(const OutcomeSpan& span, const Frame& page) {
     const Range range{span.first, span.first + span.count};
     if (lease_.open.contains(range)) {
       accept(range, page);
-      learn(call_, share_, span);
+      call_.busy_ns += std::max<std::int64_t>(0, span.busy_ns);
       return;
     }
     ++turn_.state.counters.stale_outcomes;
@@ -163,14 +189,13 @@ class OutcomeIntake {
   const Turn& turn_;
   LeaseState& lease_;
   CallState& call_;
-  Share& share_;
   std::vector<PageSpan> spans_;
   Frames frames_;
 };
 
 void on_lost_items(const Turn& turn, LeaseState& lease, const std::vector<LostItem>& lost) {
   CallState& call = *lease.call;
-  Share& share = call.shares.at(lease.member->agent->id);
+  Share& share = *lease.share;
   for (const LostItem& item : lost) {
     if (!lease.open.contains(item.index)) {
       ++turn.state.counters.stale_outcomes;
@@ -186,8 +211,9 @@ void plan_acknowledge(const Turn& turn, Peer& agent, std::size_t bytes) {
   part.unacked_bytes += bytes;
   if (part.unacked_bytes >= kAckEveryBytes) {
     acknowledge_outcomes(turn, agent);
-  } else if (part.ack_at == TimePoint::never()) {
-    turn.state.set_timer(part.ack_at, turn.now + kAckDelay, TimerKind::kAcknowledge, agent.id.value);
+  } else if (!part.ack_planned) {
+    part.ack_planned = true;
+    turn.state.acknowledge_at.emplace_back(turn.now + kAckDelay, agent.id);
   }
 }
 
@@ -201,72 +227,139 @@ Complaint check_outcomes(const Outcomes& outcomes, const Frames& frames) {
   return std::nullopt;
 }
 
-}  // namespace
-
-void grant(const Turn& turn, CallState& call, Member& member) {
-  BB_CHECK(member.grantable && call.items.pending_items() > 0);
-  State& state = turn.state;
-  Peer& agent = *member.agent;
-  Share& share = share_of(call, agent);
-  share.slots = static_cast<std::uint32_t>(slots_for(call, member));
-  Work work;
-  work.remaining = call.items.pending_items();
-  work.total = call.items.known_end();
-  work.total_slots = state.pool(call.port).slots;
-  work.takers = state.pool(call.port).members.size();
-  work.mean_ns = call.times.mean();
-  work.items_per_ns = call.times.known() ? static_cast<double>(work.total_slots) / call.times.mean() : 0;
-  work.round_trip = kRoundTrip;
-  const std::uint64_t wanted = std::max<std::uint64_t>(
-      1, call.policy->items_to_give(work, {share.slots, share.outstanding, share.times}, call.memory));
-  const Part part = call.items.take(std::min(wanted, kMaxLeaseItems), kMaxLeaseBytes, kMaxLeasePages);
-  if (call.first_grant == TimePoint::never()) call.first_grant = turn.now;
-
+LeaseState& new_lease(State& state, CallState& call, Member& member, Share& share) {
   const LeaseId id = state.new_lease_id();
   LeaseState& lease = state.leases[id];
   lease.id = id;
   lease.call = &call;
   lease.member = &member;
+  lease.share = &share;
+  share.leases.push_back(lease);
+  call.leases.push_back(lease);
+  member.agent->agent.leases.push_back(lease);
+  ++member.leases;
+  return lease;
+}
+
+Work work_of(State& state, const CallState& call) {
+  const Pool& pool = state.pool(call.port);
+  Work work;
+  work.remaining = call.items.pending_items();
+  work.total = call.items.known_end();
+  work.outstanding = call.outstanding;
+  work.total_slots = pool.slots;
+  work.idle_slots = pool.idle_slots;
+  work.takers = pool.members.size();
+  work.mean_ns = call.times.mean();
+  if (call.known_slots > 0) {
+    // Where nothing was measured yet, slots count as fast as the others are on average.
+    const double all = static_cast<double>(pool.slots) / static_cast<double>(call.known_slots);
+    work.items_per_ns = call.items_per_ns * all;
+    work.scatter = call.scatter * all;
+  }
+  work.round_trip = kRoundTrip;
+  work.least_lease = kLeaseCost * static_cast<std::int64_t>(work.takers);
+  return work;
+}
+
+/// All agents of a pool together send one message in kReportCost.
+Duration report_interval(const Pool& pool) {
+  return std::max(kReportInterval, kReportCost * static_cast<std::int64_t>(pool.members.size()));
+}
+
+/// How much of what a victim has not begun a thief should get, so that both end at the same time; 0: not worth it.
+std::uint64_t items_to_steal(const Turn& turn, const Share& victim, const Member& thief) {
+  const CallState& call = *victim.call;
+  const std::uint64_t thief_slots = slots_for(call, thief);
+  if (thief_slots == 0 || turn.state.peers.at(call.id.client).client.throttled) return 0;
+  const std::uint64_t most = victim.outstanding - std::min<std::uint64_t>(victim.outstanding, victim.slots);
+  if (most == 0) return 0;
+  const double victim_mean = victim.times.known() ? victim.times.mean() : call.times.mean();
+  if (victim_mean <= 0) return (most + 1) / 2;  // nothing is known of the items
+  const auto known = call.shares.find(thief.agent->id);
+  const bool measured = known != call.shares.end() && known->second.times.known();
+  const double thief_mean = measured ? known->second.times.mean() : call.times.mean();
+  const double left = static_cast<double>((victim.finish - turn.now).ns);
+  const double steal_ns = static_cast<double>(kRoundTrip.ns);
+  double untouched = static_cast<double>(most);
+  if (left > 0) {
+    if (steal_ns + thief_mean >= left) return 0;
+    untouched = std::min(untouched, left / victim_mean * victim.slots);
+  }
+  const double victim_rate = victim.slots / victim_mean;
+  const double thief_rate = static_cast<double>(thief_slots) / thief_mean;
+  const double share =
+      std::max(0.0, untouched - steal_ns * victim_rate) * thief_rate / (thief_rate + victim_rate);
+  return std::min(most, static_cast<std::uint64_t>(std::max(1.0, std::round(share))));
+}
+
+}  // namespace
+
+bool grant(const Turn& turn, CallState& call, Member& member) {
+  BB_CHECK(member.grantable && call.items.pending_items() > 0);
+  State& state = turn.state;
+  Peer& agent = *member.agent;
+  const std::uint64_t slots = slots_for(call, member);
+  const auto known = call.shares.find(agent.id);
+  Taker taker{slots, 0, {}};
+  if (known != call.shares.end())
+    taker.outstanding = known->second.outstanding, taker.times = known->second.times;
+  if (slots == 0) return false;
+  const std::uint64_t wanted = call.policy->items_to_give(work_of(state, call), taker, call.memory);
+  if (wanted == 0) return false;
+
+  Share& share = known != call.shares.end() ? known->second : share_of(call, agent);
+  share.slots = static_cast<std::uint32_t>(slots);
+  const Part part = call.items.take(std::min(wanted, kMaxLeaseItems), kMaxLeaseBytes, kMaxLeasePages);
+  if (call.first_grant == TimePoint::never()) call.first_grant = turn.now;
+
+  LeaseState& lease = new_lease(state, call, member, share);
   lease.range = part.range;
   lease.attempt = part.attempt;
   lease.open.insert(part.range);
   lease.granted = turn.now;
-  call.leases.insert(id);
-  agent.agent.leases.insert(id);
-  ++member.leases;
   member.outstanding += part.range.size();
   share.outstanding += part.range.size();
+  call.outstanding += part.range.size();
   state.pool(member.port).outstanding += part.range.size();
   if (part.stolen) ++share.steals;
   ++state.counters.leases_granted;
+  expect_finish(turn, call, share);
 
   send_context(turn, call, share);
-  Lease message{id, call.id, part.range, part.attempt, {}};
+  Lease message{lease.id, call.id, part.range, part.attempt, {}};
+  message.low_water = call.policy->low_water({slots, share.outstanding, share.times}, kRoundTrip);
+  message.report_interval_ns = report_interval(state.pool(call.port)).ns;
   Frames frames;
   call.items.pages_of(part.range, message.spans, frames);
   turn.send(agent, std::move(message), std::move(frames));
   state.reindex(member);
   state.reindex(call, share);
-  state.reindex(lease);
   state.reindex_waiting(call, false);
+  return true;
 }
 
-void revoke_half(const Turn& turn, LeaseState& lease, Member& thief) {
-  lease.revoking = true;
-  lease.thief = thief.agent->id;
+bool steal(const Turn& turn, Share& victim, Member& thief) {
+  LeaseState* lease = lease_to_cut(victim);
+  BB_CHECK(lease != nullptr);
+  const std::uint64_t count = items_to_steal(turn, victim, thief);
+  if (count == 0) return false;
+  lease->revoking = true;
+  lease->thief = thief.agent->id;
   thief.stealing = true;
   turn.state.reindex(thief);
-  turn.state.reindex(lease);
+  turn.state.reindex(*victim.call, victim);
   ++turn.state.counters.revokes_sent;
-  turn.send(*lease.member->agent, Revoke{lease.id, lease.open.size() / 2});
+  turn.send(*victim.agent, Revoke{lease->id, std::min(count, lease->open.size())});
+  return true;
 }
 
 void revoke_whole_call(const Turn& turn, CallState& call) {
-  for (const LeaseId id : call.leases) {
-    LeaseState& lease = turn.state.leases.at(id);
+  for (LeaseState* each : all_of(call.leases)) {
+    LeaseState& lease = *each;
     if (lease.revoking || lease.open.empty() || !lease.member->agent->connected()) continue;
     lease.revoking = true;
-    turn.state.reindex(lease);
+    turn.state.reindex(call, *lease.share);
     ++turn.state.counters.revokes_sent;
     turn.send(*lease.member->agent, Revoke{lease.id, lease.open.size()});
   }
@@ -286,12 +379,13 @@ Complaint on_outcomes(const Turn& turn, Peer& agent, Outcomes&& outcomes, Frames
     turn.state.counters.stale_outcomes += outcomes.spans.size() + outcomes.lost.size();
     return std::nullopt;
   }
-  lease->call->shares.at(agent.id).steals += outcomes.steals;
+  lease->share->steals += outcomes.steals;
   OutcomeIntake intake(turn, *lease);
   for (std::size_t i = 0; i < outcomes.spans.size(); ++i) intake.take(outcomes.spans[i], frames[i]);
   intake.deliver_taken();
-  for (const SeatWork& work : outcomes.seats) note_work(*lease->call, lease->call->shares.at(agent.id), work);
+  learn(*lease->call, *lease->share, outcomes.seats);
   on_lost_items(turn, *lease, outcomes.lost);
+  expect_finish(turn, *lease->call, *lease->share);
   settle_down(turn.state, *lease);
   return std::nullopt;
 }
@@ -318,28 +412,27 @@ Complaint on_released(const Turn& turn, Peer& agent, const Released& released) {
 }
 
 void abandon(const Turn& turn, CallState& call, Range range) {
-  const std::set<LeaseId> ids = call.leases;
-  for (const LeaseId id : ids) {
-    LeaseState& lease = turn.state.leases.at(id);
+  for (LeaseState* each : all_of(call.leases)) {
+    LeaseState& lease = *each;
     if (!lease.range.overlaps(range)) continue;
     const std::vector<Range> parts = lease.open.intersection(range);
     if (parts.empty()) continue;
     for (const Range& part : parts) {
       take_out(turn.state, lease, part);
-      turn.send(*lease.member->agent, Abandon{id, part});
+      turn.send(*lease.member->agent, Abandon{lease.id, part});
     }
     settle_down(turn.state, lease);
   }
 }
 
 void end_leases(const Turn& turn, CallState& call) {
-  const std::set<LeaseId> ids = call.leases;
-  for (const LeaseId id : ids) {
-    LeaseState& lease = turn.state.leases.at(id);
+  for (LeaseState* each : all_of(call.leases)) {
+    LeaseState& lease = *each;
     for (const Range& part : lease.open.ranges()) take_out(turn.state, lease, part);
     end_lease(turn.state, lease);
   }
-  for (auto& [id, share] : call.shares) {
+  for (const Share* each : sorted_shares(call)) {
+    Share& share = call.shares.at(each->agent->id);
     if (!share.context_sent) continue;
     share.context_sent = false;
     turn.send(*share.agent, DropCall{call.id});
@@ -364,11 +457,10 @@ Reconciled reconcile_leases(const Turn& turn, Peer& agent, const std::vector<Hel
     }
   }
   for (const CallId id : agent.agent.calls) turn.state.calls.at(id).shares.at(agent.id).context_sent = false;
-  const std::set<LeaseId> ids = agent.agent.leases;
-  for (const LeaseId id : ids) {
-    LeaseState& lease = turn.state.leases.at(id);
-    const auto listed = undelivered.find(id);
-    if (listed != undelivered.end()) lease.call->shares.at(agent.id).context_sent = true;
+  for (LeaseState* each : all_of(agent.agent.leases)) {
+    LeaseState& lease = *each;
+    const auto listed = undelivered.find(lease.id);
+    if (listed != undelivered.end()) lease.share->context_sent = true;
     for (const Range& open : lease.open.ranges()) {
       const auto not_held =
           listed == undelivered.end() ? std::vector<Range>{open} : listed->second.missing(open);
@@ -385,9 +477,8 @@ Reconciled reconcile_leases(const Turn& turn, Peer& agent, const std::vector<Hel
 
 void put_back_leases(const Turn& turn, Peer& agent, bool blame) {
   const DeathReport death{0, 0, agent.host, agent.pid, 0, ""};
-  const std::set<LeaseId> ids = agent.agent.leases;
-  for (const LeaseId id : ids) {
-    LeaseState& lease = turn.state.leases.at(id);
+  for (LeaseState* each : all_of(agent.agent.leases)) {
+    LeaseState& lease = *each;
     CallState& call = *lease.call;
     for (const Range& open : lease.open.ranges()) {
       take_out(turn.state, lease, open);
@@ -395,7 +486,7 @@ void put_back_leases(const Turn& turn, Peer& agent, bool blame) {
       if (blame) {
         if (count_death(turn, call, open.begin, lease.attempt, death,
                         "the process '" + agent.name + "' that held it was lost")) {
-          ++call.shares.at(agent.id).retries;
+          ++lease.share->retries;
         }
         ++rest.begin;
       }
@@ -406,14 +497,13 @@ void put_back_leases(const Turn& turn, Peer& agent, bool blame) {
 }
 
 void put_back_leases_of_port(const Turn& turn, Peer& agent, Port port) {
-  const std::set<LeaseId> ids = agent.agent.leases;
-  for (const LeaseId id : ids) {
-    LeaseState& lease = turn.state.leases.at(id);
+  for (LeaseState* each : all_of(agent.agent.leases)) {
+    LeaseState& lease = *each;
     if (lease.call->port != port) continue;
     for (const Range& open : lease.open.ranges()) {
       take_out(turn.state, lease, open);
       put_back(turn.state, *lease.call, {open, lease.attempt, false});
-      turn.send(agent, Abandon{id, open});
+      turn.send(agent, Abandon{lease.id, open});
     }
     end_lease(turn.state, lease);
   }
@@ -421,7 +511,7 @@ void put_back_leases_of_port(const Turn& turn, Peer& agent, Port port) {
 
 void acknowledge_outcomes(const Turn& turn, Peer& agent) {
   AgentPart& part = agent.agent;
-  turn.state.set_timer(part.ack_at, TimePoint::never(), TimerKind::kAcknowledge, agent.id.value);
+  part.ack_planned = false;
   part.unacked_bytes = 0;
   if (turn.send(agent, Acknowledge{part.outcomes_seen})) part.outcomes_acked = part.outcomes_seen;
 }

@@ -6,11 +6,13 @@
 
 namespace betterbox::scheduler {
 
-/// Grants the member a range of the call's pending items. REQUIRES: there are some, the member is grantable.
-void grant(const Turn& turn, CallState& call, Member& member);
+/// Grants the member a range of the call's pending items. Result: false if the call's policy would rather have it
+/// wait, or it cannot run such items. REQUIRES: there are some, the member is grantable.
+bool grant(const Turn& turn, CallState& call, Member& member);
 
-/// Asks for half of what is left of a lease, for an idle member. REQUIRES: the lease is a victim.
-void revoke_half(const Turn& turn, LeaseState& lease, Member& thief);
+/// Asks the victim for a part of what it has not begun, for an idle member. Result: false if that would not end
+/// the call earlier. REQUIRES: the share is in Pool::victims, and not the thief's own.
+bool steal(const Turn& turn, Share& victim, Member& thief);
 
 /// Asks for everything untouched in the call's leases (its client does not read results).
 void revoke_whole_call(const Turn& turn, CallState& call);

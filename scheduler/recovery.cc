@@ -102,7 +102,7 @@ void begin_again(const Turn& turn, Peer& client) {
   for (const std::uint64_t serial : part.calls) {
     CallState& call = state.calls.at({client.id, serial});
     state.reindex_waiting(call, true);
-    state.maybe_done.insert(call.id);
+    state.count_maybe_done(call);
   }
 }
 

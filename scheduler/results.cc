@@ -55,7 +55,7 @@ void settle(const Turn& turn, CallState& call, Range range) {
   call.deaths.erase(call.deaths.lower_bound(range.begin), call.deaths.lower_bound(range.end));
   call.last_outcome = turn.now;
   turn.state.counters.items_settled += range.size();
-  turn.state.maybe_done.insert(call.id);
+  turn.state.count_maybe_done(call);
 }
 
 void settle_as_lost(const Turn& turn, CallState& call, const std::vector<Range>& parts, LostCode code,

@@ -5,13 +5,13 @@
 namespace betterbox::scheduler {
 namespace {
 
-/// Least loaded workers to look at before the call's own indices are asked.
+/// How many candidates one step looks at before it gives up: what a step costs does not go with the bus.
 constexpr int kLookedAt = 16;
 
 bool is_hungry(const CallState& call, const Member& member) {
   if (!member.grantable) return false;
   const auto share = call.shares.find(member.agent->id);
-  if (share != call.shares.end()) return share->second.hungry;
+  if (share != call.shares.end()) return call.hungry_shares.contains(share->second);
   return slots_for(call, member) > 0;
 }
 
@@ -23,33 +23,34 @@ Member* find_untouched_worker(Pool& pool, CallState& call) {
   return nullptr;
 }
 
-/// The least loaded worker that is hungry for this call, as far as a few looks tell; any, if there is one.
-Member* find_hungry_worker(Pool& pool, CallState& call) {
+/// Offers a call's items to the least loaded workers that are hungry for them, then to others that are.
+/// Result: true if one took some.
+bool offer_to_a_worker(const Turn& turn, Pool& pool, CallState& call) {
   int looked = 0;
-  for (const auto& [load, id] : pool.by_load) {
-    Member* member = pool.members.at(id);
-    if (is_hungry(call, *member)) return member;
+  for (Member* member = pool.by_load.least_loaded(); member != nullptr;
+       member = pool.by_load.next(*member, member->bucket)) {
+    if (is_hungry(call, *member) && grant(turn, call, *member)) return true;
     if (++looked == kLookedAt) break;
   }
-  if (looked < kLookedAt) return nullptr;  // those were all
-  for (const auto& [load, id] : call.hungry_shares) {
-    const auto member = pool.members.find(id);
-    if (member != pool.members.end() && member->second->grantable) return member->second;
+  if (looked < kLookedAt) return false;  // those were all
+  looked = 0;
+  for (Share* share = call.hungry_shares.front(); share != nullptr && looked < kLookedAt;
+       share = HungryShares::next(*share), ++looked) {
+    const auto member = share->agent->agent.memberships.find(call.port);
+    if (member != share->agent->agent.memberships.end() && member->second.grantable &&
+        grant(turn, call, member->second)) {
+      return true;
+    }
   }
-  return find_untouched_worker(pool, call);
+  Member* untouched = find_untouched_worker(pool, call);
+  return untouched != nullptr && grant(turn, call, *untouched);
 }
 
 /// Calls with new items look for workers, taking turns.
 void offer_calls_to_workers(const Turn& turn, Pool& pool) {
   while (!pool.dirty_calls.empty()) {
     const CallId id = pool.dirty_calls.next();
-    CallState& call = turn.state.calls.at(id);
-    Member* worker = find_hungry_worker(pool, call);
-    if (worker == nullptr) {
-      pool.dirty_calls.remove(id);
-    } else {
-      grant(turn, call, *worker);
-    }
+    if (!offer_to_a_worker(turn, pool, turn.state.calls.at(id))) pool.dirty_calls.remove(id);
   }
 }
 
@@ -58,34 +59,35 @@ void offer_waiting_calls(const Turn& turn, Pool& pool, Member& worker) {
   std::size_t in_vain = 0;
   while (worker.grantable && !pool.waiting.empty() && in_vain < pool.waiting.size()) {
     CallState& call = turn.state.calls.at(pool.waiting.next());
-    if (!is_hungry(call, worker)) {
+    if (is_hungry(call, worker) && grant(turn, call, worker)) {
+      in_vain = 0;
+    } else {
       ++in_vain;
-      continue;
     }
-    grant(turn, call, worker);
-    in_vain = 0;
   }
 }
 
 void offer_workers_to_calls(const Turn& turn, Pool& pool) {
-  while (!pool.dirty_agents.empty()) {
-    const PeerId id = *pool.dirty_agents.begin();
-    pool.dirty_agents.erase(pool.dirty_agents.begin());
-    const auto worker = pool.members.find(id);
-    if (worker != pool.members.end()) offer_waiting_calls(turn, pool, *worker->second);
+  while (Member* worker = pool.dirty_agents.front()) {
+    pool.dirty_agents.remove(*worker);
+    offer_waiting_calls(turn, pool, *worker);
   }
 }
 
-/// Nothing waits and a worker has a free slot: half of the lease with most time left is for it.
+/// A worker has a free slot, and there was nothing for it: it takes from the one that would end last.
 void move_work_to_idle_workers(const Turn& turn, Pool& pool) {
-  if (!pool.waiting.empty()) return;
-  auto idle = pool.idle.begin();
-  while (idle != pool.idle.end() && !pool.victims.empty()) {
-    Member& thief = *pool.members.at(idle->second);
-    ++idle;
+  int looked = 0;
+  for (Member* thief = pool.idle.front(); thief != nullptr && !pool.victims.empty() && looked < kLookedAt;
+       ++looked) {
+    Member* next = List<Member, &Member::in_idle>::next(*thief);
     auto victim = pool.victims.rbegin();
-    while (victim != pool.victims.rend() && turn.state.leases.at(victim->second).member == &thief) ++victim;
-    if (victim != pool.victims.rend()) revoke_half(turn, turn.state.leases.at(victim->second), thief);
+    while (victim != pool.victims.rend() && victim->second->agent == thief->agent) ++victim;
+    const bool stole = victim != pool.victims.rend() && steal(turn, *victim->second, *thief);
+    if (!stole) {  // its turn again after the others
+      pool.idle.remove(*thief);
+      pool.idle.push_back(*thief);
+    }
+    thief = next;
   }
 }
 

@@ -53,7 +53,7 @@ void detach(const Turn& turn, Peer& peer) {
   ++state.counters.sessions_ended;
   if (!peer.background) --state.foreground_peers;
   if (peer.is_agent()) {
-    state.set_timer(peer.agent.ack_at, TimePoint::never(), TimerKind::kAcknowledge, peer.id.value);
+    peer.agent.ack_planned = false;
     peer.agent.unacked_bytes = 0;
     connection_changed(turn, peer);
   }
@@ -64,7 +64,7 @@ void attach(const Turn& turn, Peer& peer, ConnectionId connection, std::uint64_t
   State& state = turn.state;
   peer.connection = connection;
   peer.session = session;
-  state.connections[connection] = peer.id;
+  state.connections[connection] = &peer;
   ++state.counters.sessions_begun;
   if (!peer.background) ++state.foreground_peers;
   state.set_timer(peer.gone_at, TimePoint::never(), TimerKind::kPeerGone, peer.id.value);
@@ -184,7 +184,7 @@ void on_connection_ended(const Turn& turn, ConnectionId connection, bool malform
   if (malformed) ++state.counters.malformed_messages;
   const auto it = state.connections.find(connection);
   if (it == state.connections.end()) return;
-  Peer& peer = state.peers.at(it->second);
+  Peer& peer = *it->second;
   detach(turn, peer);
   if (malformed) {
     remove_peer(turn, peer, Parting::kOffence);
@@ -220,8 +220,9 @@ void on_peer_gone(const Turn& turn, Peer& peer) {
 }
 
 void end_all_sessions(const Turn& turn, const std::string& reason) {
-  for (const auto& [connection, id] : turn.state.connections)
-    refuse(turn, connection, RefusalCode::kEnding, reason);
+  for (const auto& [id, peer] : turn.state.peers) {
+    if (peer.connected()) refuse(turn, peer.connection, RefusalCode::kEnding, reason);
+  }
 }
 
 void watch_for_idleness(const Turn& turn) {

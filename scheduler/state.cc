@@ -5,11 +5,6 @@
 namespace betterbox::scheduler {
 namespace {
 
-/// A lease with less time left is not worth a message to and fro.
-constexpr Duration kWorthRevoking = milliseconds(1);
-/// Taken for the time of an item before any was measured.
-constexpr double kAssumedItemNs = 1e6;
-
 std::size_t lease_limit(const Member& member) {
   return std::max(kMinLeasesPerWorker, kMaxLeasesPerSlot * member.slots);
 }
@@ -53,41 +48,79 @@ void State::set_timer(TimePoint& current, TimePoint at, TimerKind kind, std::uin
 
 void State::reindex(Member& member) {
   Pool& p = pool(member.port);
-  const PeerId id = member.agent->id;
-  p.by_load.erase({member.load, id});
-  p.idle.erase({member.load, id});
-  member.load = member.slots == 0 ? 0 : member.outstanding * 1024 / member.slots;
   member.grantable = member.agent->connected() && member.slots > 0 && member.leases < lease_limit(member);
-  if (!member.grantable) return;
-  p.by_load.insert({member.load, id});
-  if (member.outstanding < member.slots && !member.stealing) p.idle.insert({member.load, id});
+  const int bucket = member.grantable ? p.by_load.bucket_of(member.outstanding, member.slots) : -1;
+  if (bucket != member.bucket) {
+    if (member.bucket >= 0) p.by_load.remove(member, member.bucket);
+    if (bucket >= 0) p.by_load.add(member, bucket);
+    member.bucket = bucket;
+  }
+  const bool idle = member.grantable && !member.stealing && member.outstanding < member.slots;
+  const std::uint64_t free_slots = idle ? member.slots - member.outstanding : 0;
+  p.idle_slots += free_slots - member.free_slots;
+  member.free_slots = free_slots;
+  if (idle == p.idle.contains(member)) return;
+  if (idle) {
+    p.idle.push_back(member);
+  } else {
+    p.idle.remove(member);
+  }
+}
+
+/// The call's sums over what its shares have measured.
+void State::count_measured(CallState& call, Share& share, std::uint64_t slots) {
+  if (!share.times.known()) slots = 0;
+  call.known_slots += slots - share.known_slots;
+  call.items_per_ns -= share.items_per_ns;
+  call.scatter -= share.scatter;
+  share.known_slots = slots;
+  share.items_per_ns = slots > 0 ? static_cast<double>(slots) / share.times.mean() : 0;
+  share.scatter = slots > 0 ? static_cast<double>(slots) * share.times.variance() / share.times.mean() : 0;
+  call.items_per_ns += share.items_per_ns;
+  call.scatter += share.scatter;
+  if (call.known_slots == 0) call.items_per_ns = call.scatter = 0;  // nothing is left of rounding errors
 }
 
 void State::reindex(CallState& call, Share& share) {
-  const PeerId id = share.agent->id;
-  if (share.hungry) call.hungry_shares.erase({share.hungry_key, id});
-  const auto member = share.agent->agent.memberships.find(call.port);
-  const std::uint64_t slots =
-      member == share.agent->agent.memberships.end() ? 0 : slots_for(call, member->second);
-  share.hungry = slots > 0 && share.outstanding <=
-                                  call.policy->low_water({slots, share.outstanding, share.times}, kRoundTrip);
-  share.hungry_key = slots == 0 ? 0 : share.outstanding * 1024 / slots;
-  if (share.hungry) call.hungry_shares.insert({share.hungry_key, id});
+  Pool& p = pool(call.port);
+  const auto at = share.agent->agent.memberships.find(call.port);
+  const std::uint64_t slots = at == share.agent->agent.memberships.end() ? 0 : slots_for(call, at->second);
+  count_measured(call, share, slots);
+
+  const bool hungry =
+      slots > 0 &&
+      share.outstanding <= call.policy->low_water({slots, share.outstanding, share.times}, kRoundTrip);
+  if (hungry != call.hungry_shares.contains(share)) {
+    if (hungry) {
+      call.hungry_shares.push_back(share);
+    } else {
+      call.hungry_shares.remove(share);
+    }
+  }
+  const bool worth_cutting = call.policy->adapts && slots > 0 && share.outstanding > slots &&
+                             share.agent->connected() && lease_to_cut(share) != nullptr;
+  std::optional<VictimKey> key;
+  if (worth_cutting) key = VictimKey{share.finish, call.id, share.agent->id};
+  if (key == share.victim_key) return;
+  if (share.victim_key) p.victims.erase(*share.victim_key);
+  if (key) p.victims.emplace(*key, &share);
+  share.victim_key = key;
 }
 
-void State::reindex(LeaseState& lease) {
-  Pool& p = pool(lease.call->port);
-  if (lease.victim_key >= 0) p.victims.erase({lease.victim_key, lease.id});
-  lease.victim_key = -1;
-  if (lease.revoking || lease.nothing_to_revoke || !lease.member->agent->connected()) return;
-  const std::uint64_t slots = slots_for(*lease.call, *lease.member);
-  if (lease.open.size() <= slots || slots == 0) return;
-  const double own = lease.call->shares.at(lease.member->agent->id).times.mean();
-  const double mean = own > 0 ? own : lease.call->times.known() ? lease.call->times.mean() : kAssumedItemNs;
-  const double left = static_cast<double>(lease.open.size()) * mean / static_cast<double>(slots);
-  if (left < static_cast<double>(kWorthRevoking.ns)) return;
-  lease.victim_key = static_cast<std::int64_t>(std::min(left, 1e18));
-  p.victims.insert({lease.victim_key, lease.id});
+void State::forget_share(Share& share) {
+  CallState& call = *share.call;
+  BB_CHECK(share.leases.empty());
+  share.times = {};
+  count_measured(call, share, 0);
+  call.hungry_shares.remove(share);
+  if (share.victim_key) pool(call.port).victims.erase(*share.victim_key);
+  share.victim_key.reset();
+}
+
+void State::count_maybe_done(CallState& call) {
+  if (call.maybe_done) return;
+  call.maybe_done = true;
+  maybe_done.push_back(call.id);
 }
 
 void State::reindex_waiting(CallState& call, bool fresh) {
@@ -105,21 +138,36 @@ void State::reindex_waiting(CallState& call, bool fresh) {
   dirty_pools.insert(call.port);
 }
 
-void State::mark_dirty(const Member& member) {
-  pool(member.port).dirty_agents.insert(member.agent->id);
+void State::mark_dirty(Member& member) {
+  Pool& p = pool(member.port);
+  if (!p.dirty_agents.contains(member)) p.dirty_agents.push_back(member);
   dirty_pools.insert(member.port);
 }
 
 void State::remove_from_pool(Member& member) {
   Pool& p = pool(member.port);
-  const PeerId id = member.agent->id;
-  p.by_load.erase({member.load, id});
-  p.idle.erase({member.load, id});
-  p.dirty_agents.erase(id);
-  p.members.erase(id);
+  p.dirty_agents.remove(member);
+  p.members.erase(member.agent->id);
   p.slots -= member.slots;
   member.slots = 0;
-  member.grantable = false;
+  reindex(member);
+}
+
+LeaseState* lease_to_cut(const Share& share) {
+  for (LeaseState* lease = share.leases.back(); lease != nullptr; lease = LeasesOfShare::previous(*lease)) {
+    if (lease->revoking) return nullptr;
+    if (!lease->nothing_to_revoke) return lease;
+  }
+  return nullptr;
+}
+
+std::vector<const Share*> sorted_shares(const CallState& call) {
+  std::vector<const Share*> sorted;
+  sorted.reserve(call.shares.size());
+  for (const auto& [id, share] : call.shares) sorted.push_back(&share);
+  std::sort(sorted.begin(), sorted.end(),
+            [](const Share* a, const Share* b) { return a->agent->id < b->agent->id; });
+  return sorted;
 }
 
 bool Turn::send(const Peer& to, Body body, Frames frames) const {

@@ -9,6 +9,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -21,11 +22,13 @@
 #include "scheduler/call_items.h"
 #include "scheduler/effects.h"
 #include "scheduler/fair_queue.h"
+#include "scheduler/list.h"
+#include "scheduler/load_index.h"
 
 namespace betterbox::scheduler {
 
 /// From the report that an agent runs dry to the items that it then has, with a margin.
-inline constexpr Duration kRoundTrip = milliseconds(2);
+inline constexpr Duration kRoundTrip = milliseconds(1);
 
 /// Constant over the life of a scheduler.
 struct Config {
@@ -41,6 +44,8 @@ struct Config {
 
 struct Peer;
 struct CallState;
+struct LeaseState;
+struct Share;
 
 /// An agent's part in a pool.
 struct Member {
@@ -52,28 +57,16 @@ struct Member {
   bool stealing = false;  ///< a revoke on its behalf is in flight
   // Kept by State::reindex.
   bool grantable = false;
-  std::uint64_t load = 0;  ///< outstanding per slot, in 1/1024
-};
-
-/// An agent's part in a call.
-struct Share {
-  Peer* agent = nullptr;
-  bool context_sent = false;
-  std::uint64_t outstanding = 0;
-  ItemTimes times;
-  std::uint32_t slots = 0;  ///< at the last grant, for the statistics
-  std::uint64_t retries = 0;
-  std::uint64_t steals = 0;
-  std::map<SeatId, SlotStats> seats;
-  // Kept by State::reindex.
-  bool hungry = false;
-  std::uint64_t hungry_key = 0;
+  int bucket = -1;  ///< in Pool::by_load; -1: not grantable
+  std::uint64_t free_slots = 0;
+  Link<Member> in_bucket, in_idle, in_dirty;
 };
 
 struct LeaseState {
   LeaseId id;
   CallState* call = nullptr;
   Member* member = nullptr;
+  Share* share = nullptr;
   Range range;
   std::uint32_t attempt = 0;
   RangeSet open;  ///< its items that have no outcome and were not given back
@@ -81,9 +74,40 @@ struct LeaseState {
   bool revoking = false;           ///< a Revoke is unanswered
   bool nothing_to_revoke = false;  ///< the last one was answered with nothing; until the lease changes
   PeerId thief;                    ///< on whose behalf
-  // Kept by State::reindex: place in Pool::victims, or -1.
-  std::int64_t victim_key = -1;
+  Link<LeaseState> in_share, in_call, in_agent;
 };
+using LeasesOfShare = List<LeaseState, &LeaseState::in_share>;
+using LeasesOfCall = List<LeaseState, &LeaseState::in_call>;
+using LeasesOfAgent = List<LeaseState, &LeaseState::in_agent>;
+
+/// Which share's leases are cut first: those that are expected to end last.
+struct VictimKey {
+  TimePoint finish;
+  CallId call;
+  PeerId agent;
+  friend auto operator<=>(const VictimKey&, const VictimKey&) = default;
+};
+
+/// An agent's part in a call.
+struct Share {
+  Peer* agent = nullptr;
+  CallState* call = nullptr;
+  bool context_sent = false;
+  std::uint64_t outstanding = 0;
+  ItemTimes times;
+  TimePoint finish;         ///< when its leases are expected to end
+  std::uint32_t slots = 0;  ///< at the last grant, for the statistics
+  std::uint64_t retries = 0;
+  std::uint64_t steals = 0;
+  std::map<SeatId, SlotStats> seats;
+  LeasesOfShare leases;  ///< in the order of their grants
+  // Kept by State::reindex.
+  Link<Share> in_hungry;
+  std::uint64_t known_slots = 0;  ///< counted in CallState::known_slots and the sums beside it
+  double items_per_ns = 0, scatter = 0;
+  std::optional<VictimKey> victim_key;
+};
+using HungryShares = List<Share, &Share::in_hungry>;
 
 /// One call of one client.
 struct CallState {
@@ -111,13 +135,18 @@ struct CallState {
   TimePoint deadline = TimePoint::never();
 
   std::map<std::uint64_t, std::uint32_t> deaths;  ///< unsettled items that lost a process
-  std::map<PeerId, Share> shares;
-  std::vector<AgentStats> past_shares;  ///< of agents that are gone
-  std::set<LeaseId> leases;
-  std::set<std::pair<std::uint64_t, PeerId>> hungry_shares;  ///< by outstanding per slot
+  std::unordered_map<PeerId, Share> shares;       ///< never iterated where the order matters: sorted_shares()
+  std::vector<AgentStats> past_shares;            ///< of agents that are gone
+  LeasesOfCall leases;
+  HungryShares hungry_shares;
   PeerId untouched_cursor;  ///< pool members up to here were looked at for a first grant
 
   ItemTimes times;
+  std::uint64_t outstanding = 0;  ///< in all leases
+  /// Sums over the shares whose times are known; kept by State::reindex.
+  std::uint64_t known_slots = 0;
+  double items_per_ns = 0, scatter = 0;
+  bool maybe_done = false;  ///< it is in State::maybe_done
   TimePoint first_grant = TimePoint::never();
   TimePoint last_outcome{0};
   std::int64_t busy_ns = 0;
@@ -136,12 +165,12 @@ struct AgentPart {
   bool offered = false;  ///< in this session
   std::map<SeatId, Box> boxes;
   std::map<Port, Member> memberships;
-  std::set<LeaseId> leases;
+  LeasesOfAgent leases;
   std::set<CallId> calls;           ///< with a Share of this agent
   std::uint64_t outcomes_seen = 0;  ///< highest number received
   std::uint64_t outcomes_acked = 0;
   std::size_t unacked_bytes = 0;
-  TimePoint ack_at = TimePoint::never();
+  bool ack_planned = false;  ///< in State::acknowledge_at
 };
 
 /// A Results message that the client has not acknowledged.
@@ -194,13 +223,14 @@ struct Pool {
   std::set<CallId> calls;  ///< not done
   TimePoint no_box_at = TimePoint::never();
 
-  FairQueue waiting;              ///< calls with pending items that may be granted
-  FairQueue dirty_calls;          ///< of these: workers have not been offered them yet
-  std::set<PeerId> dirty_agents;  ///< agents that may have become hungry
+  FairQueue waiting;                             ///< calls with pending items that may be granted
+  FairQueue dirty_calls;                         ///< of these: workers have not been offered them yet
+  List<Member, &Member::in_dirty> dirty_agents;  ///< agents that may have become hungry
   // Kept by State::reindex.
-  std::set<std::pair<std::uint64_t, PeerId>> by_load;  ///< members that can take a lease
-  std::set<std::pair<std::uint64_t, PeerId>> idle;     ///< of these: with a free slot, not stealing
-  std::set<std::pair<std::int64_t, LeaseId>> victims;  ///< leases worth cutting, by time left
+  LoadIndex<Member, &Member::in_bucket> by_load;  ///< members that can take a lease
+  List<Member, &Member::in_idle> idle;            ///< of these: with a free slot, not stealing
+  std::uint64_t idle_slots = 0;                   ///< free slots of `idle`
+  std::map<VictimKey, Share*> victims;            ///< shares with leases worth cutting
 };
 
 struct Deployment {
@@ -210,7 +240,7 @@ struct Deployment {
   bool answered = false;
 };
 
-enum class TimerKind : std::uint8_t { kPeerGone, kCallTimeout, kNoBox, kAcknowledge, kIdle };
+enum class TimerKind : std::uint8_t { kPeerGone, kCallTimeout, kNoBox, kIdle };
 
 struct Timer {
   TimePoint at;
@@ -248,9 +278,9 @@ class State {
   Counters counters;
 
   std::map<PeerId, Peer> peers;
-  std::map<ConnectionId, PeerId> connections;
+  std::unordered_map<ConnectionId, Peer*> connections;  ///< for look-ups only: its order is chance
   std::map<CallId, CallState> calls;
-  std::map<LeaseId, LeaseState> leases;
+  std::unordered_map<LeaseId, LeaseState> leases;  ///< for look-ups only: its order is chance
   std::map<Port, Pool> pools;
   std::map<Port, std::set<PeerId>> watchers;
   std::map<Port, std::map<std::uint64_t, BoxEntry>> boxes;  ///< by port and order of joining
@@ -262,7 +292,9 @@ class State {
 
   std::set<Timer> timers;
   std::set<Port> dirty_pools;
-  std::set<CallId> maybe_done;
+  std::vector<CallId> maybe_done;
+  /// Agents whose outcomes wait to be acknowledged, and until when: the delay is the same for all, so in order.
+  std::deque<std::pair<TimePoint, PeerId>> acknowledge_at;
 
   Peer* find_peer(PeerId id);
   CallState* find_call(CallId id);
@@ -276,16 +308,19 @@ class State {
   /// To be called after any change of what an index depends on.
   void reindex(Member& member);
   void reindex(CallState& call, Share& share);
-  void reindex(LeaseState& lease);
+  void count_maybe_done(CallState& call);
+  /// Takes a share out of all indices: it is to be erased. REQUIRES: it has no lease.
+  void forget_share(Share& share);
   /// The call's pending items, or its client's throttling, changed. `fresh`: offer it to all workers.
   void reindex_waiting(CallState& call, bool fresh);
 
-  void mark_dirty(const Member& member);
+  void mark_dirty(Member& member);
   void remove_from_pool(Member& member);
 
   void sanity_check() const;
 
  private:
+  void count_measured(CallState& call, Share& share, std::uint64_t slots);
   void check_call(const CallState& call) const;
   void check_pools() const;
   void check_peers() const;
@@ -296,6 +331,13 @@ class State {
 inline std::uint64_t slots_for(const CallState& call, const Member& member) {
   return items_that_fit(member.agent->agent.capacity, call.needs, member.slots);
 }
+
+/// The lease that a cut of this share takes from: the last granted; nullptr if there is nothing to cut, or a cut is
+/// under way.
+LeaseState* lease_to_cut(const Share& share);
+
+/// The shares of a call by their agents' ids.
+std::vector<const Share*> sorted_shares(const CallState& call);
 
 /// What a handler works with.
 struct Turn {

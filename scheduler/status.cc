@@ -23,11 +23,11 @@ std::vector<Counter> counters_of(const Counters& c) {
   };
 }
 
-PeerStatus status_of(const State& state, const Peer& peer) {
+PeerStatus status_of(const Peer& peer) {
   PeerStatus status{peer.role, peer.id,         peer.name,
                     peer.host, peer.pid,        peer.agent.function_slots,
                     0,         peer.log_folder, peer.connected()};
-  for (const LeaseId id : peer.agent.leases) status.leased_items += state.leases.at(id).open.size();
+  for (const auto& [port, member] : peer.agent.memberships) status.leased_items += member.outstanding;
   return status;
 }
 
@@ -48,7 +48,7 @@ StatusReport status_report(const State& state, TimePoint now) {
   const Config& own = state.config;
   report.scheduler = {Role::kScheduler, own.peer, own.name, own.host, own.pid, 0, 0, "", true};
   report.uptime_ns = (now - state.started).ns;
-  for (const auto& [id, peer] : state.peers) report.peers.push_back(status_of(state, peer));
+  for (const auto& [id, peer] : state.peers) report.peers.push_back(status_of(peer));
   for (const auto& [port, at_port] : state.boxes) {
     for (const auto& [joined, entry] : at_port) report.boxes.push_back(entry);
   }

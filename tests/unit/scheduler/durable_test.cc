@@ -244,8 +244,9 @@ TEST_F(DurableTest, ASnapshotRebuildsWhatTheJournalDoes) {
   const CallId id = start_durable(c, 1, 100);
   const CallId open = open_durable(c, 2);
   add_durable(c, 2, {0, 7}, false);
-  finish(w, expect_first_lease(w).lease, {0, 10});
-  finish(w, core.state().leases.begin()->first, {10, 20});
+  const Lease lease = expect_first_lease(w);
+  finish(w, lease.lease, {0, 10});
+  finish(w, lease.lease, {10, 20});
   const std::size_t long_journal = journal.size();
   journal = core.snapshot();
   EXPECT_LE(journal.size(), long_journal + 1);

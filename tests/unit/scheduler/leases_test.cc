@@ -14,23 +14,48 @@ class LeasesTest : public BusTest {
   }
 };
 
-TEST_F(LeasesTest, GrantsShrinkTowardsTheEnd) {
+TEST_F(LeasesTest, EachSlotIsProbedBeforeLeasesAreSizedByTheMeasuredRates) {
   const Actor w1 = worker(1, 1);
-  const Actor w2 = worker(2, 1);
+  const Actor w2 = worker(2, 2);
   const Actor c = client();
-  start_call(c, 1, 100);
-  EXPECT_EQ(expect_first_lease(w1).range, (Range{0, 25}));
-  EXPECT_EQ(expect_first_lease(w2).range, (Range{25, 43}));
+  start_call(c, 1, 1000);
+  const Lease probe = expect_first_lease(w1);
+  EXPECT_EQ(probe.range, (Range{0, 1}));
+  EXPECT_EQ(expect_first_lease(w2).range, (Range{1, 3}));
+  finish(w1, probe.lease, {0, 1}, milliseconds(10));
+  EXPECT_EQ(expect<Lease>(w1).range, (Range{3, 169})) << "half of a third of 997";
+  expect_results(c);
+}
+
+TEST_F(LeasesTest, TheOnlyWorkerGetsEverything) {
+  const Actor w = worker(1, 2);
+  const Actor c = client();
+  start_call(c, 1, 1000);
+  EXPECT_EQ(expect_first_lease(w).range, (Range{0, 1000}));
 }
 
 TEST_F(LeasesTest, AWorkerGetsMoreBeforeItRunsDry) {
-  const Actor w = worker(1, 1);
+  const Actor w1 = worker(1, 1);
+  worker(2, 1);
   const Actor c = client();
-  start_call(c, 1, 1000);
-  const Lease first = expect_first_lease(w);
-  finish(w, first.lease, {0, 499}, microseconds(100));
-  EXPECT_EQ(expect<Lease>(w).range.begin, 500U) << "one item of 0.1 ms is left: not enough";
-  expect_results(c);
+  start_call(c, 1, 100'000);
+  const Lease probe = expect_first_lease(w1);
+  finish(w1, probe.lease, probe.range, microseconds(10));
+  const Lease second = expect<Lease>(w1);
+  EXPECT_EQ(second.low_water, 100U) << "what keeps it busy for a round trip of 1 ms";
+  finish(w1, second.lease, {second.range.begin, second.range.end - 101}, microseconds(10));
+  EXPECT_FALSE(has_message(w1));
+  finish(w1, second.lease, {second.range.end - 101, second.range.end - 100}, microseconds(10));
+  expect<Lease>(w1);
+  forget_unread();
+}
+
+TEST_F(LeasesTest, ManyWorkersReportMoreRarely) {
+  const Actor c = client();
+  const Actor first = worker(1, 1);
+  for (std::uint64_t i = 101; i < 300; ++i) worker(i, 1);
+  start_call(c, 1, 1);
+  EXPECT_EQ(expect_first_lease(first).report_interval_ns, milliseconds(20).ns);
 }
 
 TEST_F(LeasesTest, ALeaseCarriesOnlyAsManyBytesAsAWorkerMustHold) {
@@ -50,9 +75,11 @@ TEST_F(LeasesTest, ALeaseCarriesOnlyAsManyBytesAsAWorkerMustHold) {
 TEST_F(LeasesTest, TheContextIsSentOncePerCallAndAgent) {
   const Actor w = worker(1, 1);
   const Actor c = client();
-  start_call(c, 1, 3);
+  open_call(c, 1);
+  add_items(c, 1, {0, 3}, false);
   const Lease first = expect_first_lease(w);
   finish(w, first.lease, first.range);
+  add_items(c, 1, {3, 4}, false);
   expect<Lease>(w);
   expect_results(c);
 }
@@ -99,7 +126,7 @@ TEST_F(LeasesTest, ManyBytesOfOutcomesAreAcknowledgedAtOnce) {
 TEST_F(LeasesTest, OutcomesOutsideTheLeaseAreStale) {
   const Actor w = worker(1, 1);
   const Actor c = client();
-  start_call(c, 1, 100);
+  start_call(c, 1, 50);
   const Lease lease = expect_first_lease(w);
   finish(w, lease.lease, {60, 70});
   finish(w, LeaseId{12345}, {0, 1});
@@ -135,31 +162,22 @@ TEST_F(LeasesTest, AnItemThatRunsAloneIsNotStolen) {
   const Actor w1 = worker(1, 1);
   const Actor w2 = worker(2, 1);
   const Actor c = client();
-  const CallId id = start_call(c, 1, 4);
+  start_call(c, 1, 2);
   const Lease l1 = expect_first_lease(w1);
   const Lease l2 = expect_first_lease(w2);
   ASSERT_EQ(l1.range, (Range{0, 1}));
   finish(w2, l2.lease, {1, 2}, seconds(1));
-  finish(w1, l1.lease, {0, 1}, seconds(1));
-  const Lease l3 = expect<Lease>(w2);
-  const Lease l4 = expect<Lease>(w1);
-  EXPECT_EQ(core.state().calls.at(id).items.pending_items(), 0U);
-  finish(w2, l3.lease, l3.range, seconds(1));
   EXPECT_FALSE(has_message(w1)) << "its last item runs: there is nothing to take";
-  finish(w1, l4.lease, l4.range, seconds(1));
   forget_unread();
 }
 
-/// Worker 1 holds one lease of 50 items of a call of which nothing waits any more.
+/// Worker 1 holds one lease of all 50 items of a call.
 class StealingTest : public LeasesTest {
  public:
   StealingTest() : w1(worker(1, 1)), c(client()) {
-    id = open_call(c, 1);
-    add_items(c, 1, {0, 100}, true);
+    id = start_call(c, 1, 50);
     lease = expect_first_lease(w1);
     EXPECT_EQ(lease.range, (Range{0, 50}));
-    say(c, Cancel{1, {50, 100}});
-    expect_results(c);
   }
   Actor w1, c;
   CallId id;
@@ -298,9 +316,8 @@ TEST_F(LeasesTest, ItemsOfALostWorkerRunElsewhere) {
 TEST_F(LeasesTest, EachGapOfALostLeaseHasItsSuspect) {
   Actor w = worker(1, 2);
   const Actor c = client();
-  const CallId id = start_call(c, 1, 200);
+  const CallId id = start_call(c, 1, 100);
   const Lease lease = expect_first_lease(w);
-  ASSERT_EQ(lease.range, (Range{0, 100}));
   finish(w, lease.lease, {0, 10}, seconds(1));
   finish(w, lease.lease, {50, 60}, seconds(1));
   kill(w);
@@ -338,7 +355,8 @@ TEST_F(LeasesTest, AWorkerThatLeavesOnPurposeKillsNothing) {
 TEST_F(LeasesTest, AWorkerThatReturnsKeepsItsLease) {
   Actor w = worker(1, 2);
   const Actor c = client();
-  start_call(c, 1, 4);
+  open_call(c, 1);
+  add_items(c, 1, {0, 4}, false);
   const std::vector<Lease> leases = expect_leases(w);
   ASSERT_EQ(leases.size(), 1U);
   cut(w);
@@ -349,6 +367,7 @@ TEST_F(LeasesTest, AWorkerThatReturnsKeepsItsLease) {
   EXPECT_FALSE(has_message(w));
   finish(w, leases[0].lease, leases[0].range, seconds(1));
   EXPECT_EQ(expect_results(c).size(), leases[0].range.size());
+  add_items(c, 1, {4, 5}, false);
   EXPECT_EQ(expect_leases(w).size(), 1U) << "and the context is not sent again";
 }
 

@@ -106,18 +106,18 @@ TEST(PolicyTest, AutoGivesTheOnlyTakerEverything) {
 
 TEST(PolicyTest, AutoGivesByTheMeasuredRate) {
   PolicyMemory memory;
-  const Work w = work(1000, 4, 1000);
-  const std::uint64_t slow = auto_policy().items_to_give(w, taker(2000), memory);
-  const std::uint64_t fast = auto_policy().items_to_give(w, taker(500), memory);
+  const Work w = work(1000, 4, 1e7);
+  const std::uint64_t slow = auto_policy().items_to_give(w, taker(2e7), memory);
+  const std::uint64_t fast = auto_policy().items_to_give(w, taker(5e6), memory);
   EXPECT_EQ(slow, 62U) << "half of an eighth";
   EXPECT_EQ(fast, 250U) << "half of a half";
 }
 
 TEST(PolicyTest, AutoGivesNothingAheadInTheTail) {
   PolicyMemory memory;
-  const Work w = work(3, 4, 1000);
-  EXPECT_EQ(auto_policy().items_to_give(w, taker(1000, 1), memory), 0U);
-  EXPECT_EQ(auto_policy().items_to_give(w, taker(1000, 0), memory), 1U);
+  const Work w = work(3, 4, 1e7);
+  EXPECT_EQ(auto_policy().items_to_give(w, taker(1e7, 1), memory), 0U);
+  EXPECT_EQ(auto_policy().items_to_give(w, taker(1e7, 0), memory), 1U);
 }
 
 TEST(PolicyTest, AutoAsksAheadForARoundTripOfShortItems) {

@@ -47,6 +47,7 @@ struct EncodedItems {
   };
   std::vector<Page> pages;
   std::uint64_t count = 0;
+  std::vector<float> costs;  ///< empty, or one per item (Items::costs)
 };
 
 /// The outcome of one item: a look into a page that it keeps alive.
@@ -72,6 +73,7 @@ struct CallState {
   std::string method;
   bool fold = false;
   bool windowed = false;  ///< a generator call
+  bool costed = false;    ///< its items have expected costs (known from the first on)
 
   // What goes out.
   Call opening;  ///< to send again
@@ -80,6 +82,8 @@ struct CallState {
     Frame frame;
     std::uint64_t count = 0;
     std::uint64_t unsettled = 0;
+    std::vector<float> costs;
+    std::size_t bytes() const { return frame.size() + costs.size() * sizeof(float); }
   };
   std::map<std::uint64_t, SentPage> pages;  ///< by first item: not settled yet, sent or not
   std::uint64_t sent = 0;                   ///< items [0, sent) have left
@@ -178,6 +182,10 @@ class Client {
     bool windowed = false;
     std::optional<Duration> timeout;
     std::string name;
+    std::string policy;
+    std::int32_t priority = 0;
+    Resources needs;
+    std::uint32_t copies_permille = 0;
   };
   CallPtr open_call(const CallOptions& options, Frame context, EncodedItems items, bool closed);
   CallPtr submit(const CallOptions& options, Frame context, ItemBytes item);

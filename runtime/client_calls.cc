@@ -3,7 +3,9 @@
 #include <atomic>
 #include <utility>
 
+#include "runtime/check.h"
 #include "runtime/client.h"
+#include "runtime/codec.h"
 
 namespace betterbox {
 namespace {
@@ -20,9 +22,25 @@ std::uint64_t next_token() {
   return ++tokens;
 }
 
-std::string stream_key(const Client::CallOptions& options, const Frame& context) {
-  std::string key = options.name + '\0' + options.method + '\0' + std::to_string(options.retries) + '\0' +
-                    std::to_string(options.timeout ? options.timeout->ns : 0) + '\0';
+/// How the call is opened. Its bytes also say whether two submissions may share a call.
+Call opening_of(const Client::CallOptions& options) {
+  Call call;
+  call.port = options.port;
+  call.method = options.method;
+  call.retries = options.retries;
+  call.idempotent = options.idempotent;
+  call.fold = options.fold;
+  call.timeout_ns = options.timeout ? options.timeout->ns : 0;
+  call.name = options.name;
+  call.policy = options.policy;
+  call.priority = options.priority;
+  call.needs = options.needs;
+  call.copies_permille = options.copies_permille;
+  return call;
+}
+
+std::string stream_key(const Call& opening, const Frame& context) {
+  std::string key = encode({opening, {context}});
   key.append(context.view());
   return key;
 }
@@ -102,15 +120,9 @@ CallPtr Client::open_call(const CallOptions& options, Frame context, EncodedItem
   call->windowed = options.windowed;
   call->serial = next_serial_++;
   call->context = std::move(context);
-  call->opening = {call->serial,
-                   options.port,
-                   options.method,
-                   options.retries,
-                   options.idempotent,
-                   options.fold,
-                   options.timeout ? options.timeout->ns : 0,
-                   options.name,
-                   {}};
+  call->costed = !items.costs.empty();
+  call->opening = opening_of(options);
+  call->opening.serial = call->serial;
   calls_[call->serial] = call;
   if (session_ == Session::kOpen) send_opening(call);
   lock.unlock();
@@ -125,7 +137,8 @@ CallPtr Client::submit(const CallOptions& options, Frame context, ItemBytes item
   if (session_ == Session::kRefused || session_ == Session::kClosed) {
     throw BusError("this process is not connected to the bus any more: " + lost_reason_);
   }
-  std::string key = stream_key(options, context);
+  Call opening = opening_of(options);
+  std::string key = stream_key(opening, context);
   auto found = streams_.find(key);
   // A stream with a timeout would end with its first item's: such a submission has a call of its own.
   if (found == streams_.end() || options.timeout) {
@@ -135,15 +148,8 @@ CallPtr Client::submit(const CallOptions& options, Frame context, ItemBytes item
     CallPtr call = make_call(CallState::Kind::kScheduled, options.port, options.method);
     call->serial = next_serial_++;
     call->context = std::move(context);
-    call->opening = {call->serial,
-                     options.port,
-                     options.method,
-                     options.retries,
-                     options.idempotent,
-                     false,
-                     options.timeout ? options.timeout->ns : 0,
-                     options.name,
-                     {}};
+    opening.serial = call->serial;
+    call->opening = std::move(opening);
     calls_[call->serial] = call;
     found->second.call = call;
     stream_of_[call->serial] = &found->second;
@@ -176,7 +182,7 @@ void Client::flush(Stream& stream) {
   const std::uint64_t count = stream.gathered.count();
   Frame page = stream.gathered.finish();
   call.unsent_bytes += page.size();
-  call.pages[call.known] = {std::move(page), count, count};
+  call.pages[call.known] = {std::move(page), count, count, {}};
   call.known += count;
   unsent_.insert(call.serial);
   pump(stream.call);
@@ -211,9 +217,17 @@ void Client::retire_idle_streams() {
 void Client::feed(const CallPtr& call, EncodedItems items, bool closed) {
   Lock lock(mutex_);
   if (call->over) return;
+  call->costed = call->costed || (call->known == 0 && !items.costs.empty());
+  BB_CHECK(items.costs.size() == (call->costed ? items.count : 0));
+  auto costs = items.costs.begin();
   for (EncodedItems::Page& page : items.pages) {
-    call->unsent_bytes += page.frame.size();
-    call->pages[call->known] = {std::move(page.frame), page.count, page.count};
+    CallState::SentPage& kept = call->pages[call->known];
+    kept = {std::move(page.frame), page.count, page.count, {}};
+    if (call->costed) {
+      kept.costs.assign(costs, costs + static_cast<std::ptrdiff_t>(page.count));
+      costs += static_cast<std::ptrdiff_t>(page.count);
+    }
+    call->unsent_bytes += kept.bytes();
     call->known += page.count;
   }
   call->closed = call->closed || closed;
@@ -260,25 +274,32 @@ void Client::pump(const CallPtr& held) {
   CallState& call = *held;
   if (session_ != Session::kOpen) return;
   while (call.sent < call.known || (call.closed && !call.close_sent)) {
-    Items items{call.serial, {}, false};
+    Items items;
+    items.serial = call.serial;
     Frames frames;
     std::size_t bytes = 0;
     while (call.sent < call.known && bytes < kItemsMessageBytes && frames.size() < kMaxFrames) {
       const auto page = call.pages.lower_bound(call.sent);
-      const std::uint64_t next = page == call.pages.end() ? call.known : page->first;
+      std::uint64_t next = page == call.pages.end() ? call.known : page->first;
       if (next > call.sent) {
+        if (call.costed) {
+          next = std::min(next, call.sent + kMaxCostsPerPage);
+          items.costs.resize(items.costs.size() + (next - call.sent));
+          bytes += (next - call.sent) * sizeof(float);
+        }
         items.spans.push_back({call.sent, next - call.sent});
         frames.push_back(make_int_range_page(0, 0, next - call.sent));
         call.sent = next;
         continue;
       }
-      const std::size_t size = page->second.frame.size();
+      const std::size_t size = page->second.bytes();
       if (window_used_ > 0 && window_used_ + size > kItemWindowBytes) break;
       window_used_ += size;
       bytes += size;
       call.unsent_bytes -= size;
       items.spans.push_back({page->first, page->second.count});
       frames.push_back(page->second.frame);
+      items.costs.insert(items.costs.end(), page->second.costs.begin(), page->second.costs.end());
       call.sent += page->second.count;
     }
     items.closed = call.closed && call.sent == call.known;
@@ -292,8 +313,8 @@ void Client::pump(const CallPtr& held) {
 void Client::unsend(CallState& call, std::uint64_t from) {
   for (auto page = call.pages.lower_bound(from); page != call.pages.end() && page->first < call.sent;
        ++page) {
-    window_used_ -= page->second.frame.size();
-    call.unsent_bytes += page->second.frame.size();
+    window_used_ -= page->second.bytes();
+    call.unsent_bytes += page->second.bytes();
   }
   call.sent = std::min(call.sent, from);
 }
@@ -357,7 +378,7 @@ void Client::settle_sent(CallState& call, Range range) {
       ++page;
       continue;
     }
-    (page->first < call.sent ? window_used_ : call.unsent_bytes) -= page->second.frame.size();
+    (page->first < call.sent ? window_used_ : call.unsent_bytes) -= page->second.bytes();
     page = call.pages.erase(page);
   }
 }

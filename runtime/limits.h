@@ -22,6 +22,8 @@ inline constexpr std::size_t kMaxFrameBytes = std::size_t{64} << 30;
 /// A page is closed when it reaches this size: large enough to amortise a message (tens of us),
 /// small enough that credit and slicing stay fine-grained. One larger item is a page of its own.
 inline constexpr std::size_t kPageBytes = 256U << 10;
+/// Items whose expected costs are known, per page: a message of such pages stays below kMaxBodyBytes.
+inline constexpr std::uint64_t kMaxCostsPerPage = 256U << 10;
 /// Items of one lease are counted in 32 bits in the range word.
 inline constexpr std::uint64_t kMaxLeaseItems = std::uint64_t{1} << 30;
 /// Payload bytes of one lease: what a worker must be able to hold per lease (at least one item goes).

@@ -37,6 +37,8 @@ class Pages:
         """Encode many; `path` names them in errors: ``args[0][17]``."""
     def extend_range(self, start: int, step: int, count: int) -> None:
         """Integers, as a description."""
+    def set_costs(self, costs: bytes) -> None:
+        """What all items so far are expected to cost: native float32, one each."""
     def __len__(self) -> int: ...
     @property
     def nbytes(self) -> int: ...
@@ -112,8 +114,10 @@ class Call:
         """Make `Client.drive` return this call's token once it is done (at once if it is)."""
     def keep(self) -> None: ...
     def explain(self, timeout: float) -> dict[str, Any]:
-        """Fields of CallStats (runtime/messages.h) as plain dicts, seconds as floats
-        (`busy_s`, `longest_s`, `makespan_s`)."""
+        """Fields of CallStats (runtime/messages.h) as plain dicts; times `x_ns` are `x_s`, seconds as floats."""
+
+Needs = tuple[int, int, int, list[tuple[str, int]]]
+"""(cpus, memory, gpus, [(name, amount)]): bytes of memory, thousandths of the others, ascending names."""
 
 @final
 class Client:
@@ -158,13 +162,29 @@ class Client:
         retries: int = 2,
         idempotent: bool = False,
         fold: bool = False,
+        window: bool = False,
         timeout: float | None = None,
         name: str = "",
-        window: bool = False,
+        policy: str = "",
+        priority: int = 0,
+        needs: Needs = ...,
+        copies_permille: int = 0,
     ) -> Call:
         """A spread call (port > 0) or a call on plain function slots (port 0). `window`: a generator call."""
     def submit(
-        self, method: str, context: bytes, item: object, *, retries: int = 2, timeout: float | None = None, name: str = ""
+        self,
+        method: str,
+        context: bytes,
+        item: object,
+        *,
+        retries: int = 2,
+        idempotent: bool = False,
+        timeout: float | None = None,
+        name: str = "",
+        policy: str = "",
+        priority: int = 0,
+        needs: Needs = ...,
+        copies_permille: int = 0,
     ) -> Call:
         """One item; items with equal context and options are gathered into one growing call."""
     def deploy(self, port: int, slots: int, name: str, payload: bytes, timeout: float) -> int:

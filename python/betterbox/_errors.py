@@ -86,6 +86,12 @@ class CallTimeoutError(BetterBoxError, TimeoutError):
     __module__ = "betterbox"
 
 
+class ResourceError(BetterBoxError):
+    """No worker can ever give what an item needs; the message says what that is, and what there is."""
+
+    __module__ = "betterbox"
+
+
 class SerializationError(BetterBoxError):
     """Something cannot be pickled; the message names the path to the culprit (``args[0].model._lock``)."""
 

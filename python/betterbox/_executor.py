@@ -10,8 +10,8 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from betterbox._functions import FunctionOptions
+from betterbox._options import Options
 from betterbox._promise import Promise
-from betterbox._spread import Options
 
 T = TypeVar("T")
 
@@ -34,6 +34,9 @@ class Executor(BaseExecutor):
 
     def __init__(self, **options: Any) -> None:
         self._functions = FunctionOptions(Options(options))
+        if callable(options.get("cost")):  # map gives each item as one tuple of arguments
+            options = {**options, "cost": _Starred(options["cost"])}
+        self._mapping = FunctionOptions(Options(options))
         self._lock = threading.Lock()
         self._promises: dict[Future[Any], Promise[Any]] = {}
         self._shut_down = False
@@ -91,7 +94,7 @@ class Executor(BaseExecutor):
                 raise RuntimeError("cannot schedule new futures after shutdown")
         deadline = None if timeout is None else monotonic() + timeout
         items = list(zip(*iterables))
-        promise = self._functions.map(_Starred(fn), items)
+        promise = self._mapping.map(_Starred(fn), items)
         with self._lock:
             marker: Future[Any] = Future()
             self._promises[marker] = promise

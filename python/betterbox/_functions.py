@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from betterbox import _bus, _context, _core, _pickling, _settings
 from betterbox._deferred import Deferred, has_promise
 from betterbox._links import spread_call
+from betterbox._options import DEFAULTS, Options
 from betterbox._promise import SINGLE, Promise
-from betterbox._spread import Options, has_spread, spread
+from betterbox._spread import has_spread, spread
 
 R = TypeVar("R")
 
@@ -44,12 +45,15 @@ def options(**given: Any) -> FunctionOptions:
     ----------
     **given
         ``policy="auto"``, ``retries=2``, ``timeout=None`` (seconds), ``progress=False``, ``reduce=None``, ``initial``,
-        ``name=None``, ``idempotent=False``, ``ship=()`` (modules that travel by value).
+        ``name=None``, ``idempotent=False``, ``ship=()`` (modules that travel by value), ``priority=0`` (higher ones are
+        served first), ``cpus=1``, ``memory=0`` (bytes, or "2G"), ``gpus=0``, ``resources={}`` (what an item takes while
+        it runs), ``cost=None`` (a function of an item or one number per item) and ``copies=0.05`` (of idempotent calls:
+        extra work that copies of running items may add near the end).
 
     Raises
     ------
-    TypeError
-        If an option is not known; suggests the nearest.
+    TypeError, ValueError
+        If an option is not known (suggests the nearest), or its value is wrong.
 
     Examples
     --------
@@ -76,7 +80,7 @@ def submit(fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Promise[R]:
     >>> betterbox.submit(pow, 2, 10).result()  # doctest: +SKIP
     1024
     """
-    return _submit(fn, args, kwargs, Options({}))
+    return _submit(fn, args, kwargs, DEFAULTS)
 
 
 def map(fn: Callable[..., R], /, *iterables: Iterable[Any], **options: Any) -> Promise[list[R]]:
@@ -102,7 +106,7 @@ def map(fn: Callable[..., R], /, *iterables: Iterable[Any], **options: Any) -> P
     >>> betterbox.map(pow, [2, 3], [5, 2]).result()  # doctest: +SKIP
     [32, 9]
     """
-    return _map(fn, iterables, Options(options))
+    return _map(fn, iterables, Options(options) if options else DEFAULTS)
 
 
 def _check_callable(fn: Any) -> None:
@@ -114,8 +118,7 @@ def _submit(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     _check_callable(fn)
     if has_spread(args, kwargs):
         raise TypeError("submit runs one call; betterbox.map(fn, iterable) spreads many")
-    if options.reduce is not None:
-        raise TypeError("reduce= folds the results of map")
+    options.refuse_for_one("use betterbox.map")
     connection = _bus.current()
     see_to_workers(connection)
     label = getattr(fn, "__name__", type(fn).__name__)
@@ -136,9 +139,7 @@ def _submit_now(
     """Submissions of one function share a context that takes the arguments as its item, so that they are gathered."""
     with _pickling.shipping(options.ship):
         context = _submit_context(fn)
-        call = connection.client.submit(
-            label, context, (args, kwargs), retries=options.retries, timeout=options.timeout, name=options.name or ""
-        )
+        call = connection.client.submit(label, context, (args, kwargs), **options.wire(True))
     call.keep()
     return call
 

@@ -9,8 +9,9 @@ from typing import Any
 from betterbox import _bus, _core
 from betterbox._deferred import Deferred, has_promise
 from betterbox._errors import NoBoxFoundError, nearest
+from betterbox._options import DEFAULTS, Options, check_timeout
 from betterbox._promise import FOLD, LIST, SINGLE, Promise
-from betterbox._spread import DEFAULTS, Options, Plan, check_timeout, has_spread, spread
+from betterbox._spread import Plan, has_spread, spread
 
 BoxRow = tuple[tuple[int, int, int], str, bool, list[tuple[str, int]], str, int]
 _FAIL_OVER_TIMEOUT = 3.0  # seconds for another box to respond
@@ -132,8 +133,8 @@ class Link:
         _bus.check_not_forked()
         if has_spread(args, kwargs):
             return self._spread(name, args, kwargs, options)
-        if options.reduce is not None:
-            raise TypeError("reduce= folds the items of a spread call: put spread(...) around an argument")
+        options.refuse_for_one("put spread(...) around an argument")
+        options.refuse_needs()
         shape = SINGLE if self.kind == "one" else LIST
         promise: Promise[Any] = Promise(self.connection, name, shape, progress=options.progress)
         if has_promise(args, kwargs):

@@ -67,7 +67,7 @@ def _poisoned(
     )
 
 
-_POISONED, _CANCELLED, _TIMEOUT, _BOX_LOST, _WORKER_LOST, _NO_BOX, _NO_METHOD, _BAD, _BUS = range(1, 10)
+_POISONED, _CANCELLED, _TIMEOUT, _BOX_LOST, _WORKER_LOST, _NO_BOX, _NO_METHOD, _BAD, _BUS, _TOO_MUCH = range(1, 11)
 
 
 def lost_error(
@@ -104,6 +104,11 @@ def lost_error(
         return AttributeError(detail or f"the box has no method {method!r}")
     if code == _BAD:
         return _errors.RemoteError(f"the arguments of {what} could not be read at the box{reason}")
+    if code == _TOO_MUCH:
+        return _errors.ResourceError(
+            f"an item of {what} can never run{reason}. Ask for less (cpus=, memory=, gpus=, resources=), "
+            f"or start a worker that has it (betterbox worker --cpus --memory --gpus --resource)"
+        )
     return _errors.BusError(
         f"the bus was lost while {what} was under way{reason}. `betterbox status` shows what is there now"
     )

@@ -1,20 +1,19 @@
-"""Spread calls: `spread`, the options of a call, and how the items get into it."""
+"""Spread calls: `spread`, and how the items get into a call."""
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from betterbox import _bus, _context, _core, _pickling
-from betterbox._errors import nearest
+from betterbox._options import Options, packed_costs
 from betterbox._promise import FOLD, LIST, Promise, Shape
 
 T = TypeVar("T")
-_MISSING: Any = object()
+_COSTED_PAGE = 1 << 18  # items of a page whose costs are known (kMaxCostsPerPage)
 
 
 class spread(Generic[T]):
@@ -45,109 +44,6 @@ class spread(Generic[T]):
         raise TypeError("spread(...) must itself be an argument of the call, not lie inside of one")
 
 
-class Options:
-    """What may be said about a call, checked.
-
-    Parameters
-    ----------
-    policy : {"auto", "guided"}
-        How ranges are cut.
-    retries : int
-        How many deaths of its process an item may cause before it counts as poisoned.
-    timeout : float, optional
-        Seconds from the call to its last outcome.
-    progress : bool
-        Show a progress bar on stderr while somebody waits.
-    reduce : callable, optional
-        ``reduce(a, b)``, associative: folds the results on the workers.
-    initial : object, optional
-        The value of an empty fold, and its first operand.
-    name : str, optional
-        What `betterbox status` calls it.
-    detach : bool
-        Only False: this version has no calls that outlive their client.
-    idempotent : bool
-        Running an item twice does no harm.
-    ship : sequence of modules
-        These travel by value with the call.
-    """
-
-    __slots__ = ("policy", "retries", "timeout", "progress", "reduce", "initial", "name", "detach", "idempotent", "ship")
-    policy: str
-    retries: int
-    timeout: float | None
-    progress: bool
-    reduce: Callable[[Any, Any], Any] | None
-    initial: Any
-    name: str | None
-    detach: bool
-    idempotent: bool
-    ship: tuple[ModuleType, ...]
-
-    def __init__(self, given: dict[str, Any]) -> None:
-        for option in given:
-            if option not in self.__slots__:
-                close = nearest(option, list(self.__slots__))
-                raise TypeError(f"unknown option {option!r}{close or ';'} the options are {', '.join(self.__slots__)}")
-        self.policy = given.get("policy", "auto")
-        self.retries = given.get("retries", 2)
-        self.timeout = given.get("timeout")
-        self.progress = bool(given.get("progress", False))
-        self.reduce = given.get("reduce")
-        self.initial = given.get("initial", _MISSING)
-        self.name = given.get("name")
-        self.detach = bool(given.get("detach", False))
-        self.idempotent = bool(given.get("idempotent", False))
-        self.ship = _modules(given.get("ship", ()))
-        self._check()
-
-    def _check(self) -> None:
-        if self.policy not in ("auto", "guided"):
-            raise ValueError(f"policy {self.policy!r} is not known; there are 'auto' and 'guided'")
-        if self.detach:
-            raise ValueError("detach=True is not in this version: a call ends with its client; keep the client running")
-        if not isinstance(self.retries, int) or isinstance(self.retries, bool) or self.retries < 0:
-            raise ValueError(f"retries must be a whole number from 0, not {self.retries!r}")
-        check_timeout(self.timeout)
-        if self.reduce is not None and not callable(self.reduce):
-            raise TypeError(f"reduce must be a function of two values, not {self.reduce!r}")
-        if self.initial is not _MISSING and self.reduce is None:
-            raise TypeError("initial= is the start of a fold: it needs reduce=")
-        if self.name is not None and not isinstance(self.name, str):
-            raise TypeError(f"name must be a string, not {self.name!r}")
-
-    def folded(self, parts: list[Any]) -> Any:
-        """The value of a fold call, from the folds of its ranges in item order."""
-        assert self.reduce is not None
-        if self.initial is not _MISSING:
-            parts = [self.initial, *parts]
-        if not parts:
-            raise TypeError("reduce of an empty spread with no initial value")
-        value = parts[0]
-        for part in parts[1:]:
-            value = self.reduce(value, part)
-        return value
-
-
-def _modules(ship: Any) -> tuple[ModuleType, ...]:
-    modules = (ship,) if isinstance(ship, ModuleType) else tuple(ship)
-    for module in modules:
-        if not isinstance(module, ModuleType):
-            raise TypeError(f"ship= takes modules, not {module!r}")
-    return modules
-
-
-def check_timeout(timeout: Any) -> None:
-    """Raise unless `timeout` is None or a number of seconds from 0."""
-    if timeout is None:
-        return
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
-        raise ValueError(f"timeout must be a number of seconds from 0, or None, not {timeout!r}")
-
-
-DEFAULTS = Options({})
-
-
 def has_spread(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """True if an argument is a `spread(...)`."""
     return any(type(value) is spread for value in args) or any(type(value) is spread for value in kwargs.values())
@@ -173,16 +69,27 @@ class Plan:
 
     def _encode(self, spreads: dict[_context.Place, Any]) -> None:
         iterables = list(spreads.values())
+        places = list(spreads)
         if all(hasattr(iterable, "__len__") for iterable in iterables):
             lengths = [len(iterable) for iterable in iterables]
             if len(set(lengths)) > 1:
                 named = ", ".join(f"{_path(place)} has {n}" for place, n in zip(spreads, lengths))
                 raise ValueError(f"spread arguments must have the same length: {named}")
+            cost = self.options.cost
+            if callable(cost):  # looks at the very items that are sent
+                iterables = [each if isinstance(each, Sequence) else list(each) for each in iterables]
             if len(iterables) > 1:
                 self.pages.extend(zip(*iterables), "spread item ")
-            elif not (isinstance(iterables[0], range) and _extend_range(self.pages, iterables[0])):
-                self.pages.extend(iterables[0], _path(next(iter(spreads))))
+            elif not (isinstance(iterables[0], range) and _extend_range(self.pages, iterables[0], cost is not None)):
+                self.pages.extend(iterables[0], _path(places[0]))
+            if callable(cost):
+                cost = [_cost_of(cost, places, values) for values in zip(*iterables)]
+            if cost is not None:
+                self.pages.set_costs(packed_costs(cost, lengths[0]))
         else:
+            if self.options.cost is not None and not callable(self.options.cost):
+                raise ValueError("cost of a generator's items must be a function: how many come is not known")
+            self.places = places
             self.feed = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=True)
 
     def start(self, connection: _bus.Connection, port: int, promise: Promise[Any]) -> _core.Call:
@@ -194,16 +101,13 @@ class Plan:
             self.context,
             self.pages,
             self.feed is None,
-            retries=options.retries,
-            idempotent=options.idempotent,
             fold=options.reduce is not None,
-            timeout=options.timeout,
-            name=options.name or "",
             window=self.feed is not None,
+            **options.wire(port == 0),
         )
         call.keep()
         if self.feed is not None:
-            feeder = Feeder(call, self.feed, options, weakref.ref(promise))
+            feeder = Feeder(call, self.feed, self.places, options, weakref.ref(promise))
             threading.Thread(target=feeder.run, name="betterbox-feeder", daemon=True).start()
         return call
 
@@ -216,12 +120,22 @@ def _path(place: _context.Place) -> str:
     return f"args[{place}]" if isinstance(place, int) else f"kwargs[{place!r}]"
 
 
-def _extend_range(pages: _core.Pages, numbers: range) -> bool:
+def _extend_range(pages: _core.Pages, numbers: range, costed: bool) -> bool:
     bound = 1 << 63
     if not all(-bound <= n < bound for n in (numbers.start, numbers.step, numbers.stop)):
         return False
-    pages.extend_range(numbers.start, numbers.step, len(numbers))
+    step = _COSTED_PAGE if costed else max(1, len(numbers))
+    for first in range(0, len(numbers), step):
+        part = numbers[first : first + step]
+        pages.extend_range(part.start, part.step, len(part))
     return True
+
+
+def _cost_of(cost: Callable[..., Any], places: list[_context.Place], values: Sequence[Any]) -> Any:
+    """What the user expects of the item whose spread arguments are `values`."""
+    args = [value for place, value in zip(places, values) if isinstance(place, int)]
+    named = {place: value for place, value in zip(places, values) if isinstance(place, str)}
+    return cost(*args, **named)
 
 
 class Feeder:
@@ -234,10 +148,16 @@ class Feeder:
     SHORT_S, LONG_S = 0.001, 0.01
 
     def __init__(
-        self, call: _core.Call, items: Iterator[Any], options: Options, promise: weakref.ref[Promise[Any]]
+        self,
+        call: _core.Call,
+        items: Iterator[Any],
+        places: list[_context.Place],
+        options: Options,
+        promise: weakref.ref[Promise[Any]],
     ) -> None:
         self.call = call
         self.items = self._guarded(items)
+        self.places = places
         self.options = options
         self.promise = promise
         self.error: BaseException | None = None
@@ -267,9 +187,7 @@ class Feeder:
                     self._check_promise()
                     continue
                 began = monotonic()
-                pages = _core.Pages()
-                with _pickling.shipping(self.options.ship):
-                    pages.extend(islice(self.items, min(room, chunk)), "spread item ")
+                pages = self._next_pages(min(room, chunk))
                 took = monotonic() - began
                 self.call.feed(pages, closed=self._ended_well())
                 if took < self.SHORT_S:
@@ -283,6 +201,19 @@ class Feeder:
                 self._fail(error)
             except Exception:
                 _bus.report_ignored("the feeder of a generator call")
+
+    def _next_pages(self, most: int) -> _core.Pages:
+        pages = _core.Pages()
+        cost = self.options.cost
+        with _pickling.shipping(self.options.ship):
+            if cost is None:
+                pages.extend(islice(self.items, most), "spread item ")
+                return pages
+            items = list(islice(self.items, most))
+            pages.extend(items, "spread item ")
+        rows = items if len(self.places) > 1 else zip(items)
+        pages.set_costs(packed_costs([_cost_of(cost, self.places, row) for row in rows], len(items)))
+        return pages
 
     def _fail(self, error: BaseException) -> None:
         promise = self.promise()

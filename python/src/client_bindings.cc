@@ -45,6 +45,9 @@ py::dict to_dict(const AgentStats& agent) {
     fields["slot"] = seat.seat.value;
     fields["items"] = seat.items;
     fields["busy_s"] = Duration{seat.busy_ns}.seconds();
+    fields["longest_s"] = Duration{seat.longest_ns}.seconds();
+    fields["first_s"] = Duration{seat.first_ns}.seconds();
+    fields["last_s"] = Duration{seat.last_ns}.seconds();
     seats.append(fields);
   }
   py::dict fields;
@@ -53,8 +56,13 @@ py::dict to_dict(const AgentStats& agent) {
   fields["host"] = agent.host;
   fields["pid"] = agent.pid;
   fields["slots"] = agent.slots;
+  fields["items"] = agent.items;
+  fields["busy_s"] = Duration{agent.busy_ns}.seconds();
+  fields["first_s"] = Duration{agent.first_ns}.seconds();
+  fields["last_s"] = Duration{agent.last_ns}.seconds();
   fields["retries"] = agent.retries;
   fields["steals"] = agent.steals;
+  fields["outstanding"] = agent.outstanding;
   fields["seats"] = seats;
   return fields;
 }
@@ -71,6 +79,37 @@ py::dict to_dict(const CallStats& stats) {
   fields["longest_s"] = Duration{stats.longest_ns}.seconds();
   fields["agents"] = agents;
   fields["waiting"] = stats.waiting;
+  fields["policy"] = stats.policy;
+  fields["pending"] = stats.pending;
+  fields["leases"] = stats.leases;
+  fields["splits"] = stats.splits;
+  fields["copies"] = stats.copies;
+  fields["copies_won"] = stats.copies_won;
+  fields["wasted_s"] = Duration{stats.wasted_ns}.seconds();
+  fields["ideal_s"] = Duration{stats.ideal_ns}.seconds();
+  fields["greedy_s"] = Duration{stats.greedy_ns}.seconds();
+  return fields;
+}
+
+py::dict to_dict(const Resources& resources) {
+  py::dict named;
+  for (const Amount& amount : resources.named)
+    named[py::str(amount.name)] = static_cast<double>(amount.milli) / 1000;
+  py::dict fields;
+  fields["cpus"] = static_cast<double>(resources.cpus_milli) / 1000;
+  fields["memory"] =
+      resources.memory_bytes == kAnyMemory ? py::object(py::none()) : py::int_(resources.memory_bytes);
+  fields["gpus"] = static_cast<double>(resources.gpus_milli) / 1000;
+  fields["resources"] = named;
+  return fields;
+}
+
+py::dict to_dict(const Load& load) {
+  py::dict fields;
+  fields["busy_slots"] = load.busy_slots;
+  fields["others_cpus"] = static_cast<double>(load.others_cpus_milli) / 1000;
+  fields["memory"] = load.memory_bytes;
+  fields["paused"] = load.paused;
   return fields;
 }
 
@@ -87,6 +126,8 @@ py::dict to_dict(const PeerStatus& peer) {
   fields["leased_items"] = peer.leased_items;
   fields["log_folder"] = peer.log_folder;
   fields["connected"] = peer.connected;
+  fields["capacity"] = to_dict(peer.capacity);
+  fields["load"] = to_dict(peer.load);
   return fields;
 }
 
@@ -396,14 +437,46 @@ ClientPtr make_client(const std::string& endpoint, const std::string& name, bool
   return std::make_shared<Client>(std::make_unique<ZmqTransport>(), std::move(options));
 }
 
-Client::CallOptions call_options(int port, const std::string& method, std::uint32_t retries,
-                                 std::optional<double> timeout, const std::string& name) {
+/// Resources as Python writes them: cpus, memory, gpus, [(name, amount)]; thousandths and bytes.
+using ResourceTuple = std::tuple<std::uint64_t, std::uint64_t, std::uint64_t,
+                                 std::vector<std::pair<std::string, std::uint64_t>>>;
+
+Resources resources_of(const ResourceTuple& tuple) {
+  Resources resources{std::get<0>(tuple), std::get<1>(tuple), std::get<2>(tuple), {}};
+  for (const auto& [name, milli] : std::get<3>(tuple)) resources.named.push_back({name, milli});
+  return resources;
+}
+
+/// From the keyword arguments of _core.pyi's CallOptions; unknown ones are a mistake of ours.
+Client::CallOptions call_options(int port, const std::string& method, const py::dict& given) {
   Client::CallOptions options;
   options.port = Port{static_cast<std::uint16_t>(port)};
   options.method = method;
-  options.retries = retries;
-  options.timeout = duration_of(timeout);
-  options.name = name;
+  for (const auto& [key, value] : given) {
+    const auto name = key.cast<std::string>();
+    if (name == "retries")
+      options.retries = value.cast<std::uint32_t>();
+    else if (name == "idempotent")
+      options.idempotent = value.cast<bool>();
+    else if (name == "fold")
+      options.fold = value.cast<bool>();
+    else if (name == "window")
+      options.windowed = value.cast<bool>();
+    else if (name == "timeout")
+      options.timeout = duration_of(value.cast<std::optional<double>>());
+    else if (name == "name")
+      options.name = value.cast<std::string>();
+    else if (name == "policy")
+      options.policy = value.cast<std::string>();
+    else if (name == "priority")
+      options.priority = value.cast<std::int32_t>();
+    else if (name == "needs")
+      options.needs = resources_of(value.cast<ResourceTuple>());
+    else if (name == "copies_permille")
+      options.copies_permille = value.cast<std::uint32_t>();
+    else
+      throw py::type_error("a call has no option " + name);
+  }
   return options;
 }
 
@@ -419,12 +492,8 @@ CallHandle box_call(const ClientPtr& self,
 }
 
 CallHandle open_call(const ClientPtr& self, int port, const std::string& method, const py::bytes& context,
-                     PageWriter& pages, bool closed, std::uint32_t retries, bool idempotent, bool fold,
-                     std::optional<double> timeout, const std::string& name, bool window) {
-  Client::CallOptions options = call_options(port, method, retries, timeout, name);
-  options.idempotent = idempotent;
-  options.fold = fold;
-  options.windowed = window;
+                     PageWriter& pages, bool closed, const py::kwargs& given) {
+  const Client::CallOptions options = call_options(port, method, given);
   EncodedItems items = pages.finish();
   Frame frame = frame_of(context);
   py::gil_scoped_release release;
@@ -432,10 +501,10 @@ CallHandle open_call(const ClientPtr& self, int port, const std::string& method,
 }
 
 CallHandle submit(const ClientPtr& self, const std::string& method, const py::bytes& context, py::handle item,
-                  std::uint32_t retries, std::optional<double> timeout, const std::string& name) {
+                  const py::kwargs& given) {
   std::string encoded;
   if (!encode_item(item.ptr(), "args", encoded)) throw py::error_already_set();
-  const Client::CallOptions options = call_options(0, method, retries, timeout, name);
+  const Client::CallOptions options = call_options(0, method, given);
   Frame frame = frame_of(context);
   py::gil_scoped_release release;
   return {self, self->submit(options, std::move(frame), std::as_bytes(std::span(encoded)))};
@@ -562,11 +631,8 @@ void register_client(py::module_& module) {
       .def("box_call", &box_call, py::arg("boxes"), py::arg("method"), py::arg("arguments"),
            py::arg("timeout") = py::none())
       .def("open_call", &open_call, py::arg("port"), py::arg("method"), py::arg("context"), py::arg("pages"),
-           py::arg("closed"), py::kw_only(), py::arg("retries") = kDefaultRetries,
-           py::arg("idempotent") = false, py::arg("fold") = false, py::arg("timeout") = py::none(),
-           py::arg("name") = "", py::arg("window") = false)
-      .def("submit", &submit, py::arg("method"), py::arg("context"), py::arg("item"), py::kw_only(),
-           py::arg("retries") = kDefaultRetries, py::arg("timeout") = py::none(), py::arg("name") = "")
+           py::arg("closed"))
+      .def("submit", &submit, py::arg("method"), py::arg("context"), py::arg("item"))
       .def("deploy", &deploy, py::arg("port"), py::arg("slots"), py::arg("name"), py::arg("payload"),
            py::arg("timeout"))
       .def("undeploy", &Client::undeploy, py::arg("serial"), no_gil)

@@ -1,5 +1,7 @@
 #include "python/src/item_bindings.h"
 
+#include <cstring>
+
 #include "python/src/bindings.h"
 #include "python/src/object_codec.h"
 
@@ -39,6 +41,13 @@ void PageWriter::extend_range(std::int64_t start, std::int64_t step, std::uint64
   count_ += count;
 }
 
+void PageWriter::set_costs(const py::bytes& costs) {
+  const std::string_view bytes = costs;
+  if (bytes.size() != count_ * sizeof(float)) throw py::value_error("one cost per item is needed");
+  items_.costs.resize(count_);
+  std::memcpy(items_.costs.data(), bytes.data(), bytes.size());
+}
+
 void PageWriter::close_page() {
   if (page_.empty()) return;
   const std::uint64_t count = page_.count();
@@ -65,6 +74,8 @@ void register_items(py::module_& module) {
            "Encode many; `path` names them in errors: ``args[0][17]``.")
       .def("extend_range", &PageWriter::extend_range, py::arg("start"), py::arg("step"), py::arg("count"),
            "Integers, as a description.")
+      .def("set_costs", &PageWriter::set_costs, py::arg("costs"),
+           "What all items so far are expected to cost: native float32, one each.")
       .def("__len__", &PageWriter::size)
       .def_property_readonly("nbytes", &PageWriter::nbytes);
   module.def(

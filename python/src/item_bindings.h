@@ -17,6 +17,7 @@ class PageWriter {
   void append(pybind11::handle item, std::string_view path);
   void extend(pybind11::handle items, const std::string& path);
   void extend_range(std::int64_t start, std::int64_t step, std::uint64_t count);
+  void set_costs(const pybind11::bytes& costs);
   std::uint64_t size() const { return count_; }
   std::size_t nbytes() const { return closed_bytes_ + page_.bytes(); }
   /// What was written; the writer is empty afterwards.

@@ -111,7 +111,7 @@ def test_private_methods_are_not_there(box: Any) -> None:
 
 def test_a_private_method_called_over_the_wire_is_refused(box: Any) -> None:
     from betterbox._boxes import _link_of
-    from betterbox._spread import DEFAULTS
+    from betterbox._options import DEFAULTS
 
     for name in ("hidden", "__init__", "nosuch"):
         with pytest.raises(AttributeError):

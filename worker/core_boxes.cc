@@ -28,6 +28,9 @@ std::size_t distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
+/// What an agent offers that was told nothing else.
+Resources a_core_per_slot(std::uint32_t slots) { return {std::uint64_t{slots} * 1000, kAnyMemory, 0, {}}; }
+
 /// Head of a kInit payload: u32 instance, u32 flags (worker/slot_protocol.h).
 std::string init_head(std::uint32_t instance, std::uint32_t flags) {
   std::string head(8, '\0');
@@ -92,7 +95,8 @@ void WorkerCore::stop_seat(Seat& seat) {
 
 void WorkerCore::withdraw(Seat& seat) {
   if (!std::exchange(seat.offered, false)) return;
-  if (in_session_) tell(Offer{options_.function_slots, {}, {seat.info.box}});
+  if (in_session_)
+    tell(Offer{options_.function_slots, {}, {seat.info.box}, a_core_per_slot(options_.function_slots)});
 }
 
 void WorkerCore::run_seat_timers() {
@@ -132,7 +136,8 @@ void WorkerCore::on(SeatReady&& e) {
                 e.sandbox,
                 std::move(e.methods)};
   seat->offered = true;
-  if (in_session_) tell(Offer{options_.function_slots, {seat->info}, {}});
+  if (in_session_)
+    tell(Offer{options_.function_slots, {seat->info}, {}, a_core_per_slot(options_.function_slots)});
   effect(SeatReport{seat->id, SeatReport::kOffered, {}});
   if (seat->kind == SeatKind::kHosted) hosting_ready(seat->hosting);
 }
@@ -336,7 +341,7 @@ void WorkerCore::on(SeatCloseAsked&& e) {
 }
 
 void WorkerCore::offer_everything() {
-  Offer offer{options_.function_slots, {}, {}};
+  Offer offer{options_.function_slots, {}, {}, a_core_per_slot(options_.function_slots)};
   for (const Seat& seat : seats_) {
     if (seat.offered) offer.joined.push_back(seat.info);
   }

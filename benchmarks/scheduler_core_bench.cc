@@ -18,13 +18,13 @@ class Bus {
       greet(ConnectionId{i + 2}, Role::kWorker, PeerId{i + 2});
       say(ConnectionId{i + 2}, Offer{slots, {}, {}});
     }
-    greet(client(), Role::kClient, PeerId{1'000'000});
+    greet(client(), Role::kClient, PeerId{10'000'000});
     Call call;
     call.serial = 1;
     say(client(), call, {Frame("context")});
   }
 
-  static ConnectionId client() { return ConnectionId{1'000'000}; }
+  static ConnectionId client() { return ConnectionId{10'000'000}; }
 
   void greet(ConnectionId connection, Role role, PeerId peer) {
     Hello hello;
@@ -76,7 +76,7 @@ void BM_SingleItemCall(benchmark::State& state) {
   }
   state.SetItemsProcessed(state.iterations());
 }
-BENCHMARK(BM_SingleItemCall)->RangeMultiplier(10)->Range(10, 10'000);
+BENCHMARK(BM_SingleItemCall)->RangeMultiplier(10)->Range(10, 100'000);
 
 /// One outcome of a worker that then is granted its next lease, with all workers busy on one large call.
 void BM_OutcomeAndGrant(benchmark::State& state) {

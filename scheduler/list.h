@@ -38,6 +38,16 @@ template <class T, Link<T> T::*kLink> class List {
     ++size_;
   }
 
+  /// REQUIRES: it is in no list of this link.
+  void push_front(T& element) {
+    Link<T>& link = element.*kLink;
+    BB_CHECK(!link.linked);
+    link = {nullptr, first_, true};
+    (first_ == nullptr ? last_ : (first_->*kLink).before) = &element;
+    first_ = &element;
+    ++size_;
+  }
+
   /// Does nothing if it is not in this list.
   void remove(T& element) {
     Link<T>& link = element.*kLink;

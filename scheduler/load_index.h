@@ -1,6 +1,6 @@
 // LoadIndex: the members of a pool by how loaded they are, roughly: a bucket for each eighth of their slots that is
 // taken, then one for each doubling. Changing a place and finding the least loaded take the same few steps for ten
-// members as for a hundred thousand; within a bucket members take turns.
+// members as for a hundred thousand. Within a bucket whoever joined last is first: its slots and its tables are warm.
 #pragma once
 
 #include <algorithm>
@@ -23,7 +23,7 @@ template <class T, Link<T> T::*kLink> class LoadIndex {
   }
 
   void add(T& member, int bucket) {
-    buckets_[static_cast<std::size_t>(bucket)].push_back(member);
+    buckets_[static_cast<std::size_t>(bucket)].push_front(member);
     used_ |= std::uint64_t{1} << bucket;
   }
   void remove(T& member, int bucket) {

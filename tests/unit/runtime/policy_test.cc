@@ -115,7 +115,8 @@ TEST(PolicyTest, AutoGivesByTheMeasuredRate) {
 
 TEST(PolicyTest, AutoGivesNothingAheadInTheTail) {
   PolicyMemory memory;
-  const Work w = work(3, 4, 1e7);
+  Work w = work(3, 4, 1e7);
+  w.idle_slots = 3;
   EXPECT_EQ(auto_policy().items_to_give(w, taker(1e7, 1), memory), 0U);
   EXPECT_EQ(auto_policy().items_to_give(w, taker(1e7, 0), memory), 1U);
 }

@@ -132,8 +132,8 @@ TEST_F(BoxesTest, ItemsAreSpreadOverTheBoxesOfTheirPort) {
   const Actor b1 = box_host(2, 8090);
   const Actor b2 = box_host(3, 8090);
   start_call(c, 1, 2, 8090);
-  EXPECT_EQ(expect_first_lease(b1).range, (Range{0, 1}));
-  EXPECT_EQ(expect_first_lease(b2).range, (Range{1, 2}));
+  EXPECT_EQ(expect_first_lease(b2).range, (Range{0, 1}));
+  EXPECT_EQ(expect_first_lease(b1).range, (Range{1, 2}));
   EXPECT_FALSE(has_message(w));
 }
 

@@ -15,8 +15,8 @@ class LeasesTest : public BusTest {
 };
 
 TEST_F(LeasesTest, EachSlotIsProbedBeforeLeasesAreSizedByTheMeasuredRates) {
-  const Actor w1 = worker(1, 1);
   const Actor w2 = worker(2, 2);
+  const Actor w1 = worker(1, 1);
   const Actor c = client();
   start_call(c, 1, 1000);
   const Lease probe = expect_first_lease(w1);
@@ -52,8 +52,8 @@ TEST_F(LeasesTest, AWorkerGetsMoreBeforeItRunsDry) {
 
 TEST_F(LeasesTest, ManyWorkersReportMoreRarely) {
   const Actor c = client();
-  const Actor first = worker(1, 1);
   for (std::uint64_t i = 101; i < 300; ++i) worker(i, 1);
+  const Actor first = worker(1, 1);
   start_call(c, 1, 1);
   EXPECT_EQ(expect_first_lease(first).report_interval_ns, milliseconds(20).ns);
 }
@@ -159,8 +159,8 @@ TEST_F(LeasesTest, AnImpossibleSpanIsAViolation) {
 }
 
 TEST_F(LeasesTest, AnItemThatRunsAloneIsNotStolen) {
-  const Actor w1 = worker(1, 1);
   const Actor w2 = worker(2, 1);
+  const Actor w1 = worker(1, 1);
   const Actor c = client();
   start_call(c, 1, 2);
   const Lease l1 = expect_first_lease(w1);

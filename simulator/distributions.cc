@@ -85,7 +85,7 @@ Draw drawing(const std::string& name, std::uint64_t items, Random& random) {
   if (name == "mandelbrot")
     return [times = mandelbrot(items)](std::uint64_t i) { return static_cast<double>(times[i]); };
   std::string all;
-  for (const std::string_view known : distribution_names()) all += " " + std::string(known);
+  for (const std::string_view known : distribution_names()) all.append(" ").append(known);
   throw std::invalid_argument("there is no distribution '" + name + "'; there are:" + all + " trace:FILE");
 }
 

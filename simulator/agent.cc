@@ -249,7 +249,7 @@ std::int64_t SimAgent::next_look(std::int64_t now) const {
   if (core_.draining_paused()) return next;
   if (outcomes_seen_) {
     for (const std::int64_t at : ring_at_) next = std::min(next, at);
-    return std::min(next, now + kDrainInterval.ns);
+    return std::min(next, now + core_.drain_interval().ns);
   }
   for (const std::int64_t at : record_at_) next = std::min(next, at);
   return next;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "scheduler/leases.h"
+#include "scheduler/resources.h"
 #include "scheduler/results.h"
 
 namespace betterbox::scheduler {
@@ -62,7 +63,7 @@ void broadcast(const Turn& turn, Changes& changes) {
 }
 
 /// The agent has `slots` slots in a pool from now on.
-void set_membership(const Turn& turn, Peer& agent, Port port, std::uint32_t slots) {
+void set_membership(const Turn& turn, Peer& agent, Port port, std::uint32_t slots, bool fresh_capacity) {
   State& state = turn.state;
   Pool& pool = state.pool(port);
   const auto it = agent.agent.memberships.find(port);
@@ -71,8 +72,10 @@ void set_membership(const Turn& turn, Peer& agent, Port port, std::uint32_t slot
     put_back_leases_of_port(turn, agent, port);
     state.remove_from_pool(it->second);
     agent.agent.memberships.erase(it);
+    on_member_left(turn, pool, agent.id);
   } else {
     Member& member = agent.agent.memberships[port];
+    const bool fresh = fresh_capacity || member.slots != slots;
     member.agent = &agent;
     member.port = port;
     pool.slots += slots;
@@ -81,20 +84,27 @@ void set_membership(const Turn& turn, Peer& agent, Port port, std::uint32_t slot
     pool.members[agent.id] = &member;
     state.reindex(member);
     state.mark_dirty(member);
+    if (fresh) on_member_changed(turn, pool, member);
   }
   watch_for_missing_boxes(turn, pool);
 }
 
-void update_memberships(const Turn& turn, Peer& agent) {
+void update_memberships(const Turn& turn, Peer& agent, bool fresh_capacity = false) {
   std::map<Port, std::uint32_t> slots;
   for (const auto& [port, member] : agent.agent.memberships) slots[port] = 0;
   slots[kFunctionPool] = agent.agent.function_slots;
   for (const auto& [seat, box] : agent.agent.boxes) ++slots[box.info.port];
-  for (const auto& [port, count] : slots) set_membership(turn, agent, port, count);
+  for (const auto& [port, count] : slots) set_membership(turn, agent, port, count, fresh_capacity);
   for (const CallId id : agent.agent.calls) {
     CallState& call = turn.state.calls.at(id);
     turn.state.reindex(call, call.shares.at(agent.id));
   }
+}
+
+bool same(const Resources& a, const Resources& b) {
+  return a.cpus_milli == b.cpus_milli && a.memory_bytes == b.memory_bytes && a.gpus_milli == b.gpus_milli &&
+         std::equal(a.named.begin(), a.named.end(), b.named.begin(), b.named.end(),
+                    [](const Amount& x, const Amount& y) { return x.name == y.name && x.milli == y.milli; });
 }
 
 Complaint check_offer(const Peer& agent, const Offer& offer) {
@@ -132,8 +142,9 @@ Complaint on_offer(const Turn& turn, Peer& agent, Offer&& offer) {
   }
   for (BoxInfo& info : offer.joined) add_box(turn.state, agent, std::move(info), changes);
   agent.agent.function_slots = offer.function_slots;
+  const bool fresh_capacity = !same(agent.agent.capacity, offer.capacity);
   agent.agent.capacity = std::move(offer.capacity);
-  update_memberships(turn, agent);
+  update_memberships(turn, agent, fresh_capacity);
   broadcast(turn, changes);
   return std::nullopt;
 }

@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "scheduler/boxes.h"
+#include "scheduler/explain.h"
 #include "scheduler/leases.h"
+#include "scheduler/resources.h"
 #include "scheduler/results.h"
 
 namespace betterbox::scheduler {
@@ -39,25 +41,6 @@ void settle_everything(const Turn& turn, CallState& call, LostCode code, std::st
   settle_as_lost(turn, call, call.items.unsettled_in(all), code, kNoDeath, detail);
 }
 
-AgentStats agent_stats(const Share& share) {
-  const Peer& agent = *share.agent;
-  AgentStats stats;
-  stats.agent = agent.id;
-  stats.name = agent.name;
-  stats.host = agent.host;
-  stats.pid = agent.pid;
-  stats.slots = share.slots;
-  stats.retries = share.retries;
-  stats.steals = share.steals;
-  stats.outstanding = share.outstanding;
-  for (const auto& [seat, slot] : share.seats) {
-    stats.seats.push_back(slot);
-    stats.items += slot.items;
-    stats.busy_ns += slot.busy_ns;
-  }
-  return stats;
-}
-
 }  // namespace
 
 CallState& open_call(const Turn& turn, Peer& client, Call&& message, Frame context) {
@@ -77,6 +60,7 @@ CallState& open_call(const Turn& turn, Peer& client, Call&& message, Frame conte
   call.timeout_ns = message.timeout_ns;
   call.priority = message.priority;
   call.needs = std::move(message.needs);
+  call.needy = items_that_fit({}, call.needs, 1) == 0;
   call.policy = find_policy(message.policy);
   call.context = std::move(context);
   call.items = CallItems(message.settled);
@@ -147,6 +131,7 @@ Complaint on_items(const Turn& turn, Peer& client, Items&& items, Frames&& frame
   } else if (!items.spans.empty()) {
     turn.state.reindex_waiting(*call, true);
     watch_for_missing_boxes(turn, turn.state.pool(call->port));
+    look_for_able_member(turn, *call);
   }
   return std::nullopt;
 }
@@ -191,6 +176,7 @@ void drop_call(const Turn& turn, CallState& call) {
     state.forget_share(share);
     share.agent->agent.calls.erase(id);
   }
+  forget_needs(turn, call);
   state.pool(call.port).calls.erase(id);
   watch_for_missing_boxes(turn, state.pool(call.port));
   if (Peer* client = state.find_peer(id.client)) {
@@ -212,6 +198,7 @@ void finish_calls(const Turn& turn) {
     if (!call.closed || call.done || call.items.unsettled_items() > 0) continue;
     call.done = true;
     end_leases(turn, call);
+    forget_needs(turn, call);
     state.set_timer(call.deadline, TimePoint::never(), TimerKind::kCallTimeout, id.client.value, id.serial);
     state.pool(call.port).calls.erase(id);
     watch_for_missing_boxes(turn, state.pool(call.port));
@@ -242,62 +229,6 @@ void resend_settled(const Turn& turn, Peer& client, const std::vector<KnownCall>
     const CallState& call = turn.state.calls.at({client.id, k.serial});
     if (call.done) turn.send(client, Settled{k.serial, call_stats(turn.state, call)});
   }
-}
-
-void keep_shares_as_history(const Turn& turn, Peer& agent) {
-  for (const CallId id : agent.agent.calls) {
-    CallState& call = turn.state.calls.at(id);
-    const auto it = call.shares.find(agent.id);
-    if (!it->second.seats.empty() || it->second.retries > 0)
-      call.past_shares.push_back(agent_stats(it->second));
-    turn.state.forget_share(it->second);
-    call.shares.erase(it);
-  }
-  agent.agent.calls.clear();
-}
-
-CallStats call_stats(const State& state, const CallState& call) {
-  CallStats stats;
-  stats.total = call.items.known_end();
-  stats.closed = call.closed;
-  stats.settled = call.items.settled_items();
-  if (call.first_grant != TimePoint::never() && call.last_outcome > call.first_grant) {
-    stats.makespan_ns = (call.last_outcome - call.first_grant).ns;
-  }
-  stats.busy_ns = call.busy_ns;
-  stats.longest_ns = call.longest_ns;
-  stats.agents = call.past_shares;
-  for (const Share* share : sorted_shares(call)) stats.agents.push_back(agent_stats(*share));
-  stats.waiting = waiting_reason(state, call);
-  stats.policy = call.policy->name;
-  stats.pending = call.items.pending_items();
-  return stats;
-}
-
-std::string waiting_reason(const State& state, const CallState& call) {
-  if (call.items.unsettled_items() == 0) return "";
-  const auto client = state.peers.find(call.id.client);
-  if (client != state.peers.end() && client->second.client.throttled) {
-    return "results are not being read: " + std::to_string(client->second.client.unacked_bytes) +
-           " bytes wait for the client";
-  }
-  const auto it = state.pools.find(call.port);
-  if (it == state.pools.end() || it->second.members.empty()) {
-    if (call.port == kFunctionPool) return "no worker is on the bus: start one with `betterbox worker`";
-    return "no box is at port " + std::to_string(call.port.value);
-  }
-  const Pool& pool = it->second;
-  const bool away = std::none_of(pool.members.begin(), pool.members.end(),
-                                 [](const auto& m) { return m.second->agent->connected(); });
-  if (away)
-    return "the connection to '" + pool.members.begin()->second->agent->name +
-           "' is lost: waiting for it to come back";
-  const std::uint64_t own = call.outstanding;
-  const std::string slots =
-      pool.slots == 1 ? "the only slot is" : "all " + std::to_string(pool.slots) + " slots are";
-  if (pool.outstanding - own >= pool.slots) return slots + " busy with other calls";
-  if (call.items.unsettled_items() > pool.slots) return slots + " busy";
-  return "";
 }
 
 }  // namespace betterbox::scheduler

@@ -31,11 +31,4 @@ std::vector<KnownCall> reconcile_calls(const Turn& turn, Peer& client,
 /// After its Welcome and its results: Settled once more for calls that it thinks unsettled.
 void resend_settled(const Turn& turn, Peer& client, const std::vector<KnownCall>& known);
 
-/// The agent is gone: its part in calls remains as statistics.
-void keep_shares_as_history(const Turn& turn, Peer& agent);
-
-CallStats call_stats(const State& state, const CallState& call);
-/// Why items of the call wait; empty if none do.
-std::string waiting_reason(const State& state, const CallState& call);
-
 }  // namespace betterbox::scheduler

@@ -8,6 +8,7 @@
 #include "scheduler/deployments.h"
 #include "scheduler/leases.h"
 #include "scheduler/recovery.h"
+#include "scheduler/resources.h"
 #include "scheduler/results.h"
 #include "scheduler/schedule.h"
 #include "scheduler/sessions.h"
@@ -56,6 +57,10 @@ Complaint on_agent_message(const Turn& turn, Peer& agent, Message&& message) {
     return on_outcomes(turn, agent, std::move(*outcomes), std::move(message.frames));
   if (auto* released = std::get_if<Released>(&body)) return on_released(turn, agent, *released);
   if (auto* offer = std::get_if<Offer>(&body)) return on_offer(turn, agent, std::move(*offer));
+  if (auto* load = std::get_if<Load>(&body)) {
+    on_load(turn, agent, *load);
+    return std::nullopt;
+  }
   if (auto* hosted = std::get_if<Hosted>(&body))
     return on_hosted(turn, agent, *hosted, std::move(message.frames));
   return not_allowed(agent, body);
@@ -96,6 +101,8 @@ void on_timer(const Turn& turn, const Timer& timer) {
     case TimerKind::kPeerGone: return on_peer_gone(turn, state.peers.at(PeerId{timer.a}));
     case TimerKind::kCallTimeout: return on_call_timeout(turn, state.calls.at({PeerId{timer.a}, timer.b}));
     case TimerKind::kNoBox: return on_no_box(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
+    case TimerKind::kUnsatisfied:
+      return on_unsatisfied(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
     case TimerKind::kIdle:
       state.idle_at = TimePoint::never();
       return stop(turn, "nobody has been on the bus for " +

@@ -44,6 +44,7 @@ void State::check_call(const CallState& call) const {
   for (const auto& [index, deaths] : call.deaths)
     BB_CHECK(!call.items.settled().contains(index) && deaths > 0);
   BB_CHECK(peers.at(call.id.client).client.calls.contains(call.id.serial));
+  if (call.able) BB_CHECK(slots_for(call, *pools.at(call.port).members.at(call.able)) > 0);
   BB_CHECK(call.done == !pools.at(call.port).calls.contains(call.id));
   BB_CHECK(!call.done || (call.closed && call.items.unsettled_items() == 0));
 }
@@ -58,7 +59,7 @@ void State::check_pools() const {
       BB_CHECK(member == &member->agent->agent.memberships.at(port));
       BB_CHECK(member->grantable == (member->bucket >= 0));
       if (member->grantable)
-        BB_CHECK(member->bucket == p.by_load.bucket_of(member->outstanding, member->slots));
+        BB_CHECK(member->bucket == p.by_load.bucket_of(taken_slots(*member), member->slots));
       idle_slots += member->free_slots;
       pool_slots += member->slots;
       outstanding += member->outstanding;
@@ -68,8 +69,9 @@ void State::check_pools() const {
     for (const CallId id : p.calls) {
       const CallState& call = calls.at(id);
       const bool throttled = peers.at(id.client).client.throttled;
-      BB_CHECK(p.waiting.contains(id) == (call.items.pending_items() > 0 && !throttled));
+      BB_CHECK(p.waiting.contains(id, call.priority) == (call.items.pending_items() > 0 && !throttled));
     }
+    for (const CallId id : p.unsatisfied) BB_CHECK(p.calls.contains(id) && !calls.at(id).able);
     for (const auto& [key, share] : p.victims) BB_CHECK(share->victim_key == key);
     BB_CHECK(p.dirty_calls.empty() && p.dirty_agents.empty());
   }

@@ -305,6 +305,7 @@ bool grant(const Turn& turn, CallState& call, Member& member) {
   if (known != call.shares.end())
     taker.outstanding = known->second.outstanding, taker.times = known->second.times;
   if (slots == 0) return false;
+  if (!taker.times.known()) taker.slots = slots_to_begin_with(call, member);
   const std::uint64_t wanted = call.policy->items_to_give(work_of(state, call), taker, call.memory);
   if (wanted == 0) return false;
 
@@ -354,15 +355,16 @@ bool steal(const Turn& turn, Share& victim, Member& thief) {
   return true;
 }
 
+void revoke_whole_lease(const Turn& turn, LeaseState& lease) {
+  if (lease.revoking || lease.open.empty() || !lease.member->agent->connected()) return;
+  lease.revoking = true;
+  turn.state.reindex(*lease.call, *lease.share);
+  ++turn.state.counters.revokes_sent;
+  turn.send(*lease.member->agent, Revoke{lease.id, lease.open.size()});
+}
+
 void revoke_whole_call(const Turn& turn, CallState& call) {
-  for (LeaseState* each : all_of(call.leases)) {
-    LeaseState& lease = *each;
-    if (lease.revoking || lease.open.empty() || !lease.member->agent->connected()) continue;
-    lease.revoking = true;
-    turn.state.reindex(call, *lease.share);
-    ++turn.state.counters.revokes_sent;
-    turn.send(*lease.member->agent, Revoke{lease.id, lease.open.size()});
-  }
+  for (LeaseState* lease : all_of(call.leases)) revoke_whole_lease(turn, *lease);
 }
 
 Complaint on_outcomes(const Turn& turn, Peer& agent, Outcomes&& outcomes, Frames&& frames) {
@@ -397,6 +399,7 @@ Complaint on_released(const Turn& turn, Peer& agent, const Released& released) {
   LeaseState* lease = turn.state.find_lease(released.lease);
   if (lease == nullptr || lease->member->agent != &agent) return std::nullopt;  // it ended meanwhile
   bool gave = false;
+  const bool for_a_thief = static_cast<bool>(lease->thief);
   for (const Range& r : released.ranges) {
     for (const Range& part : lease->open.intersection(r)) {
       take_out(turn.state, *lease, part);
@@ -407,6 +410,7 @@ Complaint on_released(const Turn& turn, Peer& agent, const Released& released) {
   if (gave && lease->revoking) ++turn.state.counters.leases_cut;
   lease->nothing_to_revoke = !gave;
   if (lease->revoking) finish_revoke(turn.state, *lease);
+  if (for_a_thief && agent.agent.load.paused) revoke_whole_lease(turn, *lease);  // it paused meanwhile
   settle_down(turn.state, *lease);
   return std::nullopt;
 }

@@ -14,6 +14,8 @@ bool grant(const Turn& turn, CallState& call, Member& member);
 /// the call earlier. REQUIRES: the share is in Pool::victims, and not the thief's own.
 bool steal(const Turn& turn, Share& victim, Member& thief);
 
+/// Asks for everything untouched in a lease, unless that is under way.
+void revoke_whole_lease(const Turn& turn, LeaseState& lease);
 /// Asks for everything untouched in the call's leases (its client does not read results).
 void revoke_whole_call(const Turn& turn, CallState& call);
 

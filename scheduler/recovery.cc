@@ -4,6 +4,7 @@
 
 #include "scheduler/boxes.h"
 #include "scheduler/calls.h"
+#include "scheduler/resources.h"
 #include "scheduler/results.h"
 
 namespace betterbox::scheduler {
@@ -103,6 +104,7 @@ void begin_again(const Turn& turn, Peer& client) {
     CallState& call = state.calls.at({client.id, serial});
     state.reindex_waiting(call, true);
     state.count_maybe_done(call);
+    if (call.items.pending_items() > 0) look_for_able_member(turn, call);
   }
 }
 

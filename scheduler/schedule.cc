@@ -50,19 +50,24 @@ bool offer_to_a_worker(const Turn& turn, Pool& pool, CallState& call) {
 void offer_calls_to_workers(const Turn& turn, Pool& pool) {
   while (!pool.dirty_calls.empty()) {
     const CallId id = pool.dirty_calls.next();
-    if (!offer_to_a_worker(turn, pool, turn.state.calls.at(id))) pool.dirty_calls.remove(id);
+    CallState& call = turn.state.calls.at(id);
+    if (!offer_to_a_worker(turn, pool, call)) pool.dirty_calls.remove(id, call.priority);
   }
 }
 
-/// A worker that may have become hungry looks at the calls that wait, in turns.
+/// A worker that may have become hungry looks at the calls that wait: higher priorities first, equals in turns.
 void offer_waiting_calls(const Turn& turn, Pool& pool, Member& worker) {
-  std::size_t in_vain = 0;
-  while (worker.grantable && !pool.waiting.empty() && in_vain < pool.waiting.size()) {
-    CallState& call = turn.state.calls.at(pool.waiting.next());
-    if (is_hungry(call, worker) && grant(turn, call, worker)) {
-      in_vain = 0;
-    } else {
-      ++in_vain;
+  std::optional<FairQueue::Priority> level;
+  if (!pool.waiting.empty()) level = pool.waiting.highest();
+  for (; level && worker.grantable; level = pool.waiting.below(*level)) {
+    std::size_t in_vain = 0;
+    while (worker.grantable && in_vain < pool.waiting.size_at(*level)) {
+      CallState& call = turn.state.calls.at(pool.waiting.next_at(*level));
+      if (is_hungry(call, worker) && grant(turn, call, worker)) {
+        in_vain = 0;
+      } else {
+        ++in_vain;
+      }
     }
   }
 }

@@ -3,6 +3,7 @@
 #include "scheduler/boxes.h"
 #include "scheduler/calls.h"
 #include "scheduler/deployments.h"
+#include "scheduler/explain.h"
 #include "scheduler/leases.h"
 #include "scheduler/results.h"
 

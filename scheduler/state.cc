@@ -5,6 +5,9 @@
 namespace betterbox::scheduler {
 namespace {
 
+/// Of an agent's slots, however busy its host is: the load is of a moment.
+constexpr double kMostTakenByOthers = 0.9;
+
 std::size_t lease_limit(const Member& member) {
   return std::max(kMinLeasesPerWorker, kMaxLeasesPerSlot * member.slots);
 }
@@ -48,8 +51,10 @@ void State::set_timer(TimePoint& current, TimePoint at, TimerKind kind, std::uin
 
 void State::reindex(Member& member) {
   Pool& p = pool(member.port);
-  member.grantable = member.agent->connected() && member.slots > 0 && member.leases < lease_limit(member);
-  const int bucket = member.grantable ? p.by_load.bucket_of(member.outstanding, member.slots) : -1;
+  const Load& load = member.agent->agent.load;
+  member.grantable =
+      member.agent->connected() && !load.paused && member.slots > 0 && member.leases < lease_limit(member);
+  const int bucket = member.grantable ? p.by_load.bucket_of(taken_slots(member), member.slots) : -1;
   if (bucket != member.bucket) {
     if (member.bucket >= 0) p.by_load.remove(member, member.bucket);
     if (bucket >= 0) p.by_load.add(member, bucket);
@@ -128,13 +133,13 @@ void State::reindex_waiting(CallState& call, bool fresh) {
   const auto client = peers.find(call.id.client);
   const bool throttled = client != peers.end() && client->second.client.throttled;
   if (call.items.pending_items() == 0 || throttled) {
-    p.waiting.remove(call.id);
-    p.dirty_calls.remove(call.id);
+    p.waiting.remove(call.id, call.priority);
+    p.dirty_calls.remove(call.id, call.priority);
     return;
   }
-  p.waiting.add(call.id);
+  p.waiting.add(call.id, call.priority);
   if (!fresh) return;
-  p.dirty_calls.add(call.id);
+  p.dirty_calls.add(call.id, call.priority);
   dirty_pools.insert(call.port);
 }
 
@@ -168,6 +173,16 @@ std::vector<const Share*> sorted_shares(const CallState& call) {
   std::sort(sorted.begin(), sorted.end(),
             [](const Share* a, const Share* b) { return a->agent->id < b->agent->id; });
   return sorted;
+}
+
+std::uint64_t slots_to_begin_with(const CallState& call, const Member& member) {
+  const std::uint64_t slots = slots_for(call, member);
+  const AgentPart& agent = member.agent->agent;
+  if (agent.load.others_cpus_milli == 0 || agent.capacity.cpus_milli == 0 || slots == 0) return slots;
+  const double taken =
+      static_cast<double>(agent.load.others_cpus_milli) / static_cast<double>(agent.capacity.cpus_milli);
+  const double left = static_cast<double>(slots) * (1 - std::min(kMostTakenByOthers, taken));
+  return std::max<std::uint64_t>(1, static_cast<std::uint64_t>(left));
 }
 
 bool Turn::send(const Peer& to, Body body, Frames frames) const {

@@ -122,7 +122,9 @@ struct CallState {
   std::uint32_t copies_permille = 0;
   std::int64_t timeout_ns = 0;
   std::int32_t priority = 0;
-  Resources needs;  ///< of one item
+  Resources needs;     ///< of one item
+  bool needy = false;  ///< these are not nothing
+  PeerId able;         ///< a member that can give them; none: it has not been looked for, or there is none
   Frame context;
   const Policy* policy = &auto_policy();
   PolicyMemory memory;  ///< of the policy
@@ -162,6 +164,7 @@ struct Box {
 struct AgentPart {
   std::uint32_t function_slots = 0;
   Resources capacity;
+  Load load;             ///< as it said last
   bool offered = false;  ///< in this session
   std::map<SeatId, Box> boxes;
   std::map<Port, Member> memberships;
@@ -222,6 +225,9 @@ struct Pool {
   std::uint64_t outstanding = 0;
   std::set<CallId> calls;  ///< not done
   TimePoint no_box_at = TimePoint::never();
+  std::set<CallId> unsatisfied;  ///< with items, and no member can ever run them (or there is none)
+  TimePoint unsatisfied_at = TimePoint::never();
+  TimePoint changed{0};  ///< when a member joined, changed or left
 
   FairQueue waiting;                             ///< calls with pending items that may be granted
   FairQueue dirty_calls;                         ///< of these: workers have not been offered them yet
@@ -240,7 +246,7 @@ struct Deployment {
   bool answered = false;
 };
 
-enum class TimerKind : std::uint8_t { kPeerGone, kCallTimeout, kNoBox, kIdle };
+enum class TimerKind : std::uint8_t { kPeerGone, kCallTimeout, kNoBox, kIdle, kUnsatisfied };
 
 struct Timer {
   TimePoint at;
@@ -330,6 +336,15 @@ class State {
 /// there now is not looked at: the agent itself sees to that.
 inline std::uint64_t slots_for(const CallState& call, const Member& member) {
   return items_that_fit(member.agent->agent.capacity, call.needs, member.slots);
+}
+
+/// The same for an agent whose times for the call are not known. Others that use its host take their part of it;
+/// once times are known they show that by themselves, and it must not count twice.
+std::uint64_t slots_to_begin_with(const CallState& call, const Member& member);
+
+/// Slots that are taken, with what others run on the host: of two idle agents the one with a free host comes first.
+inline std::uint64_t taken_slots(const Member& member) {
+  return member.outstanding + member.agent->agent.load.others_cpus_milli / 1000;
 }
 
 /// The lease that a cut of this share takes from: the last granted; nullptr if there is nothing to cut, or a cut is

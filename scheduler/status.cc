@@ -24,9 +24,17 @@ std::vector<Counter> counters_of(const Counters& c) {
 }
 
 PeerStatus status_of(const Peer& peer) {
-  PeerStatus status{peer.role, peer.id,         peer.name,
-                    peer.host, peer.pid,        peer.agent.function_slots,
-                    0,         peer.log_folder, peer.connected()};
+  PeerStatus status{peer.role,
+                    peer.id,
+                    peer.name,
+                    peer.host,
+                    peer.pid,
+                    peer.agent.function_slots,
+                    0,
+                    peer.log_folder,
+                    peer.connected(),
+                    peer.agent.capacity,
+                    peer.agent.load};
   for (const auto& [port, member] : peer.agent.memberships) status.leased_items += member.outstanding;
   return status;
 }
@@ -46,7 +54,7 @@ CallStatus status_of(const CallState& call) {
 StatusReport status_report(const State& state, TimePoint now) {
   StatusReport report;
   const Config& own = state.config;
-  report.scheduler = {Role::kScheduler, own.peer, own.name, own.host, own.pid, 0, 0, "", true};
+  report.scheduler = {Role::kScheduler, own.peer, own.name, own.host, own.pid, 0, 0, "", true, {}, {}};
   report.uptime_ns = (now - state.started).ns;
   for (const auto& [id, peer] : state.peers) report.peers.push_back(status_of(peer));
   for (const auto& [port, at_port] : state.boxes) {

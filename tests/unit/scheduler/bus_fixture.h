@@ -130,11 +130,11 @@ class BusTest : public ::testing::Test {
     return actor;
   }
 
-  Actor worker(std::uint64_t id, std::uint32_t slots) {
+  Actor worker(std::uint64_t id, std::uint32_t slots, const Resources& capacity = {}) {
     Actor actor = stranger(Role::kWorker, id);
     actor.hello.endpoint = "ipc:///run/bus/w-" + std::to_string(id);
     greet(actor);
-    say(actor, Offer{slots, {}, {}});
+    say(actor, Offer{slots, {}, {}, capacity});
     return actor;
   }
 
@@ -153,6 +153,11 @@ class BusTest : public ::testing::Test {
   }
 
   // --- calls ----------------------------------------------------------------------------------------
+
+  CallId open(const Actor& client, const Call& call) {
+    say(client, call, {Frame("context")});
+    return {client.hello.peer, call.serial};
+  }
 
   CallId open_call(const Actor& client, std::uint64_t serial, std::uint16_t port = 0,
                    std::uint32_t retries = 2) {

@@ -159,6 +159,37 @@ TEST_F(CallsTest, ClientsShareTheWorkersInTurns) {
   EXPECT_THAT(clients, ElementsAre(10, 11, 10, 10));
 }
 
+TEST_F(CallsTest, CallsOfHigherPriorityAreGrantedFirst) {
+  const Actor c1 = client(10);
+  const Actor c2 = client(11);
+  start_call(c1, 1, 1);
+  for (std::uint64_t serial = 1; serial <= 3; ++serial) {
+    Call call;
+    call.serial = serial;
+    call.priority = serial == 2 ? 7 : 1;
+    open(c2, call);
+    add_items(c2, serial, {0, 1}, true);
+  }
+  const Actor w = worker(1, 1);
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> order;
+  for (const Lease& lease : expect_leases(w)) order.emplace_back(lease.call.client.value, lease.call.serial);
+  EXPECT_THAT(order, ElementsAre(std::pair(11, 2), std::pair(11, 1), std::pair(11, 3), std::pair(10, 1)));
+}
+
+TEST_F(CallsTest, AWorkerThatWantsNoMoreOfAHighPriorityIsOfferedTheNext) {
+  const Actor w = worker(1, 1);
+  const Actor c = client();
+  Call call;
+  call.serial = 1;
+  call.priority = 5;
+  open(c, call);
+  add_items(c, 1, {0, 1000}, true);
+  start_call(c, 2, 1);
+  std::set<std::uint64_t> serials;
+  for (const Lease& lease : expect_leases(w)) serials.insert(lease.call.serial);
+  EXPECT_THAT(serials, ElementsAre(1, 2));
+}
+
 TEST_F(CallsTest, CancelledItemsAreSettledAndTakenFromWorkers) {
   const Actor w = worker(1, 2);
   const Actor c = client();

@@ -30,5 +30,24 @@ TEST(FairQueueTest, CountsEachCallOnce) {
   EXPECT_TRUE(queue.empty());
 }
 
+TEST(FairQueueTest, HigherPrioritiesComeFirstAndEqualsTakeTurns) {
+  FairQueue queue;
+  queue.add({PeerId{1}, 1}, 0);
+  queue.add({PeerId{1}, 2}, 5);
+  queue.add({PeerId{2}, 1}, 5);
+  queue.add({PeerId{2}, 2}, -3);
+  EXPECT_EQ(queue.next(), (CallId{PeerId{1}, 2}));
+  EXPECT_EQ(queue.next(), (CallId{PeerId{2}, 1}));
+  EXPECT_EQ(queue.next(), (CallId{PeerId{1}, 2}));
+  EXPECT_EQ(queue.highest(), 5);
+  EXPECT_EQ(queue.below(5), 0);
+  EXPECT_EQ(queue.below(0), -3);
+  EXPECT_FALSE(queue.below(-3));
+  queue.remove({PeerId{1}, 2}, 5);
+  queue.remove({PeerId{2}, 1}, 5);
+  EXPECT_EQ(queue.next(), (CallId{PeerId{1}, 1}));
+  EXPECT_EQ(queue.size(), 2U);
+}
+
 }  // namespace
 }  // namespace betterbox::scheduler

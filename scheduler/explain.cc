@@ -1,0 +1,157 @@
+#include "scheduler/explain.h"
+
+#include <vector>
+
+#include "scheduler/resources.h"
+
+namespace betterbox::scheduler {
+namespace {
+
+AgentStats agent_stats(const Share& share) {
+  const Peer& agent = *share.agent;
+  AgentStats stats;
+  stats.agent = agent.id;
+  stats.name = agent.name;
+  stats.host = agent.host;
+  stats.pid = agent.pid;
+  stats.slots = share.slots;
+  stats.retries = share.retries;
+  stats.steals = share.steals;
+  stats.outstanding = share.outstanding;
+  for (const auto& [seat, slot] : share.seats) {
+    stats.seats.push_back(slot);
+    stats.items += slot.items;
+    stats.busy_ns += slot.busy_ns;
+  }
+  return stats;
+}
+
+/// What the members of a pool can do for one call.
+struct Room {
+  std::uint64_t places = 0;  ///< items that may run at a time at members that are there and well
+  std::size_t able = 0;      ///< members that can run items at all
+  std::size_t away = 0;      ///< of these
+  std::size_t paused = 0;    ///< of these
+  const Peer* an_away_one = nullptr;
+};
+
+Room room_for(const CallState& call, const Pool& pool) {
+  Room room;
+  for (const auto& [id, member] : pool.members) {
+    const std::uint64_t slots = slots_for(call, *member);
+    if (slots == 0) continue;
+    ++room.able;
+    if (!member->agent->connected()) {
+      ++room.away;
+      room.an_away_one = member->agent;
+    } else if (member->agent->agent.load.paused) {
+      ++room.paused;
+    } else {
+      room.places += slots;
+    }
+  }
+  return room;
+}
+
+std::string workers(std::size_t count, std::size_t of, Port port) {
+  const std::string one = port == kFunctionPool ? "worker" : "box process";
+  const std::string plural = port == kFunctionPool ? "workers" : "box processes";
+  if (of == 1) return "the only " + one + " for it is";
+  if (count == of) return "all " + std::to_string(of) + " " + plural + " for it are";
+  return std::to_string(count) + " of " + std::to_string(of) + " " + plural + (count == 1 ? " is" : " are");
+}
+
+std::string all_slots(const CallState& call, const Pool& pool, std::uint64_t places) {
+  if (places < pool.slots && call.needy) {
+    return "an item needs " + describe(call.needs) + ": room for " + std::to_string(places) +
+           " at a time, which is";
+  }
+  return pool.slots == 1 ? "the only slot is" : "all " + std::to_string(pool.slots) + " slots are";
+}
+
+void say_who_is_missing(const CallState& call, const Room& room, std::vector<std::string>& reasons) {
+  if (room.away > 0 && room.away == room.able) {
+    reasons.push_back("the connection to '" + room.an_away_one->name +
+                      "' is lost: waiting for it to come back");
+  } else if (room.away > 0) {
+    reasons.push_back(workers(room.away, room.able, call.port) + " away");
+  }
+  if (room.paused > 0)
+    reasons.push_back(workers(room.paused, room.able, call.port) +
+                      " paused: too little memory is left there");
+}
+
+void say_who_is_busy(const CallState& call, const Pool& pool, const Room& room,
+                     std::vector<std::string>& reasons) {
+  if (room.places == 0) return;
+  if (call.items.pending_items() > 0 && pool.waiting.highest() > call.priority)
+    reasons.push_back("calls of higher priority come first");
+  if (pool.outstanding - call.outstanding >= pool.slots) {
+    reasons.push_back(all_slots(call, pool, pool.slots) + " busy with other calls");
+  } else if (call.items.unsettled_items() > room.places) {
+    reasons.push_back(all_slots(call, pool, room.places) + " busy");
+  }
+}
+
+std::string joined(const std::vector<std::string>& reasons) {
+  std::string text;
+  for (const std::string& reason : reasons) text += (text.empty() ? "" : "; ") + reason;
+  return text;
+}
+
+}  // namespace
+
+void keep_shares_as_history(const Turn& turn, Peer& agent) {
+  for (const CallId id : agent.agent.calls) {
+    CallState& call = turn.state.calls.at(id);
+    const auto it = call.shares.find(agent.id);
+    if (!it->second.seats.empty() || it->second.retries > 0)
+      call.past_shares.push_back(agent_stats(it->second));
+    turn.state.forget_share(it->second);
+    call.shares.erase(it);
+  }
+  agent.agent.calls.clear();
+}
+
+CallStats call_stats(const State& state, const CallState& call) {
+  CallStats stats;
+  stats.total = call.items.known_end();
+  stats.closed = call.closed;
+  stats.settled = call.items.settled_items();
+  if (call.first_grant != TimePoint::never() && call.last_outcome > call.first_grant) {
+    stats.makespan_ns = (call.last_outcome - call.first_grant).ns;
+  }
+  stats.busy_ns = call.busy_ns;
+  stats.longest_ns = call.longest_ns;
+  stats.agents = call.past_shares;
+  for (const Share* share : sorted_shares(call)) stats.agents.push_back(agent_stats(*share));
+  stats.waiting = waiting_reason(state, call);
+  stats.policy = call.policy->name;
+  stats.pending = call.items.pending_items();
+  return stats;
+}
+
+std::string waiting_reason(const State& state, const CallState& call) {
+  if (call.items.unsettled_items() == 0) return "";
+  std::vector<std::string> reasons;
+  const auto client = state.peers.find(call.id.client);
+  if (client != state.peers.end() && client->second.client.throttled) {
+    reasons.push_back("results are not being read: " + std::to_string(client->second.client.unacked_bytes) +
+                      " bytes wait for the client");
+  }
+  const auto it = state.pools.find(call.port);
+  if (it == state.pools.end() || it->second.members.empty()) {
+    reasons.push_back(call.port == kFunctionPool
+                          ? "no worker is on the bus: start one with `betterbox worker`"
+                          : "no box is at port " + std::to_string(call.port.value));
+    return joined(reasons);
+  }
+  const Pool& pool = it->second;
+  const Room room = room_for(call, pool);
+  if (room.able == 0) reasons.push_back(why_unsatisfiable(call, pool));
+  say_who_is_missing(call, room, reasons);
+  say_who_is_busy(call, pool, room, reasons);
+  return joined(reasons);
+}
+
+}  // namespace betterbox::scheduler

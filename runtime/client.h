@@ -290,6 +290,7 @@ class Client {
 
   // Calls.
   CallPtr make_call(CallState::Kind kind, Port port, const std::string& method);
+  static Call opening_of(const CallOptions& options);
   void send_opening(const CallPtr& call);
   void pump();
   void pump(const CallPtr& call);

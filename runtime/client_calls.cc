@@ -5,7 +5,6 @@
 
 #include "runtime/check.h"
 #include "runtime/client.h"
-#include "runtime/codec.h"
 
 namespace betterbox {
 namespace {
@@ -14,35 +13,9 @@ namespace {
 constexpr std::size_t kItemsMessageBytes = 1U << 20;
 /// A generator's feeder runs this far ahead of what could be sent.
 constexpr std::size_t kFeedAheadBytes = 8U << 20;
-/// Streams of single submissions kept open; the idlest go first.
-constexpr std::size_t kMaxStreams = 64;
-
 std::uint64_t next_token() {
   static std::atomic<std::uint64_t> tokens{0};
   return ++tokens;
-}
-
-/// How the call is opened. Its bytes also say whether two submissions may share a call.
-Call opening_of(const Client::CallOptions& options) {
-  Call call;
-  call.port = options.port;
-  call.method = options.method;
-  call.retries = options.retries;
-  call.idempotent = options.idempotent;
-  call.fold = options.fold;
-  call.timeout_ns = options.timeout ? options.timeout->ns : 0;
-  call.name = options.name;
-  call.policy = options.policy;
-  call.priority = options.priority;
-  call.needs = options.needs;
-  call.copies_permille = options.copies_permille;
-  return call;
-}
-
-std::string stream_key(const Call& opening, const Frame& context) {
-  std::string key = encode({opening, {context}});
-  key.append(context.view());
-  return key;
 }
 
 }  // namespace
@@ -110,6 +83,22 @@ void Client::send_on_link(Link& link, Message message) {
   }
 }
 
+Call Client::opening_of(const CallOptions& options) {
+  Call call;
+  call.port = options.port;
+  call.method = options.method;
+  call.retries = options.retries;
+  call.idempotent = options.idempotent;
+  call.fold = options.fold;
+  call.timeout_ns = options.timeout ? options.timeout->ns : 0;
+  call.name = options.name;
+  call.policy = options.policy;
+  call.priority = options.priority;
+  call.needs = options.needs;
+  call.copies_permille = options.copies_permille;
+  return call;
+}
+
 CallPtr Client::open_call(const CallOptions& options, Frame context, EncodedItems items, bool closed) {
   Lock lock(mutex_);
   if (session_ == Session::kRefused || session_ == Session::kClosed) {
@@ -131,86 +120,6 @@ CallPtr Client::open_call(const CallOptions& options, Frame context, EncodedItem
 }
 
 void Client::send_opening(const CallPtr& call) { send({call->opening, {call->context}}); }
-
-CallPtr Client::submit(const CallOptions& options, Frame context, ItemBytes item) {
-  Lock lock(mutex_);
-  if (session_ == Session::kRefused || session_ == Session::kClosed) {
-    throw BusError("this process is not connected to the bus any more: " + lost_reason_);
-  }
-  Call opening = opening_of(options);
-  std::string key = stream_key(opening, context);
-  auto found = streams_.find(key);
-  // A stream with a timeout would end with its first item's: such a submission has a call of its own.
-  if (found == streams_.end() || options.timeout) {
-    retire_idle_streams();
-    if (options.timeout) key += std::to_string(next_serial_);
-    found = streams_.try_emplace(std::move(key)).first;
-    CallPtr call = make_call(CallState::Kind::kScheduled, options.port, options.method);
-    call->serial = next_serial_++;
-    call->context = std::move(context);
-    opening.serial = call->serial;
-    call->opening = std::move(opening);
-    calls_[call->serial] = call;
-    found->second.call = call;
-    stream_of_[call->serial] = &found->second;
-    if (session_ == Session::kOpen) send_opening(call);
-  }
-  Stream& stream = found->second;
-  CallPtr submission = make_call(CallState::Kind::kSubmission, options.port, options.method);
-  submission->serial = stream.call->serial;
-  submission->index = stream.call->known + stream.gathered.count();
-  submission->known = 1;
-  submission->closed = true;
-  stream.waiting[submission->index] = submission;
-  stream.gathered.add(item);
-  stream.last_use = next_serial_++;
-
-  // Alone it leaves at once. Behind others that are under way it waits for more, or for the driver.
-  if (stream.waiting.size() == 1 || stream.gathered.bytes() >= kPageBytes) {
-    flush(stream);
-    drain();
-  } else if (!gathered_any_) {
-    gathered_any_ = true;
-    wake_driver();
-  }
-  return submission;
-}
-
-void Client::flush(Stream& stream) {
-  if (stream.gathered.empty()) return;
-  CallState& call = *stream.call;
-  const std::uint64_t count = stream.gathered.count();
-  Frame page = stream.gathered.finish();
-  call.unsent_bytes += page.size();
-  call.pages[call.known] = {std::move(page), count, count, {}};
-  call.known += count;
-  unsent_.insert(call.serial);
-  pump(stream.call);
-}
-
-void Client::flush_streams() {
-  if (!gathered_any_) return;
-  gathered_any_ = false;
-  for (auto& [key, stream] : streams_) flush(stream);
-}
-
-void Client::retire_idle_streams() {
-  while (streams_.size() >= kMaxStreams) {
-    auto idlest = streams_.end();
-    for (auto stream = streams_.begin(); stream != streams_.end(); ++stream) {
-      const bool idle = stream->second.waiting.empty() && stream->second.gathered.empty();
-      if (idle && (idlest == streams_.end() || stream->second.last_use < idlest->second.last_use))
-        idlest = stream;
-    }
-    if (idlest == streams_.end()) return;
-    const std::uint64_t serial = idlest->second.call->serial;
-    stream_of_.erase(serial);
-    calls_.erase(serial);
-    unsent_.erase(serial);
-    streams_.erase(idlest);
-    send({Forget{serial}, {}});
-  }
-}
 
 // --- items on the way out -------------------------------------------------------------------------
 
@@ -380,25 +289,6 @@ void Client::settle_sent(CallState& call, Range range) {
     }
     (page->first < call.sent ? window_used_ : call.unsent_bytes) -= page->second.bytes();
     page = call.pages.erase(page);
-  }
-}
-
-void Client::settle_submissions(Stream& stream, std::uint64_t first, std::uint64_t count, const Frame& page) {
-  const auto view = PageView::parse(page.bytes());
-  if (stream.call->settled.insert({first, first + count}) != count) return;
-  settle_sent(*stream.call, {first, first + count});
-  for (std::uint64_t i = 0; i < count; ++i) {
-    const auto found = stream.waiting.find(first + i);
-    if (found == stream.waiting.end()) continue;  // cancelled
-    const CallPtr submission = std::move(found->second);
-    stream.waiting.erase(found);
-    if (view && view->kind() != PageKind::kIntRange && (view->count() == count || view->count() == 1)) {
-      settle(submission, 0, 1,
-             slice_page(page, *view, view->count() == count ? i : 0, (view->count() == count ? i : 0) + 1));
-    } else {
-      settle_lost(submission, 0, 1, LostCode::kBadRequest, "its result arrived unreadable");
-    }
-    check_over(submission);
   }
 }
 

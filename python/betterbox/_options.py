@@ -127,7 +127,7 @@ class Options:
     def _check(self) -> None:
         if not isinstance(self.policy, str) or self.policy not in POLICIES:
             close = nearest(str(self.policy), list(POLICIES))
-            raise ValueError(f"policy {self.policy!r} is not known{close or ';'} there are {', '.join(POLICIES)}")
+            raise ValueError(f"policy {self.policy!r} is not known{close or ';'} the policies are {', '.join(POLICIES)}")
         if self.detach:
             raise ValueError("detach=True is not in this version: a call ends with its client; keep the client running")
         if not _is_whole(self.retries) or self.retries < 0:

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <functional>
+#include <mutex>
 #include <thread>
 
 #include "runtime/fake_transport.h"
@@ -169,6 +170,81 @@ TEST_F(ClientTest, SubmissionsAreGatheredAndEachGetsItsOutcome) {
     ASSERT_TRUE(client->wait(client->over(call), kSoon, {}));
     EXPECT_EQ(int_outcome(*client, call, 0), i);
   }
+}
+
+TEST_F(ClientTest, SubmissionsShareACallOnlyWithTheSameOptions) {
+  std::mutex mutex;
+  std::vector<Call> opened;
+  PlayedPeer scheduler(network_, "scheduler", [&](PlayedPeer& peer, ConnectionId from, Message& message) {
+    if (const auto* call = std::get_if<Call>(&message.body)) {
+      const std::lock_guard lock(mutex);
+      opened.push_back(*call);
+    }
+    echo_(peer, from, message);
+  });
+  auto client = connect();
+  Client::CallOptions urgent;
+  urgent.priority = 7;
+  urgent.needs.cpus_milli = 2000;
+  urgent.policy = "gss";
+  urgent.copies_permille = 50;
+  for (const Client::CallOptions& options : {Client::CallOptions{}, urgent, Client::CallOptions{}, urgent}) {
+    const CallPtr call = client->submit(options, Frame("f"), bytes(int_item(1)));
+    ASSERT_TRUE(client->wait(client->over(call), kSoon, {}));
+  }
+  const std::lock_guard lock(mutex);
+  ASSERT_EQ(opened.size(), 2U);
+  EXPECT_EQ(opened[0].priority, 0);
+  EXPECT_EQ(opened[1].priority, 7);
+  EXPECT_EQ(opened[1].needs.cpus_milli, 2000U);
+  EXPECT_EQ(opened[1].policy, "gss");
+  EXPECT_EQ(opened[1].copies_permille, 50U);
+}
+
+TEST_F(ClientTest, CostsGoWithTheirItemsAlsoWhenSentAgain) {
+  std::mutex mutex;
+  std::vector<Items> sent;
+  const auto record = [&](Message& message) {
+    const std::lock_guard lock(mutex);
+    if (const auto* items = std::get_if<Items>(&message.body)) sent.push_back(*items);
+  };
+  // The first scheduler settles item 0 alone and is lost.
+  PlayedPeer first(network_, "scheduler", [&](PlayedPeer& peer, ConnectionId from, Message& message) {
+    record(message);
+    if (std::get_if<Hello>(&message.body)) return echo_(peer, from, message);
+    if (const auto* items = std::get_if<Items>(&message.body)) {
+      peer.send(from, {Results{1, items->serial, {items->spans.front()}}, {message.frames.front()}});
+      peer.close(from);
+    }
+  });
+  EchoScheduler second_echo;
+  second_echo.id = PeerId{2};
+  PlayedPeer second(network_, "successor", [&](PlayedPeer& peer, ConnectionId from, Message& message) {
+    record(message);
+    second_echo(peer, from, message);
+  });
+  Client::Options options;
+  options.endpoint = "scheduler";
+  options.peer = PeerId{77};
+  options.find_bus = [] { return std::string("successor"); };
+  Client client(network_.make_transport(), options);
+  std::thread driver([&] {
+    while (!client.drive().empty()) {}
+  });
+  EncodedItems items = int_items(0, 1);
+  items.pages.push_back(int_items(1, 4).pages.front());
+  items.count = 4;
+  items.costs = {1, 2, 3, 4};
+  const CallPtr call = client.open_call({}, Frame("context"), std::move(items), true);
+  ASSERT_TRUE(client.wait(client.over(call), kSoon, {}));
+  EXPECT_EQ(int_outcome(client, call, 3), 3);
+  client.close();
+  driver.join();
+  const std::lock_guard lock(mutex);
+  ASSERT_EQ(sent.size(), 2U);
+  EXPECT_EQ(sent[0].costs, (std::vector<float>{1, 2, 3, 4}));
+  // Nobody runs the settled item again, so nobody asks for its cost.
+  EXPECT_EQ(sent[1].costs, (std::vector<float>{0, 2, 3, 4}));
 }
 
 TEST_F(ClientTest, TheDriverFlushesGatheredSubmissionsAndTellsOfFinishedCalls) {

@@ -14,6 +14,10 @@ from betterbox._errors import BetterBoxError, BusError
 OK, FAILED, USAGE = 0, 1, 2
 
 
+class _UsageError(BetterBoxError):
+    """An argument that argparse has let pass."""
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
@@ -24,6 +28,18 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port: ports go from 1 to 65535")
     return int(text)
+
+
+def _devices(text: str) -> int | list[str]:
+    return int(text) if text.isdecimal() else [device for device in text.split(",") if device]
+
+
+def _amount(text: str) -> tuple[str, float]:
+    name, equals, amount = text.partition("=")
+    try:
+        return name, float(amount if equals else "1")
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=AMOUNT") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,11 +89,29 @@ def _worker_parser(verbs: Any) -> None:
         verbs,
         "worker",
         "give the bus a worker for plain functions, until SIGINT or SIGTERM",
-        "betterbox worker --slots 4\nBETTERBOX_BUS=/scratch/me/bus.json betterbox worker",
+        "betterbox worker --slots 4\nbetterbox worker --memory 64G --gpus 2 --resource licence=1\n"
+        "BETTERBOX_BUS=/scratch/me/bus.json betterbox worker",
     )
     _add_bus(parser)
     _add_worker_options(parser)
     parser.add_argument("--slots", type=_positive, metavar="N", help="slots (default: one per CPU)")
+    parser.add_argument(
+        "--cpus", type=float, metavar="N", help="cores that items may take at a time (default: one per slot)"
+    )
+    parser.add_argument(
+        "--memory", metavar="SIZE", help='memory for items, in bytes or as in "64G" (default: what this machine has)'
+    )
+    parser.add_argument(
+        "--gpus", type=_devices, metavar="N|LIST", help="devices: how many, or which, as in 0,2 (default: none)"
+    )
+    parser.add_argument(
+        "--resource",
+        type=_amount,
+        action="append",
+        default=[],
+        metavar="NAME=AMOUNT",
+        help="something else that items may ask for; may come several times",
+    )
     parser.set_defaults(run=_worker)
 
 
@@ -160,7 +194,14 @@ def _worker_command(args: argparse.Namespace, slots: int) -> list[str]:
 
 
 def _worker(args: argparse.Namespace) -> int:
-    _exec(_worker_command(args, args.slots or _settings.cpu_count()))
+    from betterbox._resources import worker_arguments
+
+    try:
+        memory = int(args.memory) if args.memory and args.memory.isdecimal() else args.memory
+        capacity = worker_arguments(args.cpus, memory, args.gpus, dict(args.resource))
+    except ValueError as error:
+        raise _UsageError(str(error)) from error
+    _exec([*_worker_command(args, args.slots or _settings.cpu_count()), *capacity])
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -262,6 +303,11 @@ def status_text(bus: str, report: dict[str, Any]) -> str:
         ],
     )
     lines += _table(
+        "workers",
+        ("name", "slots", "busy", "cpus", "others", "memory", "taken", "gpus", "resources", "state"),
+        [_worker_row(p) for p in report["peers"] if p["role"] == "worker"],
+    )
+    lines += _table(
         "boxes",
         ("port", "class", "pid", "host", "methods"),
         [(b["port"], b["class"], b["pid"], b["host"], _short_list(b["methods"])) for b in report["boxes"]],
@@ -278,6 +324,32 @@ def status_text(bus: str, report: dict[str, Any]) -> str:
     if counters:
         lines.append(f"counters: {counters}")
     return "\n".join(lines)
+
+
+def _worker_row(peer: dict[str, Any]) -> tuple[Any, ...]:
+    """What a worker has, and how it is."""
+    capacity, load = peer["capacity"], peer["load"]
+    named = ", ".join(f"{name} {amount:g}" for name, amount in capacity["resources"].items())
+    return (
+        peer["name"],
+        peer["slots"],
+        load["busy_slots"],
+        f"{capacity['cpus']:g}",
+        f"{load['others_cpus']:.1f}",
+        "any" if capacity["memory"] is None else _size(capacity["memory"]),
+        _size(load["memory"]),
+        f"{capacity['gpus']:g}",
+        named or "-",
+        "gone" if not peer["connected"] else "paused: little memory is left" if load["paused"] else "ready",
+    )
+
+
+def _size(amount: float) -> str:
+    for unit in ("", "K", "M", "G"):
+        if amount < 1024:
+            return f"{amount:.4g}{unit}"
+        amount /= 1024
+    return f"{amount:.4g}T"
 
 
 def _short_list(names: list[str]) -> str:
@@ -304,7 +376,7 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except BetterBoxError as error:
         print(f"betterbox{verb}: {error}", file=sys.stderr)
-        return FAILED
+        return USAGE if isinstance(error, _UsageError) else FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

@@ -1,4 +1,4 @@
-"""`LocalCluster`: a private scheduler and worker on this machine, for as long as a ``with`` block."""
+"""`LocalCluster`: a private scheduler and workers on this machine, for as long as a ``with`` block."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import tempfile
 import threading
 from time import monotonic
 from types import TracebackType
+from typing import Any
 
-from betterbox import _settings
+from betterbox import _resources, _settings
 from betterbox._errors import BusError
 
 _START_TIMEOUT = 20.0  # seconds
@@ -19,12 +20,22 @@ _STOP_TIMEOUT = 5.0  # seconds for each process, then it is killed
 
 
 class LocalCluster:
-    """A private bus with one worker, current for this process while it is open.
+    """A private bus with workers, current for this process while it is open.
 
     Parameters
     ----------
     slots : int
-        Slots of the worker; default: one per CPU.
+        Slots of each worker; default: one per CPU.
+    workers : int
+        How many workers.
+    cpus : float, optional
+        Cores that items may take at a time on each worker; default: one per slot.
+    memory : int or str, optional
+        Bytes of memory for the items of each worker, or a text such as "8G"; default: what the machine has.
+    gpus : int or sequence of str, optional
+        How many devices each worker has, or which.
+    resources : dict, optional
+        Amounts of other things that items may ask for: ``{"licence": 1}``.
 
     Attributes
     ----------
@@ -44,11 +55,23 @@ class LocalCluster:
     [1, 2]
     """
 
-    def __init__(self, slots: int | None = None) -> None:
+    def __init__(
+        self,
+        slots: int | None = None,
+        workers: int = 1,
+        *,
+        cpus: float | None = None,
+        memory: int | str | None = None,
+        gpus: Any = None,
+        resources: dict[str, float] | None = None,
+    ) -> None:
         slots = _settings.cpu_count() if slots is None else slots
-        if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
-            raise ValueError(f"slots must be a whole number from 1, not {slots!r}")
+        for option, count in (("slots", slots), ("workers", workers)):
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise ValueError(f"{option} must be a whole number from 1, not {count!r}")
         self.slots = slots
+        self.workers = workers
+        self._capacity = _resources.worker_arguments(cpus, memory, gpus, resources)
         self._folder = tempfile.mkdtemp(prefix="cluster-", dir=_runtime_folder())
         self.bus = os.path.join(self._folder, "bus.json")
         self._children: list[_Child] = []
@@ -66,8 +89,10 @@ class LocalCluster:
     def _start(self) -> None:
         command = [_settings.program("betterbox-scheduler"), "--bus", self.bus, "--ephemeral"]
         self._run("scheduler", [*command, "--python", _settings.python_version()])
-        command = _settings.worker_command(self.bus, slots=self.slots, name="local")
-        self._run("worker", [*command, "--echo", "--ignore-sigint"])
+        for number in range(self.workers):
+            name = "local" if self.workers == 1 else f"local-{number}"
+            command = _settings.worker_command(self.bus, slots=self.slots, name=name)
+            self._run("worker", [*command, *self._capacity, "--echo", "--ignore-sigint"])
 
     def _run(self, name: str, command: list[str]) -> None:
         child = _Child(name, command, {**os.environ, "BETTERBOX_BUS": self.bus})
@@ -118,7 +143,8 @@ class LocalCluster:
             self.close()
 
     def __repr__(self) -> str:
-        return f"<LocalCluster of {self.slots} slots at {self.bus}{', closed' if self._closed else ''}>"
+        size = f"{self.slots} slots" if self.workers == 1 else f"{self.workers} workers of {self.slots} slots"
+        return f"<LocalCluster of {size} at {self.bus}{', closed' if self._closed else ''}>"
 
 
 class _Child:

@@ -4,36 +4,184 @@ from __future__ import annotations
 
 from typing import Any
 
+_SHOWN_AGENTS, _SHOWN_SLOTS = 20, 16
+
 
 class Explanation(dict[str, Any]):
-    """Who did what in a call.
+    """Who did what in a call, how good that was, and where the rest went. Keys can be read as attributes, too.
 
-    Keys are ``total`` (None while a generator still runs), ``known``, ``settled``, ``makespan_s``, ``busy_s``, ``longest_s`` (seconds), ``ideal_s``,
-    ``makespan_over_ideal``, ``waiting`` (why what waits is waiting) and ``agents``: per worker ``name``, ``host``,
-    ``pid``, ``slots``, ``retries``, ``steals`` and ``seats`` (``slot``, ``items``, ``busy_s``).
+    All times are in seconds.
+
+    Attributes
+    ----------
+    total : int or None
+        Items; None while a generator still runs.
+    known, settled, pending : int
+        Items sent so far, items that have an outcome, items that nobody was given.
+    waiting : str
+        Why what waits is waiting; empty if nothing does.
+    policy : str
+        How ranges are cut.
+    agents : list of dict
+        Per worker (or process with boxes): ``name``, ``host``, ``pid``, ``slots``, ``items``, ``busy_s``, ``share`` (of
+        the time of its slots that was busy), ``retries``, ``steals``, ``outstanding`` (items it holds now) and
+        ``seats``: per slot ``slot``, ``items``, ``busy_s``, ``longest_s``, ``first_s``, ``last_s`` (when its first and
+        last outcome arrived), ``share``.
+    leases, splits : int
+        Ranges granted; how many of them were cut while they ran, for somebody else.
+    steals, retries : int
+        Ranges that came from another worker or slot; items run again because their process died.
+    copies, copies_won : int
+        Items that ran twice at a time; how often the copy was first.
+    makespan_s, busy_s, longest_s : float
+        From the first grant to the last outcome (so far); time in items, all slots together; the longest item.
+    ideal_s, greedy_s : float or None
+        The work evenly over all slots, or the longest item; what self-scheduling at no cost takes for the measured times
+        (None if that was not computed).
+    makespan_over_ideal, makespan_over_greedy : float or None
+        The same as ratios.
+    loss : dict
+        Where the time of slots went that was not busy: ``startup_s`` (before a slot's first item), ``gaps_s`` (between
+        items), ``tail_s`` (after its last), ``unused_s`` (slots that got nothing), ``wasted_s`` (work whose outcome was
+        not wanted), ``total_s`` (all of it).
     """
 
     def __init__(self, fields: dict[str, Any]) -> None:
         super().__init__(fields)
-        slots = sum(max(agent.get("slots", 0), len(agent.get("seats", ()))) for agent in self.get("agents", ()))
-        makespan, busy, longest = (fields.get(name, 0.0) for name in ("makespan_s", "busy_s", "longest_s"))
-        ideal = max(busy / slots, longest) if slots else 0.0
+        agents = self.setdefault("agents", [])
+        makespan = fields.get("makespan_s", 0.0)
+        for agent in agents:
+            agent["slots"] = max(agent.get("slots", 0), len(agent.get("seats", ())))
+            agent["share"] = _share(agent.get("busy_s", 0.0), makespan * agent["slots"])
+            for seat in agent.get("seats", ()):
+                seat["share"] = _share(seat["busy_s"], makespan)
+        slots = sum(agent["slots"] for agent in agents)
+        busy, longest = fields.get("busy_s", 0.0), fields.get("longest_s", 0.0)
+        ideal = fields.get("ideal_s") or (max(busy / slots, longest) if slots else 0.0)
+        greedy = fields.get("greedy_s") or None
+        self["slots"] = slots
         self["ideal_s"] = ideal
+        self["greedy_s"] = greedy
         self["makespan_over_ideal"] = makespan / ideal if ideal > 0 else None
+        self["makespan_over_greedy"] = makespan / greedy if greedy else None
+        self["steals"] = sum(agent.get("steals", 0) for agent in agents)
+        self["retries"] = sum(agent.get("retries", 0) for agent in agents)
+        self["loss"] = _loss(agents, makespan, fields.get("wasted_s", 0.0))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"an explanation has no {name!r}; it has {', '.join(self)}", name=name) from None
 
     def __str__(self) -> str:
-        lines = [f"{self.get('settled', 0)} of {self.get('known', 0)} items settled"]
-        if self.get("makespan_s"):
-            over = self["makespan_over_ideal"]
-            ratio = f", {over:.3f} of the ideal" if over else ""
-            lines.append(f"makespan {self['makespan_s']:.3f} s{ratio}; longest item {self.get('longest_s', 0.0):.3f} s")
-        for agent in self.get("agents", ()):
-            lines.append(
-                f"{agent.get('name') or 'worker'} (pid {agent.get('pid')} on {agent.get('host')}): "
-                f"{agent.get('retries', 0)} retries, {agent.get('steals', 0)} steals"
-            )
-            for seat in agent.get("seats", ()):
-                lines.append(f"  slot {seat['slot']}: {seat['items']} items, busy {seat.get('busy_s', 0.0):.3f} s")
+        known, settled = self.get("known", 0), self.get("settled", 0)
+        open_end = "" if self.get("total") is not None else " so far"
+        policy = f", policy {self['policy']}" if self.get("policy") else ""
+        lines = [f"{settled} of {known} items settled{open_end}{policy}"]
         if self.get("waiting"):
-            lines.append(f"waiting {self['waiting']}")
+            lines.append(f"waiting: {self['waiting']}")
+        if self.get("makespan_s"):
+            lines += self._time_lines()
+        lines += self._count_lines()
+        agents = self["agents"]
+        for agent in agents[:_SHOWN_AGENTS]:
+            lines += _agent_lines(agent)
+        if len(agents) > _SHOWN_AGENTS:
+            lines.append(f"and {len(agents) - _SHOWN_AGENTS} more")
         return "\n".join(lines)
+
+    def _time_lines(self) -> list[str]:
+        ratios = [
+            f"{self[over]:.3f} of {what} ({self[key]:.3f} s)"
+            for over, what, key in (
+                ("makespan_over_greedy", "greedy self-scheduling", "greedy_s"),
+                ("makespan_over_ideal", "the ideal", "ideal_s"),
+            )
+            if self[over]
+        ]
+        lines = [f"makespan {self['makespan_s']:.3f} s" + (": " + ", ".join(ratios) if ratios else "")]
+        lines[0] += f"; longest item {self.get('longest_s', 0.0):.3f} s"
+        loss, all_time = self["loss"], self["makespan_s"] * self["slots"]
+        if all_time > 0:
+            parts = [
+                f"{word} {loss[key]:.3f} s"
+                for word, key in (
+                    ("start-up", "startup_s"),
+                    ("gaps", "gaps_s"),
+                    ("tail", "tail_s"),
+                    ("unused slots", "unused_s"),
+                    ("wasted", "wasted_s"),
+                )
+                if loss[key] >= 0.0005
+            ]
+            lines.append(
+                f"slots busy {100 * _share(self.get('busy_s', 0.0), all_time):.1f} % of {all_time:.3f} s"
+                + (f"; lost: {', '.join(parts)}" if parts else "")
+            )
+        return lines
+
+    def _count_lines(self) -> list[str]:
+        counts = [
+            f"{self[key]} {word}"
+            for key, word in (
+                ("leases", "leases"),
+                ("splits", "of them split"),
+                ("steals", "steals"),
+                ("retries", "retries"),
+                ("copies", "copies"),
+                ("copies_won", "of them first"),
+                ("pending", "items waiting"),
+            )
+            if self.get(key)
+        ]
+        return [", ".join(counts)] if counts else []
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0
+
+
+def _agent_lines(agent: dict[str, Any]) -> list[str]:
+    more = [f"{agent[key]} {word}" for key, word in (("steals", "steals"), ("retries", "retries")) if agent.get(key)]
+    if agent.get("outstanding"):
+        more.append(f"holds {agent['outstanding']}")
+    lines = [
+        f"{agent.get('name') or 'worker'} (pid {agent.get('pid')} on {agent.get('host')}): "
+        + ", ".join([f"{agent.get('items', 0)} items", f"busy {agent.get('busy_s', 0.0):.3f} s", *more])
+    ]
+    seats = agent.get("seats", ())
+    for seat in seats[:_SHOWN_SLOTS]:
+        lines.append(
+            f"  slot {seat['slot']}: {seat['items']} items, busy {seat['busy_s']:.3f} s ({100 * seat['share']:.1f} %)"
+        )
+    if len(seats) > _SHOWN_SLOTS:
+        lines.append(f"  and {len(seats) - _SHOWN_SLOTS} more slots")
+    return lines
+
+
+def _loss(agents: list[dict[str, Any]], makespan: float, wasted: float) -> dict[str, float]:
+    """The time of slots that was not busy, by when it was. When a slot's first item began is not reported: it is taken
+    to have lasted as long as the slot's mean item."""
+    startup = gaps = tail = unused = 0.0
+    for agent in agents:
+        seats = [(seat, 1) for seat in agent.get("seats", ()) if seat["items"]]
+        if not seats and agent.get("items"):  # calls over very many slots: all slots of a worker as one
+            seats = [(agent, agent["slots"])]
+        unused += makespan * (agent["slots"] - sum(width for _, width in seats))
+        for seat, width in seats:
+            lost = max(0.0, makespan * width - seat["busy_s"])
+            after = min(lost, max(0.0, makespan - seat["last_s"]) * width)
+            # Where several items came at once, the first of them had ended long ago.
+            before = min(lost - after, max(0.0, seat["first_s"] - seat["busy_s"] / seat["items"]) * width)
+            between = lost - after - before
+            startup, gaps, tail = startup + before, gaps + between, tail + after
+    in_gaps = min(wasted, gaps)  # a slot that works for nothing has a gap in what it delivers
+    return {
+        "startup_s": startup,
+        "gaps_s": gaps - in_gaps,
+        "tail_s": tail,
+        "unused_s": unused,
+        "wasted_s": in_gaps,
+        "total_s": startup + gaps + tail + unused,
+    }

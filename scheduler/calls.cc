@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "scheduler/boxes.h"
+#include "scheduler/copies.h"
 #include "scheduler/explain.h"
 #include "scheduler/leases.h"
 #include "scheduler/resources.h"
@@ -66,6 +67,7 @@ CallState& open_call(const Turn& turn, Peer& client, Call&& message, Frame conte
   call.items = CallItems(message.settled);
   client.client.calls.insert(message.serial);
   state.pool(call.port).calls.insert(id);
+  if (may_copy(call)) state.pool(call.port).copying.insert(id);
   if (message.timeout_ns > 0) {
     state.set_timer(call.deadline, turn.now + Duration{message.timeout_ns}, TimerKind::kCallTimeout,
                     id.client.value, id.serial);
@@ -178,6 +180,7 @@ void drop_call(const Turn& turn, CallState& call) {
   }
   forget_needs(turn, call);
   state.pool(call.port).calls.erase(id);
+  if (may_copy(call)) state.pool(call.port).copying.erase(id);
   watch_for_missing_boxes(turn, state.pool(call.port));
   if (Peer* client = state.find_peer(id.client)) {
     client->client.item_bytes -= call.items.held_bytes();
@@ -201,6 +204,7 @@ void finish_calls(const Turn& turn) {
     forget_needs(turn, call);
     state.set_timer(call.deadline, TimePoint::never(), TimerKind::kCallTimeout, id.client.value, id.serial);
     state.pool(call.port).calls.erase(id);
+    if (may_copy(call)) state.pool(call.port).copying.erase(id);
     watch_for_missing_boxes(turn, state.pool(call.port));
     if (const Peer* client = state.find_peer(id.client)) {
       turn.send(*client, Settled{id.serial, call_stats(state, call)});

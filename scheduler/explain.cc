@@ -128,6 +128,9 @@ CallStats call_stats(const State& state, const CallState& call) {
   stats.waiting = waiting_reason(state, call);
   stats.policy = call.policy->name;
   stats.pending = call.items.pending_items();
+  stats.copies = call.copies;
+  stats.copies_won = call.copies_won;
+  stats.wasted_ns = call.wasted_ns;
   return stats;
 }
 

@@ -9,12 +9,13 @@ void State::sanity_check() const {
   check_peers();
 }
 
-/// Every known item is settled, pending, or open in exactly one lease.
+/// Every known item is settled, pending, or open in exactly one lease; in two if it has twins.
 void State::check_call(const CallState& call) const {
   call.items.sanity_check();
   std::uint64_t leased = 0;
   std::map<PeerId, std::uint64_t> outstanding;
   RangeSet seen;
+  std::uint64_t run_twice = 0;
   for (const LeaseState* each = call.leases.front(); each != nullptr; each = LeasesOfCall::next(*each)) {
     const LeaseState& lease = *each;
     BB_CHECK(&leases.at(lease.id) == each && lease.call == &call && LeasesOfAgent::contains(lease));
@@ -23,13 +24,16 @@ void State::check_call(const CallState& call) const {
              lease.range.contains(lease.open.back()));
     for (const Range& r : lease.open.ranges()) {
       BB_CHECK(call.items.settled().intersection(r).empty());
-      BB_CHECK(seen.insert(r) == r.size());
+      run_twice += r.size() - seen.insert(r);
     }
     leased += lease.open.size();
     outstanding[lease.member->agent->id] += lease.open.size();
   }
   for (const Range& r : call.items.pending_ranges()) BB_CHECK(seen.insert(r) == r.size());
-  BB_CHECK(leased + call.items.pending_items() == call.items.unsettled_items());
+  BB_CHECK(leased + call.items.pending_items() == call.items.unsettled_items() + run_twice);
+  BB_CHECK(run_twice == call.twins.size());
+  for (const auto& [index, twins] : call.twins)
+    BB_CHECK(leases.at(twins.original).open.contains(index) && leases.at(twins.copy).open.contains(index));
   BB_CHECK(leased == call.outstanding);
   std::uint64_t known_slots = 0;
   std::size_t hungry = 0;

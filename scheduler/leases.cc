@@ -4,6 +4,8 @@
 #include <cmath>
 
 #include "runtime/page.h"
+#include "scheduler/copies.h"
+#include "scheduler/lease_steps.h"
 #include "scheduler/results.h"
 
 namespace betterbox::scheduler {
@@ -47,16 +49,6 @@ void finish_revoke(State& state, LeaseState& lease) {
   state.mark_dirty(member->second);
 }
 
-/// Removes items from a lease; they are the caller's now. REQUIRES: they are open in it.
-void take_out(State& state, LeaseState& lease, Range range) {
-  BB_CHECK(lease.open.erase(range) == range.size());
-  lease.member->outstanding -= range.size();
-  state.pool(lease.member->port).outstanding -= range.size();
-  lease.share->outstanding -= range.size();
-  lease.call->outstanding -= range.size();
-  lease.nothing_to_revoke = false;
-}
-
 /// Ends a lease of which nothing is open.
 void end_lease(State& state, LeaseState& lease) {
   BB_CHECK(lease.open.empty());
@@ -69,15 +61,6 @@ void end_lease(State& state, LeaseState& lease) {
   state.leases.erase(lease.id);
 }
 
-/// Updates the indices, or ends the lease if nothing of it is left. `lease` may be gone afterwards.
-void settle_down(State& state, LeaseState& lease) {
-  if (lease.open.empty()) {
-    end_lease(state, lease);
-  } else {
-    lease_changed(state, lease);
-  }
-}
-
 template <class Leases> std::vector<LeaseState*> all_of(const Leases& leases) {
   std::vector<LeaseState*> all;
   all.reserve(leases.size());
@@ -87,7 +70,13 @@ template <class Leases> std::vector<LeaseState*> all_of(const Leases& leases) {
 }
 
 void put_back(State& state, CallState& call, const Part& part) {
-  call.items.put_back(part);
+  Range rest = part.range;
+  for (auto twin = call.twins.lower_bound(rest.begin); twin != call.twins.end() && twin->first < rest.end;) {
+    if (rest.begin < twin->first) call.items.put_back({{rest.begin, twin->first}, part.attempt, part.stolen});
+    rest.begin = twin->first + 1;
+    twin = call.twins.erase(twin);  // the other one goes on
+  }
+  if (!rest.empty()) call.items.put_back({rest, part.attempt, part.stolen});
   state.reindex_waiting(call, true);
 }
 
@@ -96,6 +85,7 @@ void put_back(State& state, CallState& call, const Part& part) {
 bool count_death(const Turn& turn, CallState& call, std::uint64_t index, std::uint32_t attempt,
                  const DeathReport& death, std::string_view detail) {
   const std::uint32_t deaths = ++call.deaths[index];
+  if (other_twin_goes_on(call, index)) return true;
   const Range item{index, index + 1};
   if (deaths <= call.retries) {
     ++turn.state.counters.items_retried;
@@ -169,6 +159,7 @@ class OutcomeIntake {
  private:
   void accept(Range range, const Frame& page) {
     take_out(turn_.state, lease_, range);
+    if (!call_.twins.empty()) stop_other_twins(turn_, lease_, range);
     settle(turn_, call_, range);
     spans_.push_back({range.begin, range.size()});
     frames_.push_back(page);
@@ -295,6 +286,52 @@ std::uint64_t items_to_steal(const Turn& turn, const Share& victim, const Member
 
 }  // namespace
 
+void take_out(State& state, LeaseState& lease, Range range) {
+  BB_CHECK(lease.open.erase(range) == range.size());
+  lease.member->outstanding -= range.size();
+  state.pool(lease.member->port).outstanding -= range.size();
+  lease.share->outstanding -= range.size();
+  lease.call->outstanding -= range.size();
+  lease.nothing_to_revoke = false;
+}
+
+void settle_down(State& state, LeaseState& lease) {
+  if (lease.open.empty()) {
+    end_lease(state, lease);
+  } else {
+    lease_changed(state, lease);
+  }
+}
+
+LeaseState& lend(const Turn& turn, CallState& call, Member& member, Range range, std::uint32_t attempt) {
+  State& state = turn.state;
+  Pool& pool = state.pool(call.port);
+  Share& share = share_of(call, *member.agent);
+  share.slots = static_cast<std::uint32_t>(slots_for(call, member));
+  LeaseState& lease = new_lease(state, call, member, share);
+  lease.range = range;
+  lease.attempt = attempt;
+  lease.open.insert(range);
+  lease.granted = turn.now;
+  member.outstanding += range.size();
+  share.outstanding += range.size();
+  call.outstanding += range.size();
+  pool.outstanding += range.size();
+  ++state.counters.leases_granted;
+  expect_finish(turn, call, share);
+
+  send_context(turn, call, share);
+  Lease message{lease.id, call.id, range, attempt, {}};
+  message.low_water = call.policy->low_water({share.slots, share.outstanding, share.times}, kRoundTrip);
+  message.report_interval_ns = report_interval(pool).ns;
+  Frames frames;
+  call.items.pages_of(range, message.spans, frames);
+  turn.send(*member.agent, std::move(message), std::move(frames));
+  state.reindex(member);
+  state.reindex(call, share);
+  return lease;
+}
+
 bool grant(const Turn& turn, CallState& call, Member& member) {
   BB_CHECK(member.grantable && call.items.pending_items() > 0);
   State& state = turn.state;
@@ -309,33 +346,10 @@ bool grant(const Turn& turn, CallState& call, Member& member) {
   const std::uint64_t wanted = call.policy->items_to_give(work_of(state, call), taker, call.memory);
   if (wanted == 0) return false;
 
-  Share& share = known != call.shares.end() ? known->second : share_of(call, agent);
-  share.slots = static_cast<std::uint32_t>(slots);
   const Part part = call.items.take(std::min(wanted, kMaxLeaseItems), kMaxLeaseBytes, kMaxLeasePages);
   if (call.first_grant == TimePoint::never()) call.first_grant = turn.now;
-
-  LeaseState& lease = new_lease(state, call, member, share);
-  lease.range = part.range;
-  lease.attempt = part.attempt;
-  lease.open.insert(part.range);
-  lease.granted = turn.now;
-  member.outstanding += part.range.size();
-  share.outstanding += part.range.size();
-  call.outstanding += part.range.size();
-  state.pool(member.port).outstanding += part.range.size();
-  if (part.stolen) ++share.steals;
-  ++state.counters.leases_granted;
-  expect_finish(turn, call, share);
-
-  send_context(turn, call, share);
-  Lease message{lease.id, call.id, part.range, part.attempt, {}};
-  message.low_water = call.policy->low_water({slots, share.outstanding, share.times}, kRoundTrip);
-  message.report_interval_ns = report_interval(state.pool(call.port)).ns;
-  Frames frames;
-  call.items.pages_of(part.range, message.spans, frames);
-  turn.send(agent, std::move(message), std::move(frames));
-  state.reindex(member);
-  state.reindex(call, share);
+  const LeaseState& lease = lend(turn, call, member, part.range, part.attempt);
+  if (part.stolen) ++lease.share->steals;
   state.reindex_waiting(call, false);
   return true;
 }
@@ -381,6 +395,7 @@ Complaint on_outcomes(const Turn& turn, Peer& agent, Outcomes&& outcomes, Frames
     turn.state.counters.stale_outcomes += outcomes.spans.size() + outcomes.lost.size();
     return std::nullopt;
   }
+  if (lease->share->outstanding > lease->share->slots) lease->share->running_since = turn.now;
   lease->share->steals += outcomes.steals;
   OutcomeIntake intake(turn, *lease);
   for (std::size_t i = 0; i < outcomes.spans.size(); ++i) intake.take(outcomes.spans[i], frames[i]);
@@ -398,6 +413,7 @@ Complaint on_released(const Turn& turn, Peer& agent, const Released& released) {
   }
   LeaseState* lease = turn.state.find_lease(released.lease);
   if (lease == nullptr || lease->member->agent != &agent) return std::nullopt;  // it ended meanwhile
+  if (lease->share->outstanding > lease->share->slots) lease->share->running_since = turn.now;
   bool gave = false;
   const bool for_a_thief = static_cast<bool>(lease->thief);
   for (const Range& r : released.ranges) {
@@ -427,6 +443,7 @@ void abandon(const Turn& turn, CallState& call, Range range) {
     }
     settle_down(turn.state, lease);
   }
+  call.twins.erase(call.twins.lower_bound(range.begin), call.twins.lower_bound(range.end));
 }
 
 void end_leases(const Turn& turn, CallState& call) {
@@ -435,6 +452,7 @@ void end_leases(const Turn& turn, CallState& call) {
     for (const Range& part : lease.open.ranges()) take_out(turn.state, lease, part);
     end_lease(turn.state, lease);
   }
+  call.twins.clear();
   for (const Share* each : sorted_shares(call)) {
     Share& share = call.shares.at(each->agent->id);
     if (!share.context_sent) continue;

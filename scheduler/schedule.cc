@@ -1,5 +1,6 @@
 #include "scheduler/schedule.h"
 
+#include "scheduler/copies.h"
 #include "scheduler/leases.h"
 
 namespace betterbox::scheduler {
@@ -105,6 +106,7 @@ void schedule(const Turn& turn) {
     offer_calls_to_workers(turn, pool);
     offer_workers_to_calls(turn, pool);
     move_work_to_idle_workers(turn, pool);
+    watch_for_copies(turn, pool);
   }
 }
 

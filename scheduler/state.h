@@ -96,6 +96,7 @@ struct Share {
   std::uint64_t outstanding = 0;
   ItemTimes times;
   TimePoint finish;         ///< when its leases are expected to end
+  TimePoint running_since;  ///< when it was last known to hold more than its slots can run
   std::uint32_t slots = 0;  ///< at the last grant, for the statistics
   std::uint64_t retries = 0;
   std::uint64_t steals = 0;
@@ -108,6 +109,12 @@ struct Share {
   std::optional<VictimKey> victim_key;
 };
 using HungryShares = List<Share, &Share::in_hungry>;
+
+/// The two leases in which an item is open that runs twice.
+struct Twins {
+  LeaseId original;
+  LeaseId copy;
+};
 
 /// One call of one client.
 struct CallState {
@@ -153,6 +160,11 @@ struct CallState {
   TimePoint last_outcome{0};
   std::int64_t busy_ns = 0;
   std::int64_t longest_ns = 0;
+
+  std::map<std::uint64_t, Twins> twins;  ///< items that run twice
+  std::uint64_t copies = 0;
+  std::uint64_t copies_won = 0;
+  std::int64_t wasted_ns = 0;
 };
 
 struct Box {
@@ -229,6 +241,11 @@ struct Pool {
   TimePoint unsatisfied_at = TimePoint::never();
   TimePoint changed{0};  ///< when a member joined, changed or left
 
+  std::set<CallId> copying;  ///< of these: those whose items may run twice
+  CallId copies_cursor;      ///< `copying` was looked at from here
+  TimePoint copies_at = TimePoint::never();
+  TimePoint no_copies_before;  ///< looks cost time
+
   FairQueue waiting;                             ///< calls with pending items that may be granted
   FairQueue dirty_calls;                         ///< of these: workers have not been offered them yet
   List<Member, &Member::in_dirty> dirty_agents;  ///< agents that may have become hungry
@@ -246,7 +263,7 @@ struct Deployment {
   bool answered = false;
 };
 
-enum class TimerKind : std::uint8_t { kPeerGone, kCallTimeout, kNoBox, kIdle, kUnsatisfied };
+enum class TimerKind : std::uint8_t { kPeerGone, kCallTimeout, kNoBox, kIdle, kUnsatisfied, kCopies };
 
 struct Timer {
   TimePoint at;

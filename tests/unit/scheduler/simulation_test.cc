@@ -317,6 +317,7 @@ void FakeAgent::run_some(LeaseId id, Held& held) {
     const Range done = held.todo.take_front(1 + world_.random.below(5));
     const auto busy = static_cast<std::int64_t>(done.size() * (1 + world_.random.below(3'000'000)));
     outcomes.spans.push_back({done.begin, done.size(), busy});
+    outcomes.seats.push_back({SeatId{0}, done.size(), busy, 0, busy});
     frames.push_back(page_of_items(done.size()));
   }
   say_outcomes(std::move(outcomes), std::move(frames));
@@ -359,6 +360,9 @@ void FakeClient::send_call(std::uint64_t serial, const Open& call) {
   message.retries = static_cast<std::uint32_t>(serial % 3);
   message.settled = call.delivered.ranges();
   message.durable = serial % 2 == 0;
+  message.idempotent = serial % 3 == 0;
+  message.copies_permille = 1'000'000;
+  message.priority = static_cast<std::int32_t>(serial % 4);
   world_.say(connection_, message, {Frame("context")});
 }
 
@@ -508,6 +512,7 @@ TEST_P(SimulationTest, EveryCallSettlesWithEachItemDeliveredOnce) {
   World world(GetParam());
   fail_freely(world);
   EXPECT_TRUE(heal(world)) << "not all calls settled";
+
   world.pass(seconds(100));
   EXPECT_TRUE(world.core.state().leases.empty());
   for (const auto& [id, call] : world.core.state().calls) {

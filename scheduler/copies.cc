@@ -1,0 +1,158 @@
+#include "scheduler/copies.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "scheduler/lease_steps.h"
+
+namespace betterbox::scheduler {
+namespace {
+
+/// An item is worth a copy when it has run so many times as long as items of the call do.
+constexpr double kLongerThanMean = 2;
+/// Looks are at least so far apart: they go over all leases of a call.
+constexpr Duration kLeastInterval = milliseconds(1);
+constexpr Duration kLookCostPerLease = microseconds(10);
+/// Calls that one look goes over.
+constexpr std::size_t kCallsLookedAt = 64;
+/// Idle members that are asked for one copy.
+constexpr int kHelpersLookedAt = 16;
+
+/// An item that runs, and since when at least.
+struct Candidate {
+  TimePoint since;
+  LeaseState* lease = nullptr;
+  std::uint64_t index = 0;
+};
+
+TimePoint running_since(const LeaseState& lease) {
+  return std::max(lease.granted, lease.share->running_since);
+}
+
+/// Ready: it has no pending items, and something is known of its items.
+bool is_at_its_tail(const State& state, const CallState& call) {
+  return call.items.pending_items() == 0 && call.outstanding > 0 && call.times.known() &&
+         !state.peers.at(call.id.client).client.throttled;
+}
+
+bool within_budget(const CallState& call) {
+  const double mean = call.times.mean();
+  const double spent =
+      static_cast<double>(call.wasted_ns) + mean * static_cast<double>(call.twins.size() + 1);
+  return spent <= static_cast<double>(call.busy_ns) * call.copies_permille / 1000;
+}
+
+/// What runs too long already. `next` becomes the time at which another item will, if that is earlier.
+std::vector<Candidate> find_candidates(const Turn& turn, const CallState& call, TimePoint& next) {
+  std::vector<Candidate> found;
+  const Duration limit{static_cast<std::int64_t>(std::min(1e17, kLongerThanMean * call.times.mean()))};
+  for (LeaseState* lease = call.leases.front(); lease != nullptr; lease = LeasesOfCall::next(*lease)) {
+    const Share& share = *lease->share;
+    if (share.outstanding > share.slots) continue;  // some of it has not begun: it will be cut
+    const TimePoint since = running_since(*lease);
+    if (since + limit > turn.now) {
+      next = std::min(next, since + limit);
+      continue;
+    }
+    for (const Range& open : lease->open.ranges()) {
+      for (std::uint64_t i = open.begin; i < open.end; ++i) {
+        if (!call.twins.contains(i)) found.push_back({since, lease, i});
+      }
+    }
+  }
+  std::stable_sort(found.begin(), found.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.since < b.since; });
+  return found;
+}
+
+/// An idle member for a copy: another agent, unless there is none; nobody who is known to be slower than the time
+/// that the item has run.
+Member* find_helper(const Turn& turn, const CallState& call, const Pool& pool, const Candidate& candidate) {
+  Member* own = nullptr;
+  int looked = 0;
+  for (Member* member = pool.idle.front(); member != nullptr && looked < kHelpersLookedAt;
+       member = List<Member, &Member::in_idle>::next(*member), ++looked) {
+    if (slots_for(call, *member) == 0) continue;
+    if (member == candidate.lease->member) {
+      own = member;
+      continue;
+    }
+    const auto share = call.shares.find(member->agent->id);
+    const double mean = share != call.shares.end() ? share->second.times.mean() : 0;
+    if (mean < static_cast<double>((turn.now - candidate.since).ns)) return member;
+  }
+  return own;
+}
+
+void copy(const Turn& turn, CallState& call, const Candidate& candidate, Member& helper) {
+  const Range item{candidate.index, candidate.index + 1};
+  LeaseState& lease = lend(turn, call, helper, item, candidate.lease->attempt);
+  lease.nothing_to_revoke = true;
+  turn.state.reindex(call, *lease.share);
+  call.twins[candidate.index] = {candidate.lease->id, lease.id};
+  ++call.copies;
+}
+
+/// Result: when to look at the call again.
+TimePoint copy_what_runs_long(const Turn& turn, Pool& pool, CallState& call) {
+  TimePoint next = TimePoint::never();
+  const std::vector<Candidate> candidates = find_candidates(turn, call, next);
+  for (const Candidate& candidate : candidates) {
+    Member* helper = within_budget(call) ? find_helper(turn, call, pool, candidate) : nullptr;
+    if (helper == nullptr) return turn.now + Duration{static_cast<std::int64_t>(call.times.mean())};
+    copy(turn, call, candidate, *helper);
+  }
+  return next;
+}
+
+Duration least_interval(const CallState& call) {
+  return std::max(kLeastInterval, kLookCostPerLease * static_cast<std::int64_t>(call.leases.size()));
+}
+
+void plan(const Turn& turn, Pool& pool, TimePoint at) {
+  turn.state.set_timer(pool.copies_at, at, TimerKind::kCopies, pool.port.value);
+}
+
+}  // namespace
+
+void watch_for_copies(const Turn& turn, Pool& pool) {
+  if (pool.copying.empty()) return;
+  if (pool.idle.empty() || !pool.waiting.empty()) return plan(turn, pool, TimePoint::never());
+  if (pool.copies_at == TimePoint::never())
+    plan(turn, pool, std::max(turn.now + kLeastInterval, pool.no_copies_before));
+}
+
+void on_copies_due(const Turn& turn, Pool& pool) {
+  pool.copies_at = TimePoint::never();
+  pool.no_copies_before = turn.now;
+  TimePoint next = TimePoint::never();
+  auto at = pool.copying.upper_bound(pool.copies_cursor);
+  for (std::size_t left = std::min(kCallsLookedAt, pool.copying.size()); left > 0; --left, ++at) {
+    if (pool.idle.empty()) return;
+    if (at == pool.copying.end()) at = pool.copying.begin();
+    pool.copies_cursor = *at;
+    CallState& call = turn.state.calls.at(*at);
+    if (!is_at_its_tail(turn.state, call)) continue;
+    pool.no_copies_before = pool.no_copies_before + least_interval(call);
+    next = std::min(next, copy_what_runs_long(turn, pool, call));
+  }
+  if (next != TimePoint::never()) plan(turn, pool, std::max(next, pool.no_copies_before));
+}
+
+void stop_other_twins(const Turn& turn, LeaseState& lease, Range range) {
+  CallState& call = *lease.call;
+  auto it = call.twins.lower_bound(range.begin);
+  while (it != call.twins.end() && it->first < range.end) {
+    const Range item{it->first, it->first + 1};
+    const bool copy_won = it->second.copy == lease.id;
+    LeaseState& other = turn.state.leases.at(copy_won ? it->second.original : it->second.copy);
+    it = call.twins.erase(it);
+    if (copy_won) ++call.copies_won;
+    call.wasted_ns += (turn.now - running_since(other)).ns;
+    take_out(turn.state, other, item);
+    turn.send(*other.member->agent, Abandon{other.id, item});
+    settle_down(turn.state, other);
+  }
+}
+
+}  // namespace betterbox::scheduler

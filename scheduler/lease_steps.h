@@ -1,0 +1,18 @@
+// The steps that everything done with leases is made of. For leases.cc and copies.cc.
+#pragma once
+
+#include "scheduler/state.h"
+
+namespace betterbox::scheduler {
+
+/// Gives items to the member in a new lease and tells its agent. The caller sees to it that these are not pending, and
+/// calls State::reindex_waiting. REQUIRES: the member is grantable and can run items of the call.
+LeaseState& lend(const Turn& turn, CallState& call, Member& member, Range range, std::uint32_t attempt);
+
+/// Removes items from a lease; they are the caller's now. REQUIRES: they are open in it.
+void take_out(State& state, LeaseState& lease, Range range);
+
+/// Updates the indices, or ends the lease if nothing of it is left. `lease` may be gone afterwards.
+void settle_down(State& state, LeaseState& lease);
+
+}  // namespace betterbox::scheduler

@@ -127,6 +127,61 @@ void BM_OutcomeAndGrant(benchmark::State& state) {
 }
 BENCHMARK(BM_OutcomeAndGrant)->RangeMultiplier(10)->Range(10, 10'000);
 
+/// A report of 128 outcomes by a worker of 128 slots, no two of them neighbours, and every tenth time a new lease.
+/// Items per second of one core.
+void BM_WideReport(benchmark::State& state) {
+  constexpr std::uint64_t kSlots = 128;
+  const auto workers = static_cast<std::uint64_t>(state.range(0));
+  Bus bus(workers, kSlots);
+  struct Running {
+    Granted lease;
+    std::uint64_t next = 0;  // report: even items of a window of 256, then the odd ones
+  };
+  std::deque<Running> running;
+  const auto collect = [&] {
+    for (const Effect& effect : bus.effects.send) {
+      const auto* send = std::get_if<SendMessage>(&effect);
+      if (const auto* lease = send ? std::get_if<Lease>(&send->message.body) : nullptr)
+        running.push_back({{send->connection, lease->lease, lease->range}});
+    }
+  };
+  constexpr std::uint64_t kItems = 1ULL << 40;
+  bus.say(Bus::client(), Items{1, {{0, kItems}}, false}, {make_int_range_page(0, 1, kItems)});
+  collect();
+  std::map<ConnectionId, std::uint64_t> acks;
+  const Frame page = make_int_range_page(0, 1, 1);
+  std::uint64_t results = 0, items = 0;
+  for (auto _ : state) {
+    Running now = running.front();
+    running.pop_front();
+    Outcomes outcomes;
+    outcomes.ack = ++acks[now.lease.worker];
+    outcomes.lease = now.lease.lease;
+    const Range range = now.lease.range;
+    const std::uint64_t window = range.begin + now.next / 2 * (2 * kSlots) + now.next % 2;
+    for (std::uint64_t i = 0; i < kSlots; ++i) {
+      const std::uint64_t item = window + 2 * i;
+      if (item < range.end) outcomes.spans.push_back({item, 1, 1'000'000'000});
+      outcomes.seats.push_back({SeatId{static_cast<std::uint32_t>(i)}, 1, 1'000'000'000, 1e18, 1'000'000'000});
+    }
+    items += outcomes.spans.size();
+    const bool over = now.next >= 20 || window + 2 * kSlots >= range.end;
+    ++now.next;
+    Frames frames(outcomes.spans.size(), page);
+    bus.say(now.lease.worker, std::move(outcomes), std::move(frames));
+    collect();
+    if (over) {  // it gives back the rest and asks for more
+      bus.say(now.lease.worker, Released{now.lease.lease, {range}});
+    } else {
+      running.push_back(now);
+    }
+    collect();
+    bus.say(Bus::client(), Acknowledge{++results});
+  }
+  state.SetItemsProcessed(static_cast<std::int64_t>(items));
+}
+BENCHMARK(BM_WideReport)->Arg(10)->Arg(1'000)->Arg(10'000);
+
 /// An idle worker asks for half of another's lease, among many that are busy.
 void BM_Steal(benchmark::State& state) {
   const auto workers = static_cast<std::uint64_t>(state.range(0));

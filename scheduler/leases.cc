@@ -49,6 +49,15 @@ void finish_revoke(State& state, LeaseState& lease) {
   state.mark_dirty(member->second);
 }
 
+/// So many items left a lease.
+void count_out(State& state, LeaseState& lease, std::uint64_t items) {
+  lease.member->outstanding -= items;
+  state.pool(lease.member->port).outstanding -= items;
+  lease.share->outstanding -= items;
+  lease.call->outstanding -= items;
+  lease.nothing_to_revoke = false;
+}
+
 /// Ends a lease of which nothing is open.
 void end_lease(State& state, LeaseState& lease) {
   BB_CHECK(lease.open.empty());
@@ -153,14 +162,17 @@ class OutcomeIntake {
   }
 
   void deliver_taken() {
-    if (!spans_.empty()) deliver(turn_, call_, std::move(spans_), std::move(frames_));
+    if (spans_.empty()) return;
+    count_out(turn_.state, lease_, taken_);
+    settle(turn_, call_, spans_);
+    deliver(turn_, call_, std::move(spans_), std::move(frames_));
   }
 
  private:
   void accept(Range range, const Frame& page) {
-    take_out(turn_.state, lease_, range);
+    BB_CHECK(lease_.open.erase(range) == range.size());
+    taken_ += range.size();
     if (!call_.twins.empty()) stop_other_twins(turn_, lease_, range);
-    settle(turn_, call_, range);
     spans_.push_back({range.begin, range.size()});
     frames_.push_back(page);
   }
@@ -180,6 +192,7 @@ class OutcomeIntake {
   const Turn& turn_;
   LeaseState& lease_;
   CallState& call_;
+  std::uint64_t taken_ = 0;
   std::vector<PageSpan> spans_;
   Frames frames_;
 };
@@ -197,6 +210,7 @@ void on_lost_items(const Turn& turn, LeaseState& lease, const std::vector<LostIt
   }
 }
 
+/// Acknowledgements to all agents together, too, leave at most once in kReportCost.
 void plan_acknowledge(const Turn& turn, Peer& agent, std::size_t bytes) {
   AgentPart& part = agent.agent;
   part.unacked_bytes += bytes;
@@ -204,7 +218,10 @@ void plan_acknowledge(const Turn& turn, Peer& agent, std::size_t bytes) {
     acknowledge_outcomes(turn, agent);
   } else if (!part.ack_planned) {
     part.ack_planned = true;
-    turn.state.acknowledge_at.emplace_back(turn.now + kAckDelay, agent.id);
+    auto& queue = turn.state.acknowledge_at;
+    const TimePoint at =
+        turn.now + std::max(kAckDelay, kReportCost * static_cast<std::int64_t>(turn.state.peers.size()));
+    queue.emplace_back(queue.empty() ? at : std::max(at, queue.back().first), agent.id);
   }
 }
 
@@ -288,11 +305,7 @@ std::uint64_t items_to_steal(const Turn& turn, const Share& victim, const Member
 
 void take_out(State& state, LeaseState& lease, Range range) {
   BB_CHECK(lease.open.erase(range) == range.size());
-  lease.member->outstanding -= range.size();
-  state.pool(lease.member->port).outstanding -= range.size();
-  lease.share->outstanding -= range.size();
-  lease.call->outstanding -= range.size();
-  lease.nothing_to_revoke = false;
+  count_out(state, lease, range.size());
 }
 
 void settle_down(State& state, LeaseState& lease) {

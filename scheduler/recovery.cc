@@ -86,7 +86,8 @@ class Replay {
   void settle_known(CallState& call, Range range) const {
     for (const Range& part : call.items.unsettled_in(range)) {
       call.items.withdraw(part);
-      settle(turn_, call, part);
+      const PageSpan span{part.begin, part.size()};
+      settle(turn_, call, std::span(&span, 1));
     }
   }
 

@@ -46,16 +46,22 @@ void deliver(const Turn& turn, CallState& call, std::vector<PageSpan> spans, Fra
   if (part.unacked_bytes > kResultWindowBytes && !part.throttled) set_throttled(turn, *client, true);
 }
 
-void settle(const Turn& turn, CallState& call, Range range) {
-  Peer* client = turn.state.find_peer(call.id.client);
-  BB_CHECK(client != nullptr);
-  client->client.item_bytes -= call.items.held_bytes();
-  call.items.settle(range);
-  client->client.item_bytes += call.items.held_bytes();
-  call.deaths.erase(call.deaths.lower_bound(range.begin), call.deaths.lower_bound(range.end));
+void settle(const Turn& turn, CallState& call, std::span<const PageSpan> spans) {
+  const std::size_t held = call.items.held_bytes();
+  for (const PageSpan& span : spans) {
+    const Range range{span.first, span.first + span.count};
+    call.items.settle(range);
+    turn.state.counters.items_settled += range.size();
+    if (call.deaths.empty()) continue;
+    call.deaths.erase(call.deaths.lower_bound(range.begin), call.deaths.lower_bound(range.end));
+  }
+  if (held != call.items.held_bytes()) {
+    Peer* client = turn.state.find_peer(call.id.client);
+    BB_CHECK(client != nullptr);
+    client->client.item_bytes -= held - call.items.held_bytes();
+  }
   call.last_outcome = turn.now;
-  turn.state.counters.items_settled += range.size();
-  turn.state.count_maybe_done(call);
+  if (call.items.unsettled_items() == 0) turn.state.count_maybe_done(call);
 }
 
 void settle_as_lost(const Turn& turn, CallState& call, const std::vector<Range>& parts, LostCode code,
@@ -63,10 +69,10 @@ void settle_as_lost(const Turn& turn, CallState& call, const std::vector<Range>&
   std::vector<PageSpan> spans;
   Frames frames;
   for (const Range& part : parts) {
-    settle(turn, call, part);
     turn.state.counters.items_lost += part.size();
     const std::string item = make_lost_item(code, part.begin, death, detail);
     spans.push_back({part.begin, part.size()});
+    settle(turn, call, std::span(&spans.back(), 1));
     frames.push_back(make_single_page(std::as_bytes(std::span(item))));
     if (spans.size() < kSpansPerMessage) continue;
     deliver(turn, call, std::move(spans), std::move(frames));

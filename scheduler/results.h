@@ -2,6 +2,7 @@
 // "Results"). A client that does not read is throttled: its calls are not granted and their leases cut.
 #pragma once
 
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -18,8 +19,8 @@ void deliver(const Turn& turn, CallState& call, std::vector<PageSpan> spans, Fra
 void settle_as_lost(const Turn& turn, CallState& call, const std::vector<Range>& parts, LostCode code,
                     const DeathReport& death, std::string_view detail);
 
-/// Settles one range: the only way in which items of a call become settled.
-void settle(const Turn& turn, CallState& call, Range range);
+/// Settles items: the only way in which they become settled.
+void settle(const Turn& turn, CallState& call, std::span<const PageSpan> spans);
 
 /// Keeps results until the client acknowledges them.
 void keep_results(ClientPart& client, Results&& results, Frames&& frames, bool durable);

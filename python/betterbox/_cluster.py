@@ -90,9 +90,19 @@ class LocalCluster:
         command = [_settings.program("betterbox-scheduler"), "--bus", self.bus, "--ephemeral"]
         self._run("scheduler", [*command, "--python", _settings.python_version()])
         for number in range(self.workers):
-            name = "local" if self.workers == 1 else f"local-{number}"
-            command = _settings.worker_command(self.bus, slots=self.slots, name=name)
-            self._run("worker", [*command, *self._capacity, "--echo", "--ignore-sigint"])
+            self._start_worker("local" if self.workers == 1 else f"local-{number}")
+
+    def _start_worker(self, name: str) -> None:
+        command = _settings.worker_command(self.bus, slots=self.slots, name=name)
+        self._run("worker", [*command, *self._capacity, "--echo", "--ignore-sigint"])
+
+    def add_worker(self) -> None:
+        """One more worker like the others; returns when it is ready."""
+        with self._closing:
+            if self._closed:
+                raise BusError("the cluster is closed")
+            self._start_worker(f"local-{self.workers}")
+            self.workers += 1
 
     def _run(self, name: str, command: list[str]) -> None:
         child = _Child(name, command, {**os.environ, "BETTERBOX_BUS": self.bus})

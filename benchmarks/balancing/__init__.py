@@ -1,0 +1,1 @@
+"""The parts of the load-balancing benchmark (benchmarks/balance.py)."""

@@ -14,8 +14,13 @@ bool CallItems::may_append(const PageSpan& span) const {
   return span.first >= known_end_ && settled_.contains(Range{known_end_, span.first});
 }
 
-void CallItems::append(const PageSpan& span, Frame page) {
+void CallItems::append(const PageSpan& span, Frame page, std::span<const float> costs) {
   const Range range{span.first, span.first + span.count};
+  if (!costs.empty()) {
+    if (!costs_) costs_ = std::make_unique<ItemCosts>();
+    costs_->add_page(span.first, costs);
+    for (const Range& part : settled_.missing(range)) cost_sum_ += costs_->sum(part), costed_ += part.size();
+  }
   std::uint64_t fresh = 0;
   for (const Range& part : settled_.missing(range)) {
     add_pending({part, 0, false});
@@ -23,9 +28,12 @@ void CallItems::append(const PageSpan& span, Frame page) {
   }
   known_end_ = range.end;
   unsettled_ += fresh;
-  if (fresh == 0) return;
-  held_bytes_ += page.size();
-  pages_.emplace_hint(pages_.end(), span.first, Page{span.count, fresh, std::move(page)});
+  if (fresh == 0) {
+    if (costs_) costs_->drop_page(span.first);
+    return;
+  }
+  const auto added = pages_.emplace_hint(pages_.end(), span.first, Page{span.count, fresh, std::move(page)});
+  held_bytes_ += bytes_of(added->second);
 }
 
 void CallItems::close() {
@@ -36,7 +44,7 @@ void CallItems::close() {
 
 void CallItems::add_pending(const Part& part) {
   Range range = part.range;
-  pending_items_ += range.size();
+  count_pending(range, 1);
   auto next = pending_.lower_bound(range.begin);
   if (next != pending_.begin()) {
     const auto before = std::prev(next);
@@ -55,6 +63,35 @@ void CallItems::add_pending(const Part& part) {
     }
   }
   pending_.insert_or_assign(next, range.begin, Queued{range.end, part.attempt, part.stolen});
+}
+
+void CallItems::count_pending(Range r, int sign) {
+  if (sign > 0) {
+    pending_items_ += r.size();
+  } else {
+    pending_items_ -= r.size();
+  }
+  if (costs_) pending_cost_ = pending_items_ == 0 ? 0 : pending_cost_ + sign * costs_->sum(r);
+}
+
+double CallItems::average_items(double cost, std::uint64_t items) const {
+  if (!costs_ || cost_sum_ <= 0) return static_cast<double>(items);
+  return std::max(0.0, cost) / cost_sum_ * static_cast<double>(costed_);
+}
+
+std::size_t CallItems::bytes_of(const Page& page) const {
+  return page.frame.size() + (costs_ ? page.count * sizeof(float) : 0);
+}
+
+std::uint64_t CallItems::items_for(std::uint64_t average_items) const {
+  const Range front{pending_.begin()->first, pending_.begin()->second.end};
+  if (!costs_ || cost_sum_ <= 0) return std::max<std::uint64_t>(1, average_items);
+  const double cost = static_cast<double>(average_items) * cost_sum_ / static_cast<double>(costed_);
+  return costs_->items_for(front, cost);
+}
+
+std::vector<float> CallItems::costs_of(Range r) const {
+  return costs_ ? costs_->slice(r) : std::vector<float>();
 }
 
 CallItems::Pages::const_iterator CallItems::page_of(std::uint64_t item) const {
@@ -84,7 +121,7 @@ Part CallItems::take(std::uint64_t max_items, std::size_t max_bytes, std::size_t
   const Queued rest = front->second;
   auto after = pending_.erase(front);
   if (end < waiting.end) pending_.emplace_hint(after, end, rest);
-  pending_items_ -= part.range.size();
+  count_pending(part.range, -1);
   return part;
 }
 
@@ -99,7 +136,7 @@ std::vector<Range> CallItems::withdraw(Range r) {
     const Queued old = it->second;
     const Range out{std::max(queued.begin, r.begin), std::min(queued.end, r.end)};
     removed.push_back(out);
-    pending_items_ -= out.size();
+    count_pending(out, -1);
     it = pending_.erase(it);
     if (queued.begin < out.begin)
       pending_.emplace_hint(it, queued.begin, Queued{out.begin, old.attempt, old.stolen});
@@ -123,7 +160,8 @@ void CallItems::settle(Range r) {
       ++it;
       continue;
     }
-    held_bytes_ -= it->second.frame.size();
+    held_bytes_ -= bytes_of(it->second);
+    if (costs_) costs_->drop_page(it->first);
     it = pages_.erase(it);
   }
 }
@@ -169,7 +207,7 @@ void CallItems::sanity_check() const {
     for (const Range& r : settled_.missing({first, first + page.count})) unsettled += r.size();
     BB_CHECK(unsettled == page.unsettled && unsettled > 0);
     in_pages += unsettled;
-    bytes += page.frame.size();
+    bytes += bytes_of(page);
   }
   BB_CHECK(in_pages == unsettled_ && bytes == held_bytes_);
 }

@@ -5,11 +5,14 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
+#include <span>
 #include <vector>
 
 #include "runtime/frame.h"
 #include "runtime/messages.h"
 #include "runtime/range.h"
+#include "scheduler/item_costs.h"
 
 namespace betterbox::scheduler {
 
@@ -31,8 +34,8 @@ class CallItems {
 
   /// True if these items may come next: no gap but over delivered items, no overlap, no overflow.
   bool may_append(const PageSpan& span) const;
-  /// REQUIRES: may_append(span).
-  void append(const PageSpan& span, Frame page);
+  /// `costs`: of each item, or none. REQUIRES: may_append(span), and costs for all items of the call or for none.
+  void append(const PageSpan& span, Frame page, std::span<const float> costs = {});
   /// No items will follow: delivered items right behind the last one count as known.
   void close();
 
@@ -43,6 +46,20 @@ class CallItems {
   /// Bytes of the pages that are held: a page goes when its last item is settled.
   std::size_t held_bytes() const { return held_bytes_; }
   std::size_t held_pages() const { return pages_.size(); }
+
+  /// The user said what items cost. Below, an *average item* is one of the call's mean cost; without costs every
+  /// item is.
+  bool has_costs() const { return costs_ != nullptr; }
+  /// What the items cost; 0 without costs. REQUIRES: known, and their pages are held.
+  double cost_of(Range r) const { return costs_ ? costs_->sum(r) : 0; }
+  /// How many average items these are that cost so much in all.
+  double average_items(double cost, std::uint64_t items) const;
+  double pending_average_items() const { return average_items(pending_cost_, pending_items_); }
+  /// How many items at the front of what is pending are about so many average items; at least 1.
+  /// REQUIRES: pending_items() > 0.
+  std::uint64_t items_for(std::uint64_t average_items) const;
+  /// Empty without costs.
+  std::vector<float> costs_of(Range r) const;
 
   /// Takes pending items from the front: contiguous, at most `max_items`, and as many pages as fit
   /// `max_bytes` and `max_pages` (at least one item). REQUIRES: pending_items() > 0.
@@ -79,8 +96,10 @@ class CallItems {
   };
   using Pages = std::map<std::uint64_t, Page>;
 
+  std::size_t bytes_of(const Page& page) const;
   Pages::const_iterator page_of(std::uint64_t item) const;
   void add_pending(const Part& part);
+  void count_pending(Range r, int sign);
 
   std::uint64_t known_end_ = 0;
   std::uint64_t unsettled_ = 0;
@@ -89,6 +108,10 @@ class CallItems {
   std::map<std::uint64_t, Queued> pending_;  // by begin; disjoint
   Pages pages_;                              // by first item; disjoint
   RangeSet settled_;
+  std::unique_ptr<ItemCosts> costs_;
+  double cost_sum_ = 0;  // of `costed_` items
+  std::uint64_t costed_ = 0;
+  double pending_cost_ = 0;
 };
 
 }  // namespace betterbox::scheduler

@@ -1,6 +1,8 @@
 #include "scheduler/calls.h"
 
 #include <algorithm>
+#include <cmath>
+#include <span>
 
 #include "scheduler/boxes.h"
 #include "scheduler/copies.h"
@@ -17,6 +19,23 @@ constexpr std::size_t kItemBytesRefused = 4 * kItemWindowBytes;
 constexpr std::int64_t kMaxTimeoutNs = std::int64_t{1} << 60;
 
 const DeathReport kNoDeath;
+
+/// Costs are given for all items of a call or for none.
+Complaint check_costs(const CallState& call, const Items& items) {
+  if (items.spans.empty() && items.costs.empty()) return std::nullopt;
+  std::uint64_t count = 0;
+  for (const PageSpan& span : items.spans) {
+    if (span.count > CallItems::kMaxIndex) return "Items with an impossible span";
+    count = std::min(count + span.count, CallItems::kMaxIndex);
+  }
+  if (!items.costs.empty() && items.costs.size() != count) return "Items need one cost each, or none";
+  if (call.items.known_end() > 0 && call.items.has_costs() == items.costs.empty())
+    return "Items with costs in a call whose other items have none, or without";
+  for (const float cost : items.costs) {
+    if (!std::isfinite(cost) || cost < 0) return "Items with a cost that is negative or no number";
+  }
+  return std::nullopt;
+}
 
 /// REQUIRES: a record of one of its calls follows.
 void record_client(const Turn& turn, Peer& client) {
@@ -75,12 +94,15 @@ CallState& open_call(const Turn& turn, Peer& client, Call&& message, Frame conte
   return call;
 }
 
-bool append_items(Peer& client, CallState& call, const std::vector<PageSpan>& spans, Frames&& frames) {
+bool append_items(Peer& client, CallState& call, const Items& items, Frames&& frames) {
   std::size_t& held = client.client.item_bytes;
-  for (std::size_t i = 0; i < spans.size(); ++i) {
-    if (!call.items.may_append(spans[i])) return false;
+  std::span<const float> costs = items.costs;
+  for (std::size_t i = 0; i < items.spans.size(); ++i) {
+    const PageSpan& span = items.spans[i];
+    if (!call.items.may_append(span)) return false;
     held -= call.items.held_bytes();
-    call.items.append(spans[i], std::move(frames[i]));
+    call.items.append(span, std::move(frames[i]), costs.first(costs.empty() ? 0 : span.count));
+    if (!costs.empty()) costs = costs.subspan(span.count);
     held += call.items.held_bytes();
   }
   return true;
@@ -119,9 +141,10 @@ Complaint on_items(const Turn& turn, Peer& client, Items&& items, Frames&& frame
   if (items.spans.size() != frames.size()) return "Items need one page per span";
   if (call->closed && !items.spans.empty()) return "Items of a call that is closed";
   if (client.client.item_bytes > kItemBytesRefused) return "more items than the window allows";
+  if (Complaint complaint = check_costs(*call, items)) return complaint;
   if (call->durable && (!items.spans.empty() || (items.closed && !call->closed)))
     turn.persist(ItemsAppended{call->id, items, frames});
-  if (!append_items(client, *call, items.spans, std::move(frames)))
+  if (!append_items(client, *call, items, std::move(frames)))
     return "Items that do not follow the ones before";
   if (items.closed) close_call(turn, *call);
   if (call->durable) turn.send(client, Accepted{items.serial, call->items.known_end()});

@@ -14,7 +14,7 @@ void on_explain(const Turn& turn, Peer& client, std::uint64_t serial);
 /// Makes the call, without a word to anybody. REQUIRES: the message is allowed, its policy known.
 CallState& open_call(const Turn& turn, Peer& client, Call&& message, Frame context);
 /// Result: false if a span does not follow the items before it (those before it were appended).
-bool append_items(Peer& client, CallState& call, const std::vector<PageSpan>& spans, Frames&& frames);
+bool append_items(Peer& client, CallState& call, const Items& items, Frames&& frames);
 void close_call(const Turn& turn, CallState& call);
 
 void on_call_timeout(const Turn& turn, CallState& call);

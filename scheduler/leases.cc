@@ -13,6 +13,8 @@ namespace {
 
 /// Pages of one lease: well below the frames that a message may have.
 constexpr std::size_t kMaxLeasePages = kMaxFrames / 2;
+/// Items of one lease that carry costs: a megabyte of them.
+constexpr std::uint64_t kMaxCostedItems = std::uint64_t{1} << 18;
 /// An agent learns at the latest after this time that its outcomes have arrived.
 constexpr Duration kAckDelay = milliseconds(20);
 /// What one lease costs the scheduler, several times over: leases of all workers together are longer.
@@ -49,7 +51,10 @@ void finish_revoke(State& state, LeaseState& lease) {
   state.mark_dirty(member->second);
 }
 
-/// So many items left a lease.
+/// Items left a lease: their costs, then (perhaps for many ranges at a time) their number.
+void count_out_costs(LeaseState& lease, Range range) {
+  if (lease.call->items.has_costs()) lease.share->cost -= lease.call->items.cost_of(range);
+}
 void count_out(State& state, LeaseState& lease, std::uint64_t items) {
   lease.member->outstanding -= items;
   state.pool(lease.member->port).outstanding -= items;
@@ -127,12 +132,14 @@ void note_work(CallState& call, Share& share, const SeatWork& work) {
 /// When the agent will be through with what it holds, by what is known of the items here or elsewhere.
 void expect_finish(const Turn& turn, const CallState& call, Share& share) {
   const double mean = share.times.known() ? share.times.mean() : call.times.mean();
-  const double left = static_cast<double>(share.outstanding) * mean / std::max<double>(1, share.slots);
+  const double items = call.items.average_items(share.cost, share.outstanding);
+  const double left = items * mean / std::max<double>(1, share.slots);
   share.finish = turn.now + Duration{static_cast<std::int64_t>(std::min(left, kFarAhead))};
 }
 
 /// One agent's work on a call since its last report.
-void learn(CallState& call, Share& share, const std::vector<SeatWork>& seats) {
+/// `weight`: average items per item of this report.
+void learn(CallState& call, Share& share, const std::vector<SeatWork>& seats, double weight) {
   std::uint64_t items = 0;
   double busy = 0, squares = 0;
   for (const SeatWork& work : seats) {
@@ -141,8 +148,23 @@ void learn(CallState& call, Share& share, const std::vector<SeatWork>& seats) {
     busy += static_cast<double>(std::max<std::int64_t>(0, work.busy_ns));
     squares += std::max(0.0, work.busy_squares);
   }
+  if (weight != 1) busy /= weight, squares /= weight * weight;
   share.times.add(items, busy, squares);
   call.times.add(items, busy, squares);
+}
+
+/// Average items per item of these spans, as far as they are known and not settled; 1 if that says nothing.
+double weight_of(const CallItems& items, const std::vector<OutcomeSpan>& spans) {
+  double cost = 0;
+  std::uint64_t count = 0;
+  for (const OutcomeSpan& span : spans) {
+    for (const Range& part : items.unsettled_in({span.first, span.first + span.count})) {
+      cost += items.cost_of(part);
+      count += part.size();
+    }
+  }
+  const double average = items.average_items(cost, count);
+  return average > 0 ? average / static_cast<double>(count) : 1;
 }
 
 /// Accepts one page of outcomes, whole or in the parts that are still wanted of it.
@@ -171,6 +193,7 @@ class OutcomeIntake {
  private:
   void accept(Range range, const Frame& page) {
     BB_CHECK(lease_.open.erase(range) == range.size());
+    count_out_costs(lease_, range);
     taken_ += range.size();
     if (!call_.twins.empty()) stop_other_twins(turn_, lease_, range);
     spans_.push_back({range.begin, range.size()});
@@ -252,7 +275,10 @@ LeaseState& new_lease(State& state, CallState& call, Member& member, Share& shar
 Work work_of(State& state, const CallState& call) {
   const Pool& pool = state.pool(call.port);
   Work work;
-  work.remaining = call.items.pending_items();
+  work.remaining =
+      call.items.has_costs()
+          ? std::max<std::uint64_t>(1, static_cast<std::uint64_t>(call.items.pending_average_items()))
+          : call.items.pending_items();
   work.total = call.items.known_end();
   work.outstanding = call.outstanding;
   work.total_slots = pool.slots;
@@ -305,6 +331,7 @@ std::uint64_t items_to_steal(const Turn& turn, const Share& victim, const Member
 
 void take_out(State& state, LeaseState& lease, Range range) {
   BB_CHECK(lease.open.erase(range) == range.size());
+  count_out_costs(lease, range);
   count_out(state, lease, range.size());
 }
 
@@ -330,11 +357,13 @@ LeaseState& lend(const Turn& turn, CallState& call, Member& member, Range range,
   share.outstanding += range.size();
   call.outstanding += range.size();
   pool.outstanding += range.size();
+  if (call.items.has_costs()) share.cost += call.items.cost_of(range);
   ++state.counters.leases_granted;
   expect_finish(turn, call, share);
 
   send_context(turn, call, share);
   Lease message{lease.id, call.id, range, attempt, {}};
+  message.costs = call.items.costs_of(range);
   message.low_water = call.policy->low_water({share.slots, share.outstanding, share.times}, kRoundTrip);
   message.report_interval_ns = report_interval(pool).ns;
   Frames frames;
@@ -359,7 +388,9 @@ bool grant(const Turn& turn, CallState& call, Member& member) {
   const std::uint64_t wanted = call.policy->items_to_give(work_of(state, call), taker, call.memory);
   if (wanted == 0) return false;
 
-  const Part part = call.items.take(std::min(wanted, kMaxLeaseItems), kMaxLeaseBytes, kMaxLeasePages);
+  const std::uint64_t items =
+      call.items.has_costs() ? std::min(call.items.items_for(wanted), kMaxCostedItems) : wanted;
+  const Part part = call.items.take(std::min(items, kMaxLeaseItems), kMaxLeaseBytes, kMaxLeasePages);
   if (call.first_grant == TimePoint::never()) call.first_grant = turn.now;
   const LeaseState& lease = lend(turn, call, member, part.range, part.attempt);
   if (part.stolen) ++lease.share->steals;
@@ -410,10 +441,11 @@ Complaint on_outcomes(const Turn& turn, Peer& agent, Outcomes&& outcomes, Frames
   }
   if (lease->share->outstanding > lease->share->slots) lease->share->running_since = turn.now;
   lease->share->steals += outcomes.steals;
+  const double weight = lease->call->items.has_costs() ? weight_of(lease->call->items, outcomes.spans) : 1;
   OutcomeIntake intake(turn, *lease);
   for (std::size_t i = 0; i < outcomes.spans.size(); ++i) intake.take(outcomes.spans[i], frames[i]);
   intake.deliver_taken();
-  learn(*lease->call, *lease->share, outcomes.seats);
+  learn(*lease->call, *lease->share, outcomes.seats, weight);
   on_lost_items(turn, *lease, outcomes.lost);
   expect_finish(turn, *lease->call, *lease->share);
   settle_down(turn.state, *lease);

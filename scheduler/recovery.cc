@@ -41,7 +41,7 @@ class Replay {
   void operator()(ItemsAppended& record) const {
     CallState& c = call(record.id);
     // What does not follow the items before was refused then, too.
-    append_items(client(record.id.client), c, record.items.spans, std::move(record.pages));
+    append_items(client(record.id.client), c, record.items, std::move(record.pages));
     if (record.items.closed) close_call(turn_, c);
   }
 
@@ -139,6 +139,9 @@ void append_pages(const CallState& call, std::vector<Record>& records) {
     record.items.serial = call.id.serial;
     for (; at < end; ++at) {
       record.items.spans.push_back(spans[at]);
+      const std::vector<float> costs =
+          call.items.costs_of({spans[at].first, spans[at].first + spans[at].count});
+      record.items.costs.insert(record.items.costs.end(), costs.begin(), costs.end());
       record.pages.push_back(pages[at]);
     }
     record.items.closed = call.closed && at == spans.size();

@@ -94,7 +94,8 @@ struct Share {
   CallState* call = nullptr;
   bool context_sent = false;
   std::uint64_t outstanding = 0;
-  ItemTimes times;
+  double cost = 0;          ///< of these, where items have costs
+  ItemTimes times;          ///< of items of mean cost
   TimePoint finish;         ///< when its leases are expected to end
   TimePoint running_since;  ///< when it was last known to hold more than its slots can run
   std::uint32_t slots = 0;  ///< at the last grant, for the statistics

@@ -1,11 +1,24 @@
 #include "scheduler/explain.h"
 
+#include <algorithm>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "scheduler/resources.h"
 
 namespace betterbox::scheduler {
 namespace {
+
+/// Of names that users chose, in a message for people.
+constexpr std::size_t kMostText = 500;
+/// Bytes that the agents of one CallStats may take: it must fit the body of a message.
+constexpr std::size_t kAgentsBytes = kMaxBodyBytes / 2;
+/// What one agent takes beside its texts and seats, and one seat; generously.
+constexpr std::size_t kAgentBytes = 128;
+constexpr std::size_t kSeatBytes = 56;
+/// Agents that are gone and still told apart.
+constexpr std::size_t kPastAgentsTold = 1024;
 
 AgentStats agent_stats(const Share& share) {
   const Peer& agent = *share.agent;
@@ -15,15 +28,54 @@ AgentStats agent_stats(const Share& share) {
   stats.host = agent.host;
   stats.pid = agent.pid;
   stats.slots = share.slots;
+  stats.items = share.done.items;
+  stats.busy_ns = share.done.busy_ns;
+  stats.first_ns = share.done.first_ns;
+  stats.last_ns = share.done.last_ns;
   stats.retries = share.retries;
   stats.steals = share.steals;
   stats.outstanding = share.outstanding;
-  for (const auto& [seat, slot] : share.seats) {
-    stats.seats.push_back(slot);
-    stats.items += slot.items;
-    stats.busy_ns += slot.busy_ns;
-  }
+  stats.seats = share.done.seats;
   return stats;
+}
+
+std::size_t bytes_of(const AgentStats& agent) {
+  return kAgentBytes + agent.name.size() + agent.host.size() + agent.seats.size() * kSeatBytes;
+}
+
+/// One entry stands for all agents that do not fit; its name says how many: "70 more".
+void bound(std::vector<AgentStats>& agents) {
+  std::size_t bytes = 0;
+  std::size_t fit = 0;
+  while (fit < agents.size() && (bytes += bytes_of(agents[fit])) <= kAgentsBytes) ++fit;
+  if (fit == agents.size()) return;
+  AgentStats rest;
+  for (std::size_t i = fit; i < agents.size(); ++i) merge(rest, agents[i]);
+  rest.name = std::to_string(agents.size() - fit) + " more";
+  agents.resize(fit);
+  agents.push_back(std::move(rest));
+}
+
+std::vector<AgentStats> agents_of(const CallState& call) {
+  std::vector<AgentStats> agents = call.past_shares;
+  agents.reserve(agents.size() + call.shares.size());
+  for (const Share* share : sorted_shares(call)) agents.push_back(agent_stats(*share));
+  if (call.seats_left == 0) {
+    for (AgentStats& agent : agents) agent.seats.clear();
+  }
+  bound(agents);
+  return agents;
+}
+
+void keep_past(CallState& call, AgentStats&& stats) {
+  if (call.past_shares.size() < kPastAgentsTold) {
+    call.past_shares.push_back(std::move(stats));
+    return;
+  }
+  AgentStats& rest = call.past_shares.back();
+  merge(rest, stats);
+  rest.agent = {};
+  rest.name = "(agents that left)";
 }
 
 /// What the members of a pool can do for one call.
@@ -63,15 +115,15 @@ std::string workers(std::size_t count, std::size_t of, Port port) {
 
 std::string all_slots(const CallState& call, const Pool& pool, std::uint64_t places) {
   if (places < pool.slots && call.needy) {
-    return "an item needs " + describe(call.needs) + ": room for " + std::to_string(places) +
-           " at a time, which is";
+    return "an item needs " + describe(call.needs).substr(0, kMostText) + ": room for " +
+           std::to_string(places) + " at a time, which is";
   }
   return pool.slots == 1 ? "the only slot is" : "all " + std::to_string(pool.slots) + " slots are";
 }
 
 void say_who_is_missing(const CallState& call, const Room& room, std::vector<std::string>& reasons) {
   if (room.away > 0 && room.away == room.able) {
-    reasons.push_back("the connection to '" + room.an_away_one->name +
+    reasons.push_back("the connection to '" + room.an_away_one->name.substr(0, kMostText) +
                       "' is lost: waiting for it to come back");
   } else if (room.away > 0) {
     reasons.push_back(workers(room.away, room.able, call.port) + " away");
@@ -105,8 +157,11 @@ void keep_shares_as_history(const Turn& turn, Peer& agent) {
   for (const CallId id : agent.agent.calls) {
     CallState& call = turn.state.calls.at(id);
     const auto it = call.shares.find(agent.id);
-    if (!it->second.seats.empty() || it->second.retries > 0)
-      call.past_shares.push_back(agent_stats(it->second));
+    if (it->second.done.items > 0 || it->second.retries > 0) {
+      AgentStats stats = agent_stats(it->second);
+      stats.outstanding = 0;
+      keep_past(call, std::move(stats));
+    }
     turn.state.forget_share(it->second);
     call.shares.erase(it);
   }
@@ -123,14 +178,19 @@ CallStats call_stats(const State& state, const CallState& call) {
   }
   stats.busy_ns = call.busy_ns;
   stats.longest_ns = call.longest_ns;
-  stats.agents = call.past_shares;
-  for (const Share* share : sorted_shares(call)) stats.agents.push_back(agent_stats(*share));
+  stats.agents = agents_of(call);
   stats.waiting = waiting_reason(state, call);
   stats.policy = call.policy->name;
   stats.pending = call.items.pending_items();
+  stats.leases = call.leases_granted;
+  stats.splits = call.splits;
   stats.copies = call.copies;
   stats.copies_won = call.copies_won;
   stats.wasted_ns = call.wasted_ns;
+  std::uint64_t slots = 0;
+  for (const AgentStats& agent : stats.agents) slots += agent.slots;
+  if (slots > 0) stats.ideal_ns = std::max(call.busy_ns / static_cast<std::int64_t>(slots), call.longest_ns);
+  stats.greedy_ns = call.items.known_end() == 1 ? call.longest_ns : call.measured.greedy_ns(slots);
   return stats;
 }
 

@@ -120,15 +120,6 @@ void send_context(const Turn& turn, CallState& call, Share& share) {
             {call.context});
 }
 
-void note_work(CallState& call, Share& share, const SeatWork& work) {
-  SlotStats& seat = share.seats[share.seats.size() < kMaxSlots ? work.seat : share.seats.rbegin()->first];
-  seat.seat = share.seats.size() < kMaxSlots ? work.seat : seat.seat;
-  seat.items += work.items;
-  seat.busy_ns += std::max<std::int64_t>(0, work.busy_ns);
-  seat.longest_ns = std::max(seat.longest_ns, work.longest_ns);
-  call.longest_ns = std::max(call.longest_ns, work.longest_ns);
-}
-
 /// When the agent will be through with what it holds, by what is known of the items here or elsewhere.
 void expect_finish(const Turn& turn, const CallState& call, Share& share) {
   const double mean = share.times.known() ? share.times.mean() : call.times.mean();
@@ -139,11 +130,13 @@ void expect_finish(const Turn& turn, const CallState& call, Share& share) {
 
 /// One agent's work on a call since its last report.
 /// `weight`: average items per item of this report.
-void learn(CallState& call, Share& share, const std::vector<SeatWork>& seats, double weight) {
+void learn(const Turn& turn, CallState& call, Share& share, const std::vector<SeatWork>& seats,
+           double weight) {
+  share.done.add(seats, (turn.now - call.first_grant).ns, call.seats_left);
   std::uint64_t items = 0;
   double busy = 0, squares = 0;
   for (const SeatWork& work : seats) {
-    note_work(call, share, work);
+    call.longest_ns = std::max(call.longest_ns, work.longest_ns);
     items += work.items;
     busy += static_cast<double>(std::max<std::int64_t>(0, work.busy_ns));
     squares += std::max(0.0, work.busy_squares);
@@ -177,6 +170,7 @@ class OutcomeIntake {
     if (lease_.open.contains(range)) {
       accept(range, page);
       call_.busy_ns += std::max<std::int64_t>(0, span.busy_ns);
+      if (call_.items.known_end() > 1) call_.measured.add(range, span.busy_ns);
       return;
     }
     ++turn_.state.counters.stale_outcomes;
@@ -359,6 +353,7 @@ LeaseState& lend(const Turn& turn, CallState& call, Member& member, Range range,
   pool.outstanding += range.size();
   if (call.items.has_costs()) share.cost += call.items.cost_of(range);
   ++state.counters.leases_granted;
+  ++call.leases_granted;
   expect_finish(turn, call, share);
 
   send_context(turn, call, share);
@@ -445,7 +440,7 @@ Complaint on_outcomes(const Turn& turn, Peer& agent, Outcomes&& outcomes, Frames
   OutcomeIntake intake(turn, *lease);
   for (std::size_t i = 0; i < outcomes.spans.size(); ++i) intake.take(outcomes.spans[i], frames[i]);
   intake.deliver_taken();
-  learn(*lease->call, *lease->share, outcomes.seats, weight);
+  learn(turn, *lease->call, *lease->share, outcomes.seats, weight);
   on_lost_items(turn, *lease, outcomes.lost);
   expect_finish(turn, *lease->call, *lease->share);
   settle_down(turn.state, *lease);
@@ -469,6 +464,7 @@ Complaint on_released(const Turn& turn, Peer& agent, const Released& released) {
     }
   }
   if (gave && lease->revoking) ++turn.state.counters.leases_cut;
+  if (gave && for_a_thief) ++lease->call->splits;
   lease->nothing_to_revoke = !gave;
   if (lease->revoking) finish_revoke(turn.state, *lease);
   if (for_a_thief && agent.agent.load.paused) revoke_whole_lease(turn, *lease);  // it paused meanwhile

@@ -9,6 +9,9 @@
 namespace betterbox::scheduler {
 namespace {
 
+/// Of names that users chose, in a message for people.
+constexpr std::size_t kMostText = 500;
+
 bool find_able(CallState& call, const Pool& pool) {
   for (const auto& [id, member] : pool.members) {
     if (slots_for(call, *member) == 0) continue;
@@ -113,8 +116,9 @@ std::string why_unsatisfiable(const CallState& call, const Pool& pool) {
     if (best == nullptr || rank(*member->agent) > rank(*best)) best = member->agent;
   }
   BB_CHECK(best != nullptr);
-  return "it needs " + describe(call.needs) + "; the " + (call.port == kFunctionPool ? "worker" : "process") +
-         " with most has " + describe(best->agent.capacity) + " (" + best->name + ")";
+  return "it needs " + describe(call.needs).substr(0, kMostText) + "; the " +
+         (call.port == kFunctionPool ? "worker" : "process") + " with most has " +
+         describe(best->agent.capacity).substr(0, kMostText) + " (" + best->name.substr(0, kMostText) + ")";
 }
 
 void on_load(const Turn& turn, Peer& agent, const Load& load) {

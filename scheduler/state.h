@@ -24,6 +24,7 @@
 #include "scheduler/fair_queue.h"
 #include "scheduler/list.h"
 #include "scheduler/load_index.h"
+#include "scheduler/work_done.h"
 
 namespace betterbox::scheduler {
 
@@ -101,7 +102,7 @@ struct Share {
   std::uint32_t slots = 0;  ///< at the last grant, for the statistics
   std::uint64_t retries = 0;
   std::uint64_t steals = 0;
-  std::map<SeatId, SlotStats> seats;
+  WorkDone done;
   LeasesOfShare leases;  ///< in the order of their grants
   // Kept by State::reindex.
   Link<Share> in_hungry;
@@ -163,6 +164,11 @@ struct CallState {
   std::int64_t longest_ns = 0;
 
   std::map<std::uint64_t, Twins> twins;  ///< items that run twice
+  // For explanations only.
+  MeasuredItems measured;
+  std::size_t seats_left = kSeatsTold;
+  std::uint64_t leases_granted = 0;
+  std::uint64_t splits = 0;
   std::uint64_t copies = 0;
   std::uint64_t copies_won = 0;
   std::int64_t wasted_ns = 0;

@@ -1,7 +1,19 @@
 #include "scheduler/status.h"
 
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/limits.h"
+
 namespace betterbox::scheduler {
 namespace {
+
+/// Bytes of a report that peers, boxes and calls may take each: together they fit the body of a message.
+constexpr std::size_t kPartBytes = kMaxBodyBytes / 4;
+/// What an entry takes beside its texts and lists, generously.
+constexpr std::size_t kEntryBytes = 192;
+constexpr std::size_t kTextBytes = 8;
 
 std::vector<Counter> counters_of(const Counters& c) {
   return {
@@ -49,6 +61,43 @@ CallStatus status_of(const CallState& call) {
           call.items.unsettled_items() - call.items.pending_items()};
 }
 
+std::size_t bytes_of(const PeerStatus& peer) {
+  std::size_t bytes = kEntryBytes + peer.name.size() + peer.host.size() + peer.log_folder.size();
+  for (const Amount& amount : peer.capacity.named) bytes += 2 * kTextBytes + amount.name.size();
+  return bytes;
+}
+
+std::size_t bytes_of(const BoxEntry& box) {
+  std::size_t bytes = kEntryBytes + box.info.class_name.size() + box.endpoint.size() + box.host.size();
+  for (const MethodInfo& method : box.info.methods) bytes += 2 * kTextBytes + method.name.size();
+  return bytes;
+}
+
+std::size_t bytes_of(const CallStatus& call) { return kEntryBytes + call.method.size() + call.name.size(); }
+
+/// Adds entries while they fit, and counts the others.
+template <class Entry> class Bounded {
+ public:
+  Bounded(std::vector<Entry>& entries, const char* what) : entries_(entries), what_(what) {}
+  void add(Entry&& entry) {
+    bytes_ += bytes_of(entry);
+    if (bytes_ <= kPartBytes) {
+      entries_.push_back(std::move(entry));
+    } else {
+      ++left_out_;
+    }
+  }
+  void say_left_out(std::vector<Counter>& counters) const {
+    if (left_out_ > 0) counters.push_back({std::string(what_) + "_not_shown", left_out_});
+  }
+
+ private:
+  std::vector<Entry>& entries_;
+  const char* what_;
+  std::size_t bytes_ = 0;
+  std::uint64_t left_out_ = 0;
+};
+
 }  // namespace
 
 StatusReport status_report(const State& state, TimePoint now) {
@@ -56,12 +105,18 @@ StatusReport status_report(const State& state, TimePoint now) {
   const Config& own = state.config;
   report.scheduler = {Role::kScheduler, own.peer, own.name, own.host, own.pid, 0, 0, "", true, {}, {}};
   report.uptime_ns = (now - state.started).ns;
-  for (const auto& [id, peer] : state.peers) report.peers.push_back(status_of(peer));
+  Bounded<PeerStatus> peers(report.peers, "peers");
+  for (const auto& [id, peer] : state.peers) peers.add(status_of(peer));
+  Bounded<BoxEntry> boxes(report.boxes, "boxes");
   for (const auto& [port, at_port] : state.boxes) {
-    for (const auto& [joined, entry] : at_port) report.boxes.push_back(entry);
+    for (const auto& [joined, entry] : at_port) boxes.add(BoxEntry(entry));
   }
-  for (const auto& [id, call] : state.calls) report.calls.push_back(status_of(call));
+  Bounded<CallStatus> calls(report.calls, "calls");
+  for (const auto& [id, call] : state.calls) calls.add(status_of(call));
   report.counters = counters_of(state.counters);
+  peers.say_left_out(report.counters);
+  boxes.say_left_out(report.counters);
+  calls.say_left_out(report.counters);
   return report;
 }
 

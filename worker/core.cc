@@ -1,4 +1,4 @@
-// Leases, sessions and outcomes of the worker core (worker/core.h).
+// Sessions, leases and cuts of the worker core (worker/core.h).
 #include "worker/core.h"
 
 #include <algorithm>
@@ -10,15 +10,23 @@ namespace betterbox {
 namespace {
 /// Of a call that has no lease.
 constexpr Duration kLongestInterval = seconds(3600);
+
+bool are_equal(const Resources& a, const Resources& b) {
+  return a.cpus_milli == b.cpus_milli && a.memory_bytes == b.memory_bytes && a.gpus_milli == b.gpus_milli &&
+         std::equal(a.named.begin(), a.named.end(), b.named.begin(), b.named.end(),
+                    [](const Amount& x, const Amount& y) { return x.name == y.name && x.milli == y.milli; });
+}
+
 }  // namespace
 
-WorkerCore::WorkerCore(const Options& options) : options_(options) {
-  for (std::uint32_t i = 0; i < options_.function_slots; ++i) {
-    Seat& seat = seats_.emplace_back();
-    seat.id = {i};
-    seat.port = kFunctionPool;
-    seat.kind = SeatKind::kFunction;
+WorkerCore::WorkerCore(const Options& options) : options_(options), capacity_(options.capacity) {
+  if (capacity_.cpus_milli == 0 && capacity_.memory_bytes == 0) {
+    capacity_.cpus_milli = std::uint64_t{1000} * options_.function_slots;
+    capacity_.memory_bytes = kAnyMemory;
   }
+  left_ = capacity_;
+  ports_[kFunctionPool];
+  for (std::uint32_t i = 0; i < options_.function_slots; ++i) add_seat(kFunctionPool, SeatKind::kFunction);
 }
 
 void WorkerCore::handle(TimePoint now, Event&& event, Effects& effects) {
@@ -29,29 +37,10 @@ void WorkerCore::handle(TimePoint now, Event&& event, Effects& effects) {
 }
 
 TimePoint WorkerCore::next_deadline() const {
-  TimePoint next = switch_at_;
-  for (const Seat& seat : seats_) {
-    next = std::min(next, seat.kill_at);
-    if (seat.state == SeatState::kEmpty && seat.retry_at.ns != 0) next = std::min(next, seat.retry_at);
-    if (seat.kind == SeatKind::kFunction && seat.state == SeatState::kUp && seat.is_free()) {
-      next = std::min(next, seat.idle_since + kIdleSeatLife);
-    }
-  }
-  return due_.empty() ? next : std::min(next, due_.begin()->first);
-}
-
-/// The nearer a call comes to its low water, the sooner the next look.
-Duration WorkerCore::drain_interval() const {
-  Duration interval = kLongestDrainInterval;
-  for (const auto& [id, call] : calls_) {
-    if (call.leases.empty()) continue;
-    interval = std::min(interval, std::max(kDrainInterval, Duration{call.report_interval.ns / 4}));
-    if (call.open <= call.low_water || !call.times.known()) continue;
-    const double left = static_cast<double>(call.open - call.low_water) * call.times.mean() /
-                        std::max(1.0, static_cast<double>(call.stations));
-    if (left < static_cast<double>(interval.ns)) interval = Duration{static_cast<std::int64_t>(left)};
-  }
-  return std::max(interval, kShortestDrainInterval);
+  TimePoint next = std::min(switch_at_, idle_check_at_);
+  if (!seat_timers_.empty()) next = std::min(next, seat_timers_.begin()->first);
+  if (!due_.empty()) next = std::min(next, due_.begin()->first);
+  return next;
 }
 
 WorkerCore::LeaseState* WorkerCore::find_lease(LeaseId id) {
@@ -60,6 +49,11 @@ WorkerCore::LeaseState* WorkerCore::find_lease(LeaseId id) {
 }
 
 WorkerCore::CallState* WorkerCore::find_call(CallId id) {
+  const auto at = calls_.find(id);
+  return at == calls_.end() ? nullptr : &at->second;
+}
+
+const WorkerCore::CallState* WorkerCore::find_call(CallId id) const {
   const auto at = calls_.find(id);
   return at == calls_.end() ? nullptr : &at->second;
 }
@@ -130,38 +124,67 @@ void WorkerCore::forget_all_leases() {
 // --- leases come --------------------------------------------------------------------------------
 
 void WorkerCore::on(ContextArrived&& e) {
-  const auto [at, fresh] = calls_.try_emplace(e.context.call);
+  const CallId id = e.context.call;
+  const auto [at, fresh] = calls_.try_emplace(id);
   CallState& call = at->second;
   if (fresh) {  // a call that was dropped and comes back may still have an item running
     for (const Seat& seat : seats_) {
-      for (const Station& place : seat.stations) call.stations += place.busy && place.call == e.context.call;
+      for (const Station& place : seat.stations) call.stations += place.busy && place.call == id;
+      call.seats += seat.runs == id;
     }
+    call.crowd = &crowd_of(e.context.port, id.client);
+    call.report_interval = kLongestInterval;
+    // Equal needs are one object: what is reserved for one call in a seat then does for another.
+    auto same = std::find_if(calls_.begin(), calls_.end(), [&](const auto& entry) {
+      return entry.second.needs != nullptr && are_equal(*entry.second.needs, e.context.needs);
+    });
+    call.needs =
+        same != calls_.end() ? same->second.needs : std::make_shared<const Resources>(e.context.needs);
+    call.policy = find_policy(e.context.policy);
+    if (call.policy == nullptr) call.policy = &auto_policy();
+    ++priorities_[e.context.priority];
+    call.context = std::move(e.context);
   }
-  call.context = std::move(e.context);
   call.frame = std::move(e.frame);
 }
 
 void WorkerCore::on(LeaseGranted&& e) {
   const LeaseId id = e.lease.lease;
   CallState* call = find_call(e.lease.call);
-  LeaseState lease;
-  lease.id = id;
-  lease.call = e.lease.call;
   if (leases_.contains(id) || e.lease.range.empty()) return;
-  if (call == nullptr || ending_ || !take_pages(lease, e)) {
+  LeaseState fresh;
+  fresh.id = id;
+  fresh.call = e.lease.call;
+  fresh.range = e.lease.range;
+  if (call == nullptr || ending_ || !take_pages(fresh, e) || !take_costs(fresh, *call, e.lease.costs) ||
+      items_that_fit(capacity_, *call->needs, 1) == 0) {
     tell(Released{id, {e.lease.range}});
     return;
   }
-  lease.items = e.lease.range.size();
-  lease.open.insert(e.lease.range);
-  lease.undivided.insert(e.lease.range);
+  LeaseState& lease = leases_.emplace(id, std::move(fresh)).first->second;
   lease.report_interval = {std::max<std::int64_t>(0, e.lease.report_interval_ns)};
-  call->report_interval =
-      call->leases.empty() ? lease.report_interval : std::min(call->report_interval, lease.report_interval);
+  lease.open.insert(lease.range);
+  call->report_interval = std::min(call->report_interval, lease.report_interval);
   call->low_water = e.lease.low_water;
-  call->open += lease.items;
+  call->open += lease.items();
   call->leases.push_back(id);
-  leases_.emplace(id, std::move(lease));
+  put_undivided(lease, lease.range);
+}
+
+/// Result: false if they are not one for each item.
+bool WorkerCore::take_costs(LeaseState& lease, CallState& call, const std::vector<float>& costs) {
+  if (costs.empty()) return true;
+  if (costs.size() != lease.items()) return false;
+  lease.costs.reserve(costs.size() + 1);
+  lease.costs.push_back(0);
+  for (const float cost : costs) {
+    if (!(cost >= 0) || !std::isfinite(cost)) return false;
+    lease.costs.push_back(lease.costs.back() + static_cast<double>(cost));
+  }
+  if (lease.costs.back() <= 0) lease.costs.clear();
+  if (!lease.costs.empty() && call.unit_cost <= 0)
+    call.unit_cost = lease.costs.back() / static_cast<double>(lease.items());
+  return true;
 }
 
 /// Result: false if the pages do not cover the range, or are none.
@@ -189,6 +212,7 @@ void WorkerCore::cut_station(Seat& seat, int station, std::uint32_t count) {
   place.cutting = true;
   ++cuts_awaited_;
   effect(CutLease{seat.id, static_cast<std::uint32_t>(station), count});
+  reindex(seat);
 }
 
 void WorkerCore::on(CutDone&& e) {
@@ -208,10 +232,11 @@ void WorkerCore::on(CutDone&& e) {
     place.count = e.cut.next;
   }
   if (e.position.remaining() == 0) place.exhausted = true;
+  reindex(seat);
   kill_if_unwanted(seat, place, e.position, e.done);
   if (cuts_awaited_ > 0) return;
-  for (auto& [id, lease] : leases_) {
-    if (lease.revoke) answer_revoke(lease);
+  for (const LeaseId id : std::exchange(revoking_, {})) {
+    if (LeaseState* lease = find_lease(id); lease != nullptr && lease->revoke) answer_revoke(*lease);
   }
   divide();
 }
@@ -220,7 +245,7 @@ void WorkerCore::on(CutDone&& e) {
 void WorkerCore::give_back(const Station& part) {
   LeaseState* lease = find_lease(part.lease);
   if (lease == nullptr) return;
-  for (const Range& r : lease->open.intersection(part.range())) lease->undivided.insert(r);
+  for (const Range& r : lease->open.intersection(part.range())) put_undivided(*lease, r);
 }
 
 /// A process whose running item nobody wants is killed. (A fold runs all its claimed items as one.)
@@ -241,7 +266,8 @@ void WorkerCore::on(RevokeAsked&& e) {
   lease->revoke = lease->revoke.value_or(0) + e.count;
   if (lease->undivided.size() < *lease->revoke)
     cut_for_revoke(*lease, *lease->revoke - lease->undivided.size());
-  if (cuts_awaited_ == 0) answer_revoke(*lease);
+  if (cuts_awaited_ == 0) return answer_revoke(*lease);
+  revoking_.push_back(e.lease);
 }
 
 /// Takes whole waiting parts first, then from each running part in proportion to what it has left.
@@ -280,7 +306,7 @@ void WorkerCore::answer_revoke(LeaseState& lease) {
     Range tail = lease.undivided.back();
     if (tail.size() > wanted) tail.begin = tail.end - wanted;
     wanted -= tail.size();
-    lease.undivided.erase(tail);
+    take_undivided(lease, tail);
     close_items(lease, tail);
     released.ranges.push_back(tail);
   }
@@ -296,7 +322,7 @@ void WorkerCore::abandon(LeaseId id, Range range) {
   LeaseState* lease = find_lease(id);
   if (lease == nullptr) return;
   for (const Range& r : lease->open.intersection(range)) {
-    lease->undivided.erase(r);
+    take_undivided(*lease, r);
     close_items(*lease, r);
   }
   for (Seat& seat : seats_) {
@@ -315,134 +341,31 @@ void WorkerCore::on(CallDropped&& e) {
     abandon(id, {0, ~std::uint64_t{0}});
     if (const auto at = leases_.find(id); at != leases_.end()) forget_lease(at);
   }
+  for (const SeatId id : std::vector<SeatId>(call->reserved)) unreserve(seats_[id.value]);
   for (Seat& seat : seats_) {
-    if (seat.reserved == e.call) seat.reserved.reset();
-    if (seat.contexts.erase(e.call) > 0 && seat.occupied() && seat.state != SeatState::kKilled) {
-      effect(DropContext{seat.id, e.call});
-    }
+    if (seat.times_of == e.call) unlearn(seat);
+    const auto context = std::lower_bound(seat.contexts.begin(), seat.contexts.end(), e.call);
+    if (context == seat.contexts.end() || *context != e.call) continue;
+    seat.contexts.erase(context);
+    if (seat.occupied() && seat.state != SeatState::kKilled) effect(DropContext{seat.id, e.call});
   }
   due_.erase({call->due, e.call});
+  const auto priority = priorities_.find(call->context.priority);
+  if (--priority->second == 0) priorities_.erase(priority);
   calls_.erase(e.call);
+  forget_crowd(e.call.client);
 }
 
 void WorkerCore::forget_lease(Leases::iterator at) {
-  CallState& call = *find_call(at->second.call);
-  call.open -= at->second.open.size();
+  LeaseState& lease = at->second;
+  for (const Range& r : lease.undivided.ranges()) take_undivided(lease, r);
+  CallState& call = *find_call(lease.call);
+  call.open -= lease.open.size();
   std::erase(call.leases, at->first);
   leases_.erase(at);
   call.report_interval = kLongestInterval;
   for (const LeaseId id : call.leases)
     call.report_interval = std::min(call.report_interval, find_lease(id)->report_interval);
-}
-
-/// These items are nothing of this agent's any more. REQUIRES: they are open.
-void WorkerCore::close_items(LeaseState& lease, Range range) {
-  CallState& call = *find_call(lease.call);
-  const std::uint64_t before = call.open;
-  const std::uint64_t closed = lease.open.erase(range);
-  BB_CHECK(closed == range.size());
-  call.open -= closed;
-  if (before > call.low_water && call.open <= call.low_water) call.urgent = true;
-  if (call.urgent) touched_.insert(lease.call);
-  if (lease.open.empty()) over_.push_back(lease.id);
-}
-
-// --- outcomes -----------------------------------------------------------------------------------
-
-void WorkerCore::on(SeatProgressed&& e) {
-  Seat* seat = find_seat(e.seat, e.life);
-  if (seat == nullptr || e.station >= kSeatStations || e.count == 0) return;
-  Station& place = seat->stations[e.station];
-  if (!place.busy || place.generation != e.generation || e.first + std::uint64_t{e.count} > place.count)
-    return;
-  place.finished += e.count;
-  seat->served = true;
-  seat->fruitless = 0;
-  LeaseState* lease = find_lease(place.lease);
-  if (lease == nullptr) return;  // abandoned
-  const Range range{place.base + e.first, place.base + e.first + e.count};
-  const std::vector<Range> wanted = lease->open.intersection(range);
-  const auto view = PageView::parse(e.page.bytes());
-  const bool fold = view && view->kind() == PageKind::kFold;
-  for (const Range& r : wanted) {
-    // A fold settles as one unit: with a part that is not wanted any more, the rest runs again.
-    if (!view || (fold && r != range) || (!fold && view->count() != range.size())) {
-      place.again = true;
-      continue;
-    }
-    gather(*lease, *seat, e, r);
-    close_items(*lease, r);
-  }
-}
-
-namespace {
-
-void add_work(std::vector<SeatWork>& seats, const SeatWork& work) {
-  auto at =
-      std::find_if(seats.rbegin(), seats.rend(), [&](const SeatWork& w) { return w.seat == work.seat; });
-  if (at == seats.rend()) {
-    seats.push_back(work);
-    return;
-  }
-  at->items += work.items;
-  at->busy_ns += work.busy_ns;
-  at->busy_squares += work.busy_squares;
-  at->longest_ns = std::max(at->longest_ns, work.longest_ns);
-}
-
-}  // namespace
-
-void WorkerCore::gather(LeaseState& lease, const Seat& seat, const SeatProgressed& e, Range range) {
-  const std::uint64_t first = seat.stations[e.station].base + e.first;
-  Frame page = e.page;
-  if (range.size() != e.count) {
-    const auto view = PageView::parse(e.page.bytes());
-    page = slice_page(e.page, *view, range.begin - first, range.end - first);
-  }
-  if (lease.out.bytes + page.size() > kPageBytes * 4 || lease.out.spans.size() + 1 >= kMaxFrames)
-    send_outcomes(lease);
-  lease.out.bytes += page.size() + sizeof(OutcomeSpan);
-  lease.out.spans.push_back({range.begin, range.size(), e.busy_ns});
-  add_work(lease.out.seats, {seat.id, range.size(), e.busy_ns, e.busy_squares, e.longest_ns});
-  lease.out.frames.push_back(std::move(page));
-  CallState& call = *find_call(lease.call);
-  call.times.add(range.size(), static_cast<double>(e.busy_ns), e.busy_squares);
-  plan_report(call, lease.call);
-}
-
-/// Outcomes of this call wait to be sent.
-void WorkerCore::plan_report(CallState& call, CallId id) {
-  if (call.due != TimePoint::never()) return;
-  call.due = call.reported ? *call.reported + std::max(kOutcomeInterval, call.report_interval) : now_;
-  due_.insert({call.due, id});
-}
-
-void WorkerCore::lose(LeaseState& lease, std::uint64_t index, const DeathReport& death) {
-  lease.undivided.erase({index, index + 1});
-  lease.out.lost.push_back({index, death});
-  CallState& call = *find_call(lease.call);
-  call.urgent = true;
-  plan_report(call, lease.call);
-  close_items(lease, {index, index + 1});
-}
-
-void WorkerCore::on(SubLeaseDone&& e) {
-  Seat* seat = find_seat(e.seat, e.life);
-  if (seat == nullptr || e.station >= kSeatStations) return;
-  const Station place = seat->stations[e.station];
-  if (!place.busy || place.generation != e.generation) return;
-  free_station(*seat, static_cast<int>(e.station));
-  // A slot says this after its last outcome. Should some be missing, their items count as lost, so
-  // that a slot that forgets outcomes cannot make an endless loop.
-  if (place.again) {
-    give_back(place);
-  } else if (LeaseState* lease = find_lease(place.lease)) {
-    for (const Range& r : lease->open.intersection(place.range())) {
-      for (const Range& missing : lease->undivided.missing(r)) {
-        for (std::uint64_t i = missing.begin; i < missing.end; ++i) lose(*lease, i, {});
-      }
-    }
-  }
 }
 
 void WorkerCore::free_station(Seat& seat, int station) {
@@ -455,17 +378,19 @@ void WorkerCore::free_station(Seat& seat, int station) {
     seat.running = 1 - station;
   } else {
     seat.idle_since = now_;
+    idle_check_at_ = std::min(idle_check_at_, now_ + kIdleSeatLife);
     if (call != nullptr) call->seat_freed = true, touched_.insert(place.call);
   }
   place = Station{};
+  reindex(seat);
 }
 
 void WorkerCore::on(TurnEnded&&) {
   run_seat_timers();
   divide();
   if (!ending_) {
-    release_unservable();
-    discard_idle_seats();
+    if (std::exchange(unservable_, false)) release_unservable();
+    if (idle_check_at_ <= now_) discard_idle_seats();
   }
   flush_outcomes();
   finish_leases();
@@ -476,125 +401,18 @@ void WorkerCore::on(TurnEnded&&) {
   }
 }
 
-/// Outcomes leave when their time has come, with the last one of their lease, and when few items of the call are left:
-/// at the crossing, and whenever a seat finds nothing more to do.
-void WorkerCore::flush_outcomes() {
-  for (const LeaseId id : over_) {
-    LeaseState* lease = find_lease(id);
-    if (lease != nullptr && lease->open.empty() && !lease->out.empty()) send_outcomes(*lease);
-  }
-  for (const CallId id : std::exchange(touched_, {})) {
-    CallState* call = find_call(id);
-    if (call == nullptr) continue;
-    const bool freed = std::exchange(call->seat_freed, false);
-    if (std::exchange(call->urgent, false) || (freed && call->open <= call->low_water && !has_work(*call)))
-      report(*call, id);
-  }
-  while (!due_.empty() && due_.begin()->first <= now_) {
-    const CallId id = due_.begin()->second;
-    report(*find_call(id), id);
-  }
-}
-
-/// All that waits of this call leaves.
-void WorkerCore::report(CallState& call, CallId id) {
-  if (call.due == TimePoint::never()) return;
-  due_.erase({std::exchange(call.due, TimePoint::never()), id});
-  for (const LeaseId lease : call.leases) {
-    if (LeaseState* state = find_lease(lease); !state->out.empty()) send_outcomes(*state);
-  }
-}
-
-void WorkerCore::send_outcomes(LeaseState& lease) {
-  Outcomes outcomes;
-  outcomes.ack = next_ack_++;
-  outcomes.lease = lease.id;
-  outcomes.spans = std::move(lease.out.spans);
-  outcomes.seats = std::move(lease.out.seats);
-  outcomes.lost = std::move(lease.out.lost);
-  outcomes.steals = std::exchange(lease.steals, 0);
-  Unacked sent{outcomes.ack, lease.out.bytes, {std::move(outcomes), std::move(lease.out.frames)}};
-  lease.out = {};
-  find_call(lease.call)->reported = now_;
-  unacked_bytes_ += sent.bytes;
-  if (in_session_) send(sent.message);
-  unacked_.push_back(std::move(sent));
-}
-
-void WorkerCore::finish_leases() {
-  for (const LeaseId id : std::exchange(over_, {})) {
-    const auto at = leases_.find(id);
-    if (at == leases_.end() || !at->second.open.empty()) continue;
-    BB_CHECK(at->second.out.empty() && !at->second.revoke);
-    forget_lease(at);
-  }
-}
-
 /// Work for boxes of which none is left here goes back.
 void WorkerCore::release_unservable() {
   for (auto& [id, lease] : leases_) {
     const CallState* call = find_call(lease.call);
-    if (lease.undivided.empty() || call == nullptr || has_seats(call->context.port)) continue;
+    if (lease.undivided.empty() || call == nullptr || ports_[call->context.port].alive > 0) continue;
     Released released{id, lease.undivided.ranges()};
-    for (const Range& r : released.ranges) close_items(lease, r);
-    lease.undivided.clear();
+    for (const Range& r : released.ranges) {
+      take_undivided(lease, r);
+      close_items(lease, r);
+    }
     if (in_session_) tell(std::move(released));
   }
-}
-
-// --- invariants -----------------------------------------------------------------------------------
-
-void WorkerCore::sanity_check() const {
-  std::map<LeaseId, RangeSet> assigned;
-  std::map<CallId, std::uint32_t> stations;
-  std::uint32_t cutting = 0;
-  for (const Seat& seat : seats_) {
-    for (const Station& place : seat.stations) {
-      if (!place.busy) continue;
-      BB_CHECK(seat.occupied());
-      cutting += place.cutting;
-      ++stations[place.call];
-      BB_CHECK(assigned[place.lease].insert(place.range()) == place.range().size());
-    }
-    for (const std::uint64_t token : seat.tokens) {
-      const auto at = direct_.find(token);
-      BB_CHECK(at != direct_.end() && at->second.seat == seat.id);
-    }
-    BB_CHECK(seat.occupied() || (seat.tokens.empty() && seat.contexts.empty() && !seat.offered));
-  }
-  BB_CHECK(cutting == cuts_awaited_);
-  for (const auto& [id, lease] : leases_) {
-    const auto call = calls_.find(lease.call);
-    BB_CHECK(call != calls_.end());
-    BB_CHECK(std::count(call->second.leases.begin(), call->second.leases.end(), id) == 1);
-    for (const Range& r : lease.undivided.ranges()) {
-      BB_CHECK(lease.open.contains(r));
-      BB_CHECK(assigned[id].intersection(r).empty());
-    }
-    // Every open item is either undivided or in a station.
-    for (const Range& r : lease.open.ranges()) {
-      for (const Range& missing : lease.undivided.missing(r)) BB_CHECK(assigned[id].contains(missing));
-    }
-  }
-  std::size_t due = 0;
-  for (const auto& [id, call] : calls_) {
-    BB_CHECK(call.stations == stations[id]);
-    std::uint64_t open = 0;
-    bool gathered = false;
-    for (const LeaseId lease : call.leases) {
-      open += leases_.at(lease).open.size();
-      gathered = gathered || !leases_.at(lease).out.empty();
-    }
-    BB_CHECK(call.open == open);
-    BB_CHECK(!gathered || due_.contains({call.due, id}));
-    due += call.due != TimePoint::never();
-  }
-  BB_CHECK(due == due_.size());
-  std::size_t bytes = 0, counted = 0;
-  for (const Unacked& sent : unacked_) bytes += sent.bytes;
-  BB_CHECK(bytes == unacked_bytes_);
-  for (const auto& [client, count] : direct_counts_) counted += count;
-  BB_CHECK(counted == direct_.size() && direct_by_client_.size() == direct_.size());
 }
 
 }  // namespace betterbox

@@ -4,9 +4,11 @@
 // Guarantees:
 //  - every item of a lease leaves in exactly one way: an outcome, lost, released, or abandoned;
 //  - work is divided when a turn ends (TurnEnded), so that one turn's facts are seen together;
-//  - iteration order never depends on hashing or addresses.
-// Files: core.cc leases, sessions, outcomes; core_divide.cc who runs what; core_boxes.cc seats' lives,
-// boxes and direct calls. Messages: docs/protocol.md, sections "Leases" and "Boxes".
+//  - iteration order never depends on hashing or addresses;
+//  - an event costs what it changes: whatever is looked for among seats, calls or leases is in an index.
+// Files: core.cc sessions, leases, cuts; core_outcomes.cc outcomes; core_divide.cc who runs what; core_steal.cc
+// turns and stealing; core_boxes.cc seats' lives, boxes and direct calls; core_check.cc invariants.
+// Messages: docs/protocol.md, sections "Leases" and "Boxes".
 #pragma once
 
 #include <array>
@@ -23,8 +25,10 @@
 #include "runtime/page.h"
 #include "runtime/policy.h"
 #include "runtime/range.h"
+#include "runtime/resources.h"
 #include "worker/effects.h"
 #include "worker/events.h"
+#include "worker/seat_set.h"
 
 namespace betterbox {
 
@@ -35,10 +39,17 @@ inline constexpr Duration kLongestDrainInterval = milliseconds(100);
 inline constexpr Duration kShortestDrainInterval = microseconds(200);
 /// A seat changes its client (a process is made anew) or is taken from a call at most once in this time.
 inline constexpr Duration kSwitchInterval = milliseconds(100);
+/// What a slot's policy is told: from the end of a part to having the next, and the shortest part worth its cost.
+inline constexpr Duration kSeatRoundTrip = microseconds(100);
+inline constexpr Duration kLeastPart = milliseconds(1);
+/// A seat gets its next part when what it has lasts no longer than this: a look at outboxes and a turn.
+inline constexpr Duration kSeatLookAhead = milliseconds(20);
 /// A slot for plain functions that has been idle for this long gives its memory back.
 inline constexpr Duration kIdleSeatLife = seconds(60);
 /// A box that died or failed this often without having served anything is given up.
 inline constexpr std::uint32_t kMaxFruitlessLives = 3;
+/// Pages of outcomes up to this size are joined with their neighbours before they leave.
+inline constexpr std::size_t kSmallPageBytes = 4096;
 /// Payload bytes of one part of a lease: what a slot reads before it starts.
 inline constexpr std::size_t kChunkBytes = 1U << 20;
 
@@ -51,6 +62,7 @@ class WorkerCore {
     PeerId self;
     std::uint32_t function_slots = 0;
     bool in_process = false;  ///< seats are threads of this process: they cannot be killed
+    Resources capacity;       ///< what items may need together; nothing said: a cpu for each slot, any memory
   };
 
   explicit WorkerCore(const Options& options);
@@ -75,56 +87,84 @@ class WorkerCore {
   void sanity_check() const;
 
  private:
-  enum class SeatKind { kFunction, kHosted, kInProcess };
+  enum class SeatKind : std::uint8_t { kFunction, kHosted, kInProcess };
   /// kEmpty: no process (maybe waits for retry_at). kStarting: not ready yet (boxes). kUp: takes work.
   /// kStopping: was asked to stop. kKilled: a kill is on its way. kGone: for good.
-  enum class SeatState { kEmpty, kStarting, kUp, kStopping, kKilled, kGone };
+  enum class SeatState : std::uint8_t { kEmpty, kStarting, kUp, kStopping, kKilled, kGone };
+  using Needs = std::shared_ptr<const Resources>;
 
   struct Station {
-    bool busy = false;
     LeaseId lease;
     CallId call;
     std::uint64_t base = 0;
     std::uint32_t count = 0;     // after cuts
     std::uint32_t finished = 0;  // outcomes that have arrived
     std::uint32_t generation = 0;
+    bool busy = false;
     bool exhausted = false;  // a cut found nothing: do not ask again
     bool cutting = false;    // CutDone is awaited
     bool stealing = false;   // for an idle seat
     bool again = false;      // some outcomes could not be used: their items run once more
     Range range() const { return {base, base + count}; }
+    std::uint32_t left() const { return count > finished ? count - finished : 0; }
   };
+  /// Seats that suit the same calls: those of a port, and in the function pool those of one client.
+  struct Crowd {
+    SeatSet idle;
+    SeatSet hungry;  // they run, and their second station had better be filled now
+  };
+  struct PortState {
+    std::uint32_t up = 0;     // seats that take work (function seats always do)
+    std::uint32_t alive = 0;  // seats that do so now or later
+    std::uint32_t idle = 0;   // seats that are up and run nothing
+    SeatSet empty;            // function seats in which a process can be made now
+    SeatSet stealable;        // they have items that nobody has touched
+  };
+  /// What only boxes have.
+  struct BoxPart {
+    std::size_t hosting = 0;  // index in hostings_
+    std::uint32_t instance = 0, flags = 0;
+    bool offered = false;
+    bool failed = false;  // this life said kFailed
+    Frame payload;
+    BoxInfo info;
+    Frame error;                     // of kFailed
+    std::set<std::uint64_t> tokens;  // direct calls in this life
+  };
+  /// Bits of Seat::indexed: the sets that a seat is in.
+  enum : std::uint8_t { kIdle = 1, kHungry = 2, kStealable = 4, kVacant = 8, kIsUp = 16, kIsAlive = 32 };
+
   struct Seat {
     SeatId id;
     Port port;
     SeatKind kind = SeatKind::kFunction;
     SeatState state = SeatState::kEmpty;
+    bool ready = false;        // this life said so
+    bool served = false;       // this life finished an item or call
+    std::uint8_t running = 0;  // the station that was installed first of those busy
+    std::uint8_t indexed = 0;  // by reindex()
     std::uint32_t life = 0;
-    bool ready = false;           // this life said so
-    bool served = false;          // this life finished an item or call
-    bool failed = false;          // this life said kFailed
     std::uint32_t fruitless = 0;  // lives in a row that served nothing
+    Crowd* crowd = nullptr;       // whose sets it is in; void if in none
+    CallId runs;                  // counted in CallState::seats
     TimePoint retry_at{};
     TimePoint kill_at = TimePoint::never();
-    PeerId client;      // function seats: whose code the process has seen
     TimePoint since{};  // last change of client or reservation
     TimePoint idle_since{};
-    std::optional<CallId> reserved;  // taken from another call for this one
+    PeerId client;    // function seats: whose code the process has seen
+    CallId reserved;  // taken from another call for this one (serial 0: not reserved)
+    Needs needs;      // taken out of left_ for what this seat runs
     std::array<Station, 2> stations;
-    int running = 0;                 // the station that was installed first of those busy
-    std::set<CallId> contexts;       // sent to this life
-    std::set<std::uint64_t> tokens;  // direct calls in this life
-    // boxes
-    std::size_t hosting = 0;  // index in hostings_
-    std::uint32_t instance = 0, flags = 0;
-    Frame payload;
-    BoxInfo info;
-    bool offered = false;
-    Frame error;  // of kFailed
+    std::vector<CallId> contexts;  // sent to this life; ascending
+    ItemTimes times;               // of items of `times_of`, here
+    CallId times_of;
+    std::unique_ptr<BoxPart> box;
 
+    const Station& runs_now() const { return stations[running]; }
     bool is_free() const { return !stations[0].busy && !stations[1].busy; }
     bool has_free_station() const { return !stations[0].busy || !stations[1].busy; }
     bool occupied() const { return state != SeatState::kEmpty && state != SeatState::kGone; }
+    bool is_reserved() const { return reserved != CallId{}; }
   };
   struct Page {
     std::uint64_t first = 0;
@@ -140,6 +180,8 @@ class WorkerCore {
     std::vector<LostItem> lost;
     std::size_t bytes = 0;
     bool empty() const { return spans.empty() && lost.empty(); }
+    void merge();
+    void merge_seats();
   };
   struct LeaseState {
     LeaseId id;
@@ -148,18 +190,39 @@ class WorkerCore {
     RangeSet undivided;  // part of open that no station has
     std::vector<Page> pages;
     std::size_t page_bytes = 0;
-    std::uint64_t items = 0;
+    Range range;                          // as granted
+    std::vector<double> costs;            // empty, or costs[i]: of the first i items together
     std::optional<std::uint64_t> revoke;  // items asked back; answered when no cut is awaited
     Gathered out;
     Duration report_interval{};
     std::uint32_t steals = 0;
+    PolicyMemory memory;  // of a policy that does not adapt
+    std::uint64_t items() const { return range.size(); }
+    /// Of items of `r`, as the user expects. REQUIRES: costs are known.
+    double cost(Range r) const { return costs[r.end - range.begin] - costs[r.begin - range.begin]; }
   };
   struct CallState {
     Context context;
     Frame frame;
+    Needs needs;
+    const Policy* policy = nullptr;
+    Crowd* crowd = nullptr;
     std::vector<LeaseId> leases;
-    std::uint32_t stations = 0;  // busy with this call
+    std::set<LeaseId> divisible;    // leases with undivided items
+    std::uint64_t undivided = 0;    // items of these
+    std::uint32_t stations = 0;     // busy with this call
+    std::uint32_t seats = 0;        // that run it now
+    std::vector<SeatId> reserved;   // seats that others must leave to it
+    std::optional<TimePoint> held;  // since when it has no seat because its needs do not fit
     std::uint64_t last_served = 0;
+    PolicyMemory memory;
+    double unit_cost = 0;  // of the average item of the first lease with costs: times are for so much
+    // what was measured
+    ItemTimes times;
+    std::uint32_t known_seats = 0;  // seats with times of this call, and
+    double known_rate = 0;          // the sum of their 1 / mean, in items per ns, and
+    double known_scatter = 0;       // of their variance / mean
+    // reports
     std::uint64_t open = 0;       // items of all leases without an outcome
     std::uint64_t low_water = 0;  // of the newest lease
     Duration report_interval{};   // the shortest of its leases
@@ -167,7 +230,6 @@ class WorkerCore {
     TimePoint due = TimePoint::never();  // in due_: some outcomes wait for this time
     bool urgent = false;                 // they leave at the end of this turn
     bool seat_freed = false;             // in this turn
-    ItemTimes times;
   };
   struct Unacked {
     std::uint64_t ack = 0;
@@ -188,7 +250,7 @@ class WorkerCore {
   };
   using Leases = std::map<LeaseId, LeaseState>;
 
-  // core.cc: sessions, leases, outcomes
+  // core.cc: sessions, leases, cuts
   void on(SessionBegan&& e);
   void on(SessionEnded&& e);
   void on(ContextArrived&& e);
@@ -197,11 +259,10 @@ class WorkerCore {
   void on(ItemsAbandoned&& e);
   void on(CallDropped&& e);
   void on(AcknowledgeArrived&& e);
-  void on(SeatProgressed&& e);
-  void on(SubLeaseDone&& e);
   void on(CutDone&& e);
   void on(TurnEnded&& e);
   bool take_pages(LeaseState& lease, LeaseGranted& granted);
+  bool take_costs(LeaseState& lease, CallState& call, const std::vector<float>& costs);
   void abandon(LeaseId id, Range range);
   void forget_lease(Leases::iterator at);
   void forget_all_leases();
@@ -209,16 +270,8 @@ class WorkerCore {
   void kill_if_unwanted(Seat& seat, const Station& station, Position position, std::uint32_t done);
   void answer_revoke(LeaseState& lease);
   void cut_for_revoke(LeaseState& lease, std::uint64_t wanted);
-  void gather(LeaseState& lease, const Seat& seat, const SeatProgressed& e, Range range);
-  void lose(LeaseState& lease, std::uint64_t index, const DeathReport& death);
   void free_station(Seat& seat, int station);
   void give_back(const Station& station);
-  void close_items(LeaseState& lease, Range range);
-  void plan_report(CallState& call, CallId id);
-  void report(CallState& call, CallId id);
-  void flush_outcomes();
-  void send_outcomes(LeaseState& lease);
-  void finish_leases();
   void release_unservable();
   void send(Message message);
   template <class Body> void tell(Body body, Frames frames = {}) {
@@ -227,24 +280,77 @@ class WorkerCore {
   template <class T> void effect(T&& value) { effects_->send.emplace_back(std::forward<T>(value)); }
   LeaseState* find_lease(LeaseId id);
   CallState* find_call(CallId id);
+  const CallState* find_call(CallId id) const;
   Seat* find_seat(SeatId id, std::uint32_t life);
+
+  // core_outcomes.cc: outcomes and when they leave
+  void on(SeatProgressed&& e);
+  void on(SubLeaseDone&& e);
+  void take_outcomes(LeaseState& lease, Seat& seat, Station& place, const SeatProgressed& e);
+  void gather(LeaseState& lease, Seat& seat, const SeatProgressed& e, Range range, Frame page);
+  void learn(Seat& seat, CallState& call, const LeaseState& lease, Range range, double busy_ns,
+             double busy_squares);
+  void count_times(const Seat& seat, CallState& call, int sign);
+  void unlearn(Seat& seat);
+  void lose(LeaseState& lease, std::uint64_t index, const DeathReport& death);
+  void close_items(LeaseState& lease, Range range);
+  void plan_report(CallState& call, CallId id);
+  void report(CallState& call, CallId id);
+  void flush_outcomes();
+  void send_outcomes(LeaseState& lease);
+  void finish_leases();
 
   // core_divide.cc: who runs what
   void divide();
-  bool assign_one();
-  Seat* choose_seat(CallId id, const CallState& call);
-  int seat_rank(const Seat& seat, CallId id, const CallState& call);
-  void give_part(CallId id, CallState& call, Seat& seat);
+  void reindex(Seat& seat);
+  std::uint8_t sets_of(const Seat& seat) const;
+  bool is_hungry(const Seat& seat) const;
+  void set_state(Seat& seat, SeatState state);
+  void set_client(Seat& seat, PeerId client);
+  Crowd& crowd_of(Port port, PeerId client) {
+    return crowds_[{port, port == kFunctionPool ? client : PeerId{}}];
+  }
+  void forget_crowd(PeerId client);
+  void put_undivided(LeaseState& lease, Range range);
+  void take_undivided(LeaseState& lease, Range range);
+  void undivided_changed(LeaseState& lease, std::uint64_t before);
+  void assign();
+  bool is_held_up(CallState& call);
+  bool give_one(CallId id, CallState& call);
+  Seat* choose_seat(CallId id, CallState& call);
+  Seat* choose_idle_seat(CallId id, CallState& call);
+  Seat* choose_hungry_seat(CallState& call);
+  std::uint64_t part_size(CallId id, CallState& call, LeaseState& lease, const Seat& seat);
+  std::uint64_t items_of_cost(const LeaseState& lease, std::uint64_t count) const;
+  void give_part(CallId id, CallState& call, LeaseState& lease, Seat& seat, std::uint64_t count);
+  void seat_client(CallId id, Seat& seat);
   std::vector<PagePart> page_parts(const LeaseState& lease, Range range) const;
-  LeaseState* next_work(const CallState& call);
-  bool has_work(const CallState& call);
-  void relieve_starved();
-  bool relieve(CallId id, Port port);
-  void steal_for_idle();
+  std::uint64_t seats_for(const CallState& call) const;
+  bool fits(const CallState& call) const;
   bool may_switch_client(const Seat& seat);
+  bool client_has_work(PeerId client) const;
   std::uint32_t seats_of(Port port) const;
+
+  // core_steal.cc: turns between calls, and stealing
+  void drop_reservations();
+  void reserve(Seat& seat, CallId id, CallState& call);
+  void unreserve(Seat& seat);
+  void relieve_starved();
+  void overrule(CallId id, CallState& call);
+  void relieve(CallId id, CallState& call);
+  void take_seat(Seat& seat, CallId id, CallState& call);
+  bool has_enough_reserved(const CallState& call, std::uint64_t parts) const;
+  void steal_for_idle();
+  bool steal(const PortState& port);
+  std::uint32_t share_of_thieves(const Seat& victim, CallId id, const CallState& call,
+                                 const PortState& port) const;
+  std::uint32_t untouched_of(const Seat& seat, CallId id) const;
   std::uint32_t untouched(const Seat& seat, int station) const;
-  bool client_has_work(PeerId client);
+  double mean_of(const Seat& seat, CallId id, const CallState& call) const;
+
+  // core_check.cc
+  void check_indices(const Seat& seat) const;
+  void check_call(CallId id, const CallState& call) const;
 
   // core_boxes.cc: seats' lives, boxes, direct calls
   void on(HostAsked&& e);
@@ -260,9 +366,12 @@ class WorkerCore {
   void on(SeatReplied&& e);
   void on(SeatDied&& e);
   void on(StopAsked&& e);
+  Seat& add_seat(Port port, SeatKind kind);
   void spawn(Seat& seat);
   void stop_seat(Seat& seat);
   void kill_seat(Seat& seat);
+  void set_kill_at(Seat& seat, TimePoint at);
+  void set_retry_at(Seat& seat, TimePoint at);
   void withdraw(Seat& seat);
   void empty_seat(Seat& seat, const SeatDied& e);
   void settle_station(Seat& seat, int station, bool was_running, const SeatDied& e);
@@ -275,7 +384,6 @@ class WorkerCore {
   void run_seat_timers();
   void discard_idle_seats();
   void offer_everything();
-  bool has_seats(Port port) const;
 
   const Options options_;
   TimePoint now_{};
@@ -287,11 +395,23 @@ class WorkerCore {
   std::vector<Message> to_say_;  // answers that wait for a session
 
   std::deque<Seat> seats_;  // place = SeatId
+  std::map<std::pair<Port, PeerId>, Crowd> crowds_;
+  std::map<Port, PortState> ports_;
+  std::set<std::pair<TimePoint, SeatId>> seat_timers_;  // a seat may want something (or no longer)
+  TimePoint idle_check_at_ = TimePoint::never();
+  Resources capacity_, left_;
+
   Leases leases_;
   std::map<CallId, CallState> calls_;
-  std::set<std::pair<TimePoint, CallId>> due_;  // calls with outcomes, by when they leave
-  std::set<CallId> touched_;                    // calls that may have to report in this turn
-  std::vector<LeaseId> over_;                   // leases of which nothing may be open
+  std::map<std::int32_t, std::uint32_t> priorities_;       // how many calls have which
+  std::set<CallId> working_;                               // calls with undivided items
+  std::set<CallId> reserving_;                             // calls with reserved seats
+  std::vector<std::pair<CallId, CallState*>> candidates_;  // of assign(); kept for its memory
+  std::set<std::pair<TimePoint, CallId>> due_;             // calls with outcomes, by when they leave
+  std::set<CallId> touched_;                               // calls that may have to report in this turn
+  std::vector<LeaseId> over_;                              // leases of which nothing may be open
+  std::vector<LeaseId> revoking_;                          // leases with a revoke to be answered
+  bool unservable_ = false;  // there may be items that no seat here will ever run
   std::vector<Hosting> hostings_;
 
   std::uint64_t next_ack_ = 1;

@@ -28,9 +28,6 @@ std::size_t distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-/// What an agent offers that was told nothing else.
-Resources a_core_per_slot(std::uint32_t slots) { return {std::uint64_t{slots} * 1000, kAnyMemory, 0, {}}; }
-
 /// Head of a kInit payload: u32 instance, u32 flags (worker/slot_protocol.h).
 std::string init_head(std::uint32_t instance, std::uint32_t flags) {
   std::string head(8, '\0');
@@ -63,65 +60,92 @@ std::string nearest_names(std::string_view wanted, const std::vector<MethodInfo>
 
 // --- lives of seats -------------------------------------------------------------------------------
 
+WorkerCore::Seat& WorkerCore::add_seat(Port port, SeatKind kind) {
+  Seat& seat = seats_.emplace_back();
+  seat.id = {static_cast<std::uint32_t>(seats_.size() - 1)};
+  seat.port = port;
+  seat.kind = kind;
+  if (kind != SeatKind::kFunction) seat.box = std::make_unique<BoxPart>();
+  reindex(seat);
+  return seat;
+}
+
 void WorkerCore::spawn(Seat& seat) {
   ++seat.life;
-  seat.state = seat.kind == SeatKind::kFunction ? SeatState::kUp : SeatState::kStarting;
-  seat.ready = seat.served = seat.failed = false;
+  seat.ready = seat.served = false;
   seat.retry_at = {};
   seat.kill_at = TimePoint::never();
   seat.idle_since = now_;
-  seat.error = {};
-  const bool function = seat.kind == SeatKind::kFunction;
-  effect(SpawnSeat{seat.id, seat.life, init_head(function ? ~std::uint32_t{0} : seat.instance, seat.flags),
-                   seat.payload});
+  if (seat.kind == SeatKind::kFunction) {
+    idle_check_at_ = std::min(idle_check_at_, now_ + kIdleSeatLife);
+    set_state(seat, SeatState::kUp);
+    effect(SpawnSeat{seat.id, seat.life, init_head(~std::uint32_t{0}, 0), {}});
+    return;
+  }
+  seat.box->failed = false;
+  seat.box->error = {};
+  set_state(seat, SeatState::kStarting);
+  effect(SpawnSeat{seat.id, seat.life, init_head(seat.box->instance, seat.box->flags), seat.box->payload});
+}
+
+void WorkerCore::set_kill_at(Seat& seat, TimePoint at) {
+  seat.kill_at = at;
+  seat_timers_.insert({at, seat.id});
+}
+
+void WorkerCore::set_retry_at(Seat& seat, TimePoint at) {
+  seat.retry_at = at;
+  seat_timers_.insert({at, seat.id});
 }
 
 void WorkerCore::kill_seat(Seat& seat) {
-  seat.state = SeatState::kKilled;
+  set_state(seat, SeatState::kKilled);
   seat.kill_at = TimePoint::never();
   withdraw(seat);
   effect(KillSeat{seat.id});
 }
 
 void WorkerCore::stop_seat(Seat& seat) {
-  if (seat.state == SeatState::kEmpty) seat.state = SeatState::kGone;
+  if (seat.state == SeatState::kEmpty) set_state(seat, SeatState::kGone);
   if (seat.state != SeatState::kStarting && seat.state != SeatState::kUp) return;
   withdraw(seat);
   for (int s = 0; s < kSeatStations; ++s) cut_station(seat, s, ~std::uint32_t{0});
-  seat.state = SeatState::kStopping;
-  if (seat.kind != SeatKind::kInProcess) seat.kill_at = now_ + kSlotStopGrace;
+  set_state(seat, SeatState::kStopping);
+  if (seat.kind != SeatKind::kInProcess) set_kill_at(seat, now_ + kSlotStopGrace);
   effect(StopSeat{seat.id});
 }
 
 void WorkerCore::withdraw(Seat& seat) {
-  if (!std::exchange(seat.offered, false)) return;
-  if (in_session_)
-    tell(Offer{options_.function_slots, {}, {seat.info.box}, a_core_per_slot(options_.function_slots)});
+  if (seat.box == nullptr || !std::exchange(seat.box->offered, false)) return;
+  if (in_session_) tell(Offer{options_.function_slots, {}, {seat.box->info.box}, capacity_});
 }
 
+/// A timer that was set may have lost its meaning: the seat says what it wants now.
 void WorkerCore::run_seat_timers() {
-  for (Seat& seat : seats_) {
+  while (!seat_timers_.empty() && seat_timers_.begin()->first <= now_) {
+    Seat& seat = seats_[seat_timers_.begin()->second.value];
+    seat_timers_.erase(seat_timers_.begin());
     if (seat.kill_at <= now_) kill_seat(seat);
-    if (seat.kind == SeatKind::kHosted && seat.state == SeatState::kEmpty && seat.retry_at <= now_)
-      spawn(seat);
+    if (seat.state != SeatState::kEmpty || seat.retry_at > now_) continue;
+    seat.kind == SeatKind::kHosted ? spawn(seat) : reindex(seat);
   }
 }
 
+/// Now and then: what has not been used for long gives its memory back.
 void WorkerCore::discard_idle_seats() {
+  idle_check_at_ = TimePoint::never();
   for (Seat& seat : seats_) {
     if (seat.kind != SeatKind::kFunction || seat.state != SeatState::kUp || !seat.is_free()) continue;
-    if (now_ - seat.idle_since < kIdleSeatLife) continue;
+    if (now_ - seat.idle_since < kIdleSeatLife) {
+      idle_check_at_ = std::min(idle_check_at_, seat.idle_since + kIdleSeatLife);
+      continue;
+    }
     effect(DiscardSeat{seat.id});
     seat.contexts.clear();
-    seat.client = {};
-    seat.state = SeatState::kEmpty;
+    unreserve(seat);
+    set_client(seat, {});
+    set_state(seat, SeatState::kEmpty);
   }
-}
-
-bool WorkerCore::has_seats(Port port) const {
-  return std::any_of(seats_.begin(), seats_.end(), [&](const Seat& seat) {
-    return seat.port == port && seat.state != SeatState::kGone && seat.state != SeatState::kStopping;
-  });
 }
 
 void WorkerCore::on(SeatReady&& e) {
@@ -129,31 +153,32 @@ void WorkerCore::on(SeatReady&& e) {
   if (seat == nullptr || seat->ready) return;
   seat->ready = true;
   if (seat->kind == SeatKind::kFunction || seat->state != SeatState::kStarting) return;
-  seat->state = SeatState::kUp;
-  seat->info = {{options_.self, seat->id, seat->life},
-                seat->port,
-                std::move(e.class_name),
-                e.sandbox,
-                std::move(e.methods)};
-  seat->offered = true;
-  if (in_session_)
-    tell(Offer{options_.function_slots, {seat->info}, {}, a_core_per_slot(options_.function_slots)});
+  set_state(*seat, SeatState::kUp);
+  BoxPart& box = *seat->box;
+  box.info = {{options_.self, seat->id, seat->life},
+              seat->port,
+              std::move(e.class_name),
+              e.sandbox,
+              std::move(e.methods)};
+  box.offered = true;
+  if (in_session_) tell(Offer{options_.function_slots, {box.info}, {}, capacity_});
   effect(SeatReport{seat->id, SeatReport::kOffered, {}});
-  if (seat->kind == SeatKind::kHosted) hosting_ready(seat->hosting);
+  if (seat->kind == SeatKind::kHosted) hosting_ready(box.hosting);
 }
 
 void WorkerCore::on(SeatFailed&& e) {
   Seat* seat = find_seat(e.seat, e.life);
   if (seat == nullptr) return;
-  seat->failed = true;
-  seat->error = std::move(e.error);
+  if (seat->box != nullptr) {
+    seat->box->failed = true;
+    seat->box->error = e.error;
+  }
   if (seat->kind == SeatKind::kInProcess) {
-    const Frame error = seat->error;
     empty_seat(*seat, {});
-    seat->state = SeatState::kGone;
-    effect(SeatReport{seat->id, SeatReport::kFailed, error});
+    set_state(*seat, SeatState::kGone);
+    effect(SeatReport{seat->id, SeatReport::kFailed, std::move(e.error)});
   } else if (seat->state != SeatState::kKilled) {
-    seat->kill_at = std::min(seat->kill_at, now_ + seconds(1));  // it ends by itself, or is helped
+    set_kill_at(*seat, std::min(seat->kill_at, now_ + seconds(1)));  // it ends by itself, or is helped
   }
 }
 
@@ -161,18 +186,17 @@ void WorkerCore::on(SeatStopped&& e) {
   Seat* seat = find_seat(e.seat, e.life);
   if (seat == nullptr) return;
   withdraw(*seat);
-  seat->error = std::move(e.error);
+  if (seat->box != nullptr) seat->box->error = e.error;
   if (seat->kind == SeatKind::kInProcess) {
-    const Frame error = seat->error;
     empty_seat(*seat, {});
-    seat->state = SeatState::kGone;
-    effect(SeatReport{seat->id, SeatReport::kClosed, error});
+    set_state(*seat, SeatState::kGone);
+    effect(SeatReport{seat->id, SeatReport::kClosed, std::move(e.error)});
   } else if (seat->state != SeatState::kKilled) {
-    if (!seat->error.empty()) {
+    if (!e.error.empty()) {
       effect(LogLine{"slot " + std::to_string(seat->id.value) + ": its box could not be saved"});
     }
-    seat->state = SeatState::kStopping;
-    seat->kill_at = now_ + seconds(1);
+    set_state(*seat, SeatState::kStopping);
+    set_kill_at(*seat, now_ + seconds(1));
   }
 }
 
@@ -184,24 +208,25 @@ void WorkerCore::on(SeatDied&& e) {
   const DeathReport death = e.death;
   empty_seat(seat, e);
   if (seat.kind == SeatKind::kFunction) {
-    seat.state = ending_ ? SeatState::kGone : SeatState::kEmpty;
     if (before == SeatState::kUp && !seat.ready && !seat.served) {
       ++seat.fruitless;
-      seat.retry_at =
-          now_ + std::min(milliseconds(100) * (std::int64_t{1} << std::min(seat.fruitless, 6u)), seconds(5));
+      const std::int64_t doublings = std::int64_t{1} << std::min(seat.fruitless, 6u);
+      set_retry_at(seat, now_ + std::min(milliseconds(100) * doublings, seconds(5)));
       effect(LogLine{"slot " + std::to_string(seat.id.value) + " ended before it was ready; see its log"});
     }
+    set_state(seat, ending_ ? SeatState::kGone : SeatState::kEmpty);
     return;
   }
-  const bool over = ending_ || seat.kind == SeatKind::kInProcess || hostings_[seat.hosting].over;
+  const BoxPart& box = *seat.box;
+  const bool over = ending_ || seat.kind == SeatKind::kInProcess || hostings_[box.hosting].over;
   if (before == SeatState::kStopping || over) {
-    seat.state = SeatState::kGone;
-    effect(SeatReport{seat.id, SeatReport::kClosed, seat.error});
-  } else if (before == SeatState::kKilled && !seat.failed) {
+    set_state(seat, SeatState::kGone);
+    effect(SeatReport{seat.id, SeatReport::kClosed, box.error});
+  } else if (before == SeatState::kKilled && !box.failed) {
     spawn(seat);  // a cancelled item was running: the box is made anew
-  } else if (seat.failed && !hostings_[seat.hosting].answered) {
-    seat.state = SeatState::kGone;
-    hosting_failed(seat.hosting, seat.error);
+  } else if (box.failed && !hostings_[box.hosting].answered) {
+    set_state(seat, SeatState::kGone);
+    hosting_failed(box.hosting, box.error);
   } else {
     retry_or_give_up(seat, death);
   }
@@ -216,10 +241,12 @@ void WorkerCore::empty_seat(Seat& seat, const SeatDied& e) {
     if (seat.stations[static_cast<std::size_t>(s)].busy) settle_station(seat, s, s == running, e);
   }
   seat.contexts.clear();
-  seat.reserved.reset();
-  seat.client = {};
+  unreserve(seat);
+  unlearn(seat);
   seat.kill_at = TimePoint::never();
   seat.state = SeatState::kEmpty;
+  set_client(seat, {});
+  reindex(seat);
 }
 
 /// The item that was running is suspected of the death, unless this agent killed the process. A plain
@@ -250,17 +277,16 @@ void WorkerCore::settle_station(Seat& seat, int station, bool was_running, const
 void WorkerCore::retry_or_give_up(Seat& seat, const DeathReport& death) {
   if (!seat.served) ++seat.fruitless;
   if (seat.served || seat.fruitless < kMaxFruitlessLives) {
-    seat.state = SeatState::kEmpty;
-    seat.retry_at = seat.served ? now_ : now_ + milliseconds(100) * (std::int64_t{1} << seat.fruitless);
-    if (seat.served) spawn(seat);
-    return;
+    if (seat.served) return spawn(seat);
+    return set_retry_at(seat, now_ + milliseconds(100) * (std::int64_t{1} << seat.fruitless));
   }
-  seat.state = SeatState::kGone;
+  set_state(seat, SeatState::kGone);
   effect(LogLine{"slot " + std::to_string(seat.id.value) + ": its box died " +
                  std::to_string(seat.fruitless) + " times without having served anything; it is given up"});
-  hosting_failed(seat.hosting, seat.failed && !seat.error.empty()
-                                   ? seat.error
-                                   : lost_frame(LostCode::kBoxLost, death, "the box died while it started"));
+  const BoxPart& box = *seat.box;
+  hosting_failed(box.hosting, box.failed && !box.error.empty()
+                                  ? box.error
+                                  : lost_frame(LostCode::kBoxLost, death, "the box died while it started"));
 }
 
 // --- hosting ----------------------------------------------------------------------------------------
@@ -277,14 +303,11 @@ void WorkerCore::on(HostAsked&& e) {
   hosting.at_start = e.at_start;
   const std::uint32_t count = std::min(e.host.slots, kMaxSlots);
   for (std::uint32_t i = 0; i < count; ++i) {
-    Seat& seat = seats_.emplace_back();
-    seat.id = {static_cast<std::uint32_t>(seats_.size() - 1)};
-    seat.port = e.host.port;
-    seat.kind = SeatKind::kHosted;
-    seat.hosting = hostings_.size() - 1;
-    seat.instance = e.host.first + i;
-    seat.flags = e.host.total > 1 ? 1 : 0;
-    seat.payload = e.box;
+    Seat& seat = add_seat(e.host.port, SeatKind::kHosted);
+    seat.box->hosting = hostings_.size() - 1;
+    seat.box->instance = e.host.first + i;
+    seat.box->flags = e.host.total > 1 ? 1 : 0;
+    seat.box->payload = e.box;
     hosting.seats.push_back(seat.id);
     spawn(seat);
   }
@@ -301,7 +324,7 @@ void WorkerCore::on(UndeployAsked&& e) {
 void WorkerCore::hosting_ready(std::size_t index) {
   Hosting& hosting = hostings_[index];
   const bool all = std::all_of(hosting.seats.begin(), hosting.seats.end(),
-                               [&](SeatId id) { return seats_[id.value].offered; });
+                               [&](SeatId id) { return seats_[id.value].box->offered; });
   if (hosting.answered || !all) return;
   hosting.answered = true;
   if (hosting.at_start) {
@@ -328,11 +351,12 @@ void WorkerCore::hosting_failed(std::size_t index, Frame error) {
 }
 
 void WorkerCore::on(SeatOpened&& e) {
-  Seat& seat = seats_.emplace_back();
-  seat.id = {static_cast<std::uint32_t>(seats_.size() - 1)};
-  seat.port = e.port;
-  seat.kind = SeatKind::kInProcess;
-  seat.payload = std::move(e.payload);
+  Seat& seat = add_seat(e.port, SeatKind::kInProcess);
+  seat.box->payload = std::move(e.payload);
+  if (options_.in_process && options_.capacity.cpus_milli == 0) {  // each box of a script is a cpu
+    capacity_.cpus_milli += 1000;
+    left_.cpus_milli += 1000;
+  }
   spawn(seat);
 }
 
@@ -341,9 +365,9 @@ void WorkerCore::on(SeatCloseAsked&& e) {
 }
 
 void WorkerCore::offer_everything() {
-  Offer offer{options_.function_slots, {}, {}, a_core_per_slot(options_.function_slots)};
+  Offer offer{options_.function_slots, {}, {}, capacity_};
   for (const Seat& seat : seats_) {
-    if (seat.offered) offer.joined.push_back(seat.info);
+    if (seat.box != nullptr && seat.box->offered) offer.joined.push_back(seat.box->info);
   }
   tell(std::move(offer));
 }
@@ -359,9 +383,9 @@ void WorkerCore::on(StopAsked&&) {
       SeatDied gone{seat.id, seat.life, {}, {}};
       seat.state = SeatState::kStopping;
       empty_seat(seat, gone);
-      seat.state = SeatState::kGone;
+      set_state(seat, SeatState::kGone);
     } else if (seat.state == SeatState::kEmpty) {
-      seat.state = SeatState::kGone;
+      set_state(seat, SeatState::kGone);
     }
   }
 }
@@ -375,13 +399,13 @@ void WorkerCore::refuse_call(ClientRef client, std::uint64_t serial, LostCode co
 void WorkerCore::on(BoxCallArrived&& e) {
   const BoxId& box = e.call.box;
   Seat* seat = box.agent == options_.self ? find_seat(box.seat, box.life) : nullptr;
-  if (seat == nullptr || !seat->offered) {
+  if (seat == nullptr || seat->box == nullptr || !seat->box->offered) {
     return refuse_call(e.client, e.call.serial, LostCode::kNoSuchBox, "");
   }
-  const auto& methods = seat->info.methods;
+  const auto& methods = seat->box->info.methods;
   const auto method = std::find_if(methods.begin(), methods.end(),
                                    [&](const MethodInfo& m) { return m.name == e.call.method; });
-  if (method == methods.end() && !seat->info.sandbox) {
+  if (method == methods.end() && !seat->box->info.sandbox) {
     return refuse_call(e.client, e.call.serial, LostCode::kNoSuchMethod,
                        nearest_names(e.call.method, methods));
   }
@@ -397,7 +421,7 @@ void WorkerCore::on(BoxCallArrived&& e) {
   const std::uint64_t token = next_token_++;
   direct_by_client_.emplace(key, token);
   direct_.emplace(token, DirectCall{e.client, e.call.serial, seat->id});
-  seat->tokens.insert(token);
+  seat->box->tokens.insert(token);
   const bool express = method != methods.end() && (method->flags & (kConcurrentMethod | kAsyncMethod)) != 0;
   effect(CallSeat{seat->id, token, std::move(e.call.method), std::move(e.arguments), express});
 }
@@ -408,7 +432,7 @@ void WorkerCore::on(BoxCallCancelled&& e) {
   const std::uint64_t token = at->second;
   const SeatId seat = direct_.at(token).seat;
   effect(CancelSeatCall{seat, token});
-  seats_[seat.value].tokens.erase(token);
+  seats_[seat.value].box->tokens.erase(token);
   direct_.erase(token);
   forget_direct_call(e.client, e.serial);
 }
@@ -438,20 +462,21 @@ void WorkerCore::on(SeatReplied&& e) {
   const auto at = direct_.find(e.token);
   if (at == direct_.end() || at->second.seat != seat->id) return;  // cancelled
   const DirectCall call = at->second;
-  seat->tokens.erase(e.token);
+  seat->box->tokens.erase(e.token);
   direct_.erase(at);
   forget_direct_call(call.client, call.serial);
   effect(ReplyToClient{call.client, call.serial, std::move(e.item)});
 }
 
 void WorkerCore::lose_direct_calls(Seat& seat, const DeathReport& death, std::string_view detail) {
-  for (const std::uint64_t token : seat.tokens) {
+  if (seat.box == nullptr) return;
+  for (const std::uint64_t token : seat.box->tokens) {
     const DirectCall call = direct_.at(token);
     direct_.erase(token);
     forget_direct_call(call.client, call.serial);
     effect(ReplyToClient{call.client, call.serial, lost_frame(LostCode::kBoxLost, death, detail)});
   }
-  seat.tokens.clear();
+  seat.box->tokens.clear();
 }
 
 }  // namespace betterbox

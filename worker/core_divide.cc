@@ -1,92 +1,240 @@
-// Who runs what: dividing leases over seats, stealing between them, and turns between calls
-// (worker/core.h).
+// Who runs what: the indices of seats, and dividing leases over them (worker/core.h).
 //
-// The rule is the scheduler's, one level down: a seat gets remaining / (2 x seats) items, at least
-// one (guided self-scheduling). Each seat has a part that runs and one that waits. An idle seat with
-// nothing left to get steals: a waiting part whole, else half of the longest untouched tail.
+// The rule is the scheduler's, one level down, by the same policies (runtime/policy.h): each seat is a taker with
+// one slot. An idle seat gets a part at once; with a policy that adapts, a seat that will soon be done gets its next
+// part ahead of time, while there are more items than seats. What nobody was given stays undivided for whoever is
+// free first.
 #include <algorithm>
+#include <tuple>
 
 #include "runtime/check.h"
 #include "worker/core.h"
 
 namespace betterbox {
 
+// --- indices -------------------------------------------------------------------------------------
+
+std::uint8_t WorkerCore::sets_of(const Seat& seat) const {
+  const bool function = seat.kind == SeatKind::kFunction;
+  std::uint8_t sets = 0;
+  if (function ? seat.state != SeatState::kGone : seat.state == SeatState::kUp) sets |= kIsUp;
+  if (seat.state != SeatState::kGone && seat.state != SeatState::kStopping) sets |= kIsAlive;
+  if (function && seat.state == SeatState::kEmpty && seat.retry_at <= now_) sets |= kVacant;
+  if (seat.state != SeatState::kUp) return sets;
+  if (untouched(seat, 0) + untouched(seat, 1) > 0) sets |= kStealable;
+  if (seat.is_reserved()) return sets;
+  if (seat.is_free()) {
+    sets |= kIdle;
+  } else if (seat.has_free_station() && is_hungry(seat)) {
+    sets |= kHungry;
+  }
+  return sets;
+}
+
+/// After any change of a seat: every index that depends on it.
+void WorkerCore::reindex(Seat& seat) {
+  const CallId runs = seat.runs_now().busy ? seat.runs_now().call : CallId{};
+  if (seat.runs != runs) {
+    if (CallState* before = find_call(seat.runs)) --before->seats;
+    if (CallState* after = find_call(runs)) ++after->seats;
+    seat.runs = runs;
+  }
+  if (seat.needs != nullptr && seat.is_free()) {
+    give_back_needs(left_, *seat.needs);
+    seat.needs.reset();
+  }
+  const std::uint8_t sets = sets_of(seat);
+  const auto changed = static_cast<std::uint8_t>(sets ^ seat.indexed);
+  if (changed == 0) return;
+  constexpr std::uint8_t kInCrowd = kIdle | kHungry;
+  if ((seat.indexed & kInCrowd) == 0 && (sets & kInCrowd) != 0)
+    seat.crowd = &crowd_of(seat.port, seat.client);
+  auto update = [&](SeatSet& set, std::uint8_t bit) {
+    if ((changed & bit) == 0) return;
+    (sets & bit) != 0 ? set.insert(seat.id.value) : set.erase(seat.id.value);
+  };
+  if ((changed & kInCrowd) != 0) {
+    update(seat.crowd->idle, kIdle);
+    update(seat.crowd->hungry, kHungry);
+  }
+  seat.indexed = sets;
+  if ((changed & ~kHungry) == 0) return;
+  PortState& port = ports_[seat.port];
+  if ((changed & kIdle) != 0) (sets & kIdle) != 0 ? ++port.idle : --port.idle;
+  update(port.stealable, kStealable);
+  update(port.empty, kVacant);
+  if ((changed & kIsUp) != 0) (sets & kIsUp) != 0 ? ++port.up : --port.up;
+  if ((changed & kIsAlive) != 0) (sets & kIsAlive) != 0 ? ++port.alive : --port.alive;
+  if (port.alive == 0) unservable_ = true;
+}
+
+void WorkerCore::set_state(Seat& seat, SeatState state) {
+  seat.state = state;
+  reindex(seat);
+}
+
+/// Another client's code will be, or nobody's code is, in this seat.
+void WorkerCore::set_client(Seat& seat, PeerId client) {
+  if (seat.client == client) return;
+  const PeerId before = seat.client;
+  if ((seat.indexed & (kIdle | kHungry)) != 0) {
+    seat.crowd->idle.erase(seat.id.value);
+    seat.crowd->hungry.erase(seat.id.value);
+    if ((seat.indexed & kIdle) != 0) --ports_[seat.port].idle;
+    seat.indexed &= static_cast<std::uint8_t>(~(kIdle | kHungry));
+  }
+  seat.client = client;
+  reindex(seat);
+  forget_crowd(before);
+}
+
+void WorkerCore::forget_crowd(PeerId client) {
+  const auto crowd = crowds_.find({kFunctionPool, client});
+  const auto call = calls_.lower_bound({client, 0});
+  const bool known = call != calls_.end() && call->first.client == client;
+  if (crowd == crowds_.end() || known || !crowd->second.idle.empty() || !crowd->second.hungry.empty()) return;
+  crowds_.erase(crowd);
+}
+
+/// Its last items are running, or will be by the time that anybody looks.
+bool WorkerCore::is_hungry(const Seat& seat) const {
+  const Station& place = seat.runs_now();
+  const CallState* call = find_call(place.call);
+  if (call == nullptr || !call->policy->adapts || !call->times.known()) return false;
+  const double mean = mean_of(seat, place.call, *call);
+  const Duration ahead = std::max(kSeatLookAhead, Duration{call->report_interval.ns / 2});
+  if (place.left() * mean <= static_cast<double>(ahead.ns)) return true;
+  return place.left() <= call->policy->low_water({1, place.left(), call->times}, kSeatRoundTrip);
+}
+
+void WorkerCore::put_undivided(LeaseState& lease, Range range) {
+  const std::uint64_t before = lease.undivided.size();
+  lease.undivided.insert(range);
+  undivided_changed(lease, before);
+}
+
+void WorkerCore::take_undivided(LeaseState& lease, Range range) {
+  const std::uint64_t before = lease.undivided.size();
+  lease.undivided.erase(range);
+  undivided_changed(lease, before);
+}
+
+void WorkerCore::undivided_changed(LeaseState& lease, std::uint64_t before) {
+  const std::uint64_t after = lease.undivided.size();
+  if (before == after) return;
+  CallState& call = *find_call(lease.call);
+  call.undivided = call.undivided - before + after;
+  if (after == 0) {
+    call.divisible.erase(lease.id);
+    if (call.undivided == 0) working_.erase(lease.call);
+  } else if (before == 0) {
+    call.divisible.insert(lease.id);
+    working_.insert(lease.call);
+    if (ports_[call.context.port].alive == 0) unservable_ = true;
+  }
+}
+
+std::uint32_t WorkerCore::seats_of(Port port) const {
+  const auto at = ports_.find(port);
+  return at == ports_.end() ? 0 : at->second.up;
+}
+
+// --- dividing ------------------------------------------------------------------------------------
+
 void WorkerCore::divide() {
   if (ending_ || cuts_awaited_ > 0) return;
   switch_at_ = TimePoint::never();
-  for (Seat& seat : seats_) {
-    const CallState* call = seat.reserved ? find_call(*seat.reserved) : nullptr;
-    if (call == nullptr || !has_work(*call)) seat.reserved.reset();
-  }
-  while (assign_one()) {}
+  drop_reservations();
+  assign();
   relieve_starved();
   if (cuts_awaited_ == 0) steal_for_idle();
 }
 
-WorkerCore::LeaseState* WorkerCore::next_work(const CallState& call) {
-  for (const LeaseId id : call.leases) {
-    LeaseState* lease = find_lease(id);
-    if (lease != nullptr && !lease->undivided.empty() && !lease->revoke) return lease;
+/// Higher priorities first, then who has least, then who has waited longest. A call whose needs have not fitted for a
+/// while, although it has no seat, keeps others from taking what becomes free.
+void WorkerCore::assign() {
+  candidates_.clear();
+  for (const CallId id : working_) candidates_.emplace_back(id, find_call(id));
+  auto rank = [](const std::pair<CallId, CallState*>& c) {
+    return std::tuple(-std::int64_t{c.second->context.priority}, c.second->stations, c.second->last_served,
+                      c.first);
+  };
+  while (!candidates_.empty()) {
+    const auto next = std::min_element(candidates_.begin(), candidates_.end(),
+                                       [&](const auto& a, const auto& b) { return rank(a) < rank(b); });
+    const auto [id, call] = *next;
+    const bool given = give_one(id, *call);
+    if (given && call->undivided > 0) continue;
+    candidates_.erase(next);
+    if (given || !is_held_up(*call)) continue;
+    std::erase_if(candidates_,
+                  [&](const auto& c) { return c.second->context.priority <= call->context.priority; });
+  }
+}
+
+bool WorkerCore::is_held_up(CallState& call) {
+  if (call.seats > 0 || fits(call)) {
+    call.held.reset();
+    return false;
+  }
+  if (!call.held) call.held = now_;
+  return now_ - *call.held >= kSwitchInterval;
+}
+
+/// Result: false if there is no seat for this call now, or its policy lets it wait.
+bool WorkerCore::give_one(CallId id, CallState& call) {
+  Seat* seat = choose_idle_seat(id, call);
+  if (seat == nullptr) seat = choose_hungry_seat(call);
+  if (seat == nullptr) return false;
+  LeaseState& lease = *find_lease(*call.divisible.begin());
+  const std::uint64_t count = part_size(id, call, lease, *seat);
+  if (count == 0) return false;
+  give_part(id, call, lease, *seat, count);
+  return true;
+}
+
+/// Best first: kept for this call, knows the client, no process yet, and a process that is to be replaced.
+WorkerCore::Seat* WorkerCore::choose_idle_seat(CallId, CallState& call) {
+  if (!fits(call)) return nullptr;
+  for (const SeatId kept : call.reserved) {
+    Seat& seat = seats_[kept.value];
+    if (seat.state == SeatState::kUp && seat.is_free()) return &seat;
+  }
+  if (!call.crowd->idle.empty()) return &seats_[call.crowd->idle.next()];
+  if (call.context.port != kFunctionPool) return nullptr;
+  if (const SeatSet& empty = ports_[kFunctionPool].empty; !empty.empty()) return &seats_[empty.next()];
+  for (auto& [key, crowd] : crowds_) {
+    if (key.first != kFunctionPool) break;
+    if (&crowd == call.crowd) continue;
+    for (std::uint32_t s = crowd.idle.next(); s != SeatSet::kNone; s = crowd.idle.next(s + 1)) {
+      if (may_switch_client(seats_[s])) return &seats_[s];
+    }
   }
   return nullptr;
 }
 
-bool WorkerCore::has_work(const CallState& call) { return next_work(call) != nullptr; }
-
-std::uint32_t WorkerCore::seats_of(Port port) const {
-  if (port == kFunctionPool) return options_.function_slots;
-  return static_cast<std::uint32_t>(std::count_if(seats_.begin(), seats_.end(), [&](const Seat& seat) {
-    return seat.port == port && seat.state == SeatState::kUp;
-  }));
+/// What is reserved for the part that runs must do for the one that waits.
+WorkerCore::Seat* WorkerCore::choose_hungry_seat(CallState& call) {
+  if (!call.policy->adapts) return nullptr;
+  const SeatSet& hungry = call.crowd->hungry;
+  for (std::uint32_t s = hungry.next(); s != SeatSet::kNone; s = hungry.next(s + 1)) {
+    if (seats_[s].needs == call.needs) return &seats_[s];
+  }
+  return nullptr;
 }
 
-/// Gives one part to one seat: the call that has least goes first. Result: false if nothing fits.
-bool WorkerCore::assign_one() {
-  std::vector<std::pair<CallId, CallState*>> waiting;
-  for (auto& [id, call] : calls_) {
-    if (has_work(call)) waiting.emplace_back(id, &call);
-  }
-  std::stable_sort(waiting.begin(), waiting.end(), [](const auto& a, const auto& b) {
-    return std::pair(a.second->stations, a.second->last_served) <
-           std::pair(b.second->stations, b.second->last_served);
-  });
-  for (auto& [id, call] : waiting) {
-    if (Seat* seat = choose_seat(id, *call)) {
-      give_part(id, *call, *seat);
-      return true;
-    }
+bool WorkerCore::fits(const CallState& call) const { return items_that_fit(left_, *call.needs, 1) == 1; }
+
+/// How many seats may run items of this call at a time, if nobody else is there.
+std::uint64_t WorkerCore::seats_for(const CallState& call) const {
+  return items_that_fit(capacity_, *call.needs, seats_of(call.context.port));
+}
+
+bool WorkerCore::client_has_work(PeerId client) const {
+  for (auto at = calls_.lower_bound({client, 0}); at != calls_.end() && at->first.client == client; ++at) {
+    if (!at->second.leases.empty()) return true;
   }
   return false;
-}
-
-WorkerCore::Seat* WorkerCore::choose_seat(CallId id, const CallState& call) {
-  Seat* best = nullptr;
-  int best_rank = 0;
-  for (Seat& seat : seats_) {
-    const int rank = seat_rank(seat, id, call);
-    if (rank > best_rank) best = &seat, best_rank = rank;
-  }
-  return best;
-}
-
-/// How well a seat suits a call: 0 not at all; 4 idle and knows the client, 3 new process,
-/// 2 process to be replaced, 1 busy, but its second place is free.
-int WorkerCore::seat_rank(const Seat& seat, CallId id, const CallState& call) {
-  if (seat.port != call.context.port || (seat.reserved && *seat.reserved != id)) return 0;
-  if (seat.kind != SeatKind::kFunction) {
-    if (seat.state != SeatState::kUp) return 0;
-    return seat.is_free() ? 4 : seat.has_free_station() ? 1 : 0;
-  }
-  if (seat.state == SeatState::kEmpty) return seat.retry_at <= now_ ? 3 : 0;
-  if (seat.state != SeatState::kUp) return 0;
-  if (seat.client == id.client) return seat.is_free() ? 4 : seat.has_free_station() ? 1 : 0;
-  return seat.is_free() && (seat.reserved == id || may_switch_client(seat)) ? 2 : 0;
-}
-
-bool WorkerCore::client_has_work(PeerId client) {
-  return std::any_of(calls_.begin(), calls_.end(), [&](const auto& entry) {
-    return entry.first.client == client && !entry.second.leases.empty();
-  });
 }
 
 bool WorkerCore::may_switch_client(const Seat& seat) {
@@ -96,39 +244,93 @@ bool WorkerCore::may_switch_client(const Seat& seat) {
   return false;
 }
 
-void WorkerCore::give_part(CallId id, CallState& call, Seat& seat) {
-  LeaseState& lease = *next_work(call);
-  if (seat.kind == SeatKind::kFunction && (seat.state == SeatState::kEmpty || seat.client != id.client)) {
-    if (seat.state != SeatState::kEmpty) {
-      effect(DiscardSeat{seat.id});
-      seat.contexts.clear();
-    }
-    seat.client = id.client;
-    seat.since = now_;
-    spawn(seat);
+/// Named policies divide each lease as if it were all there is; `auto` looks at all of the call.
+std::uint64_t WorkerCore::part_size(CallId id, CallState& call, LeaseState& lease, const Seat& seat) {
+  const bool adapts = call.policy->adapts;
+  Work work;
+  work.remaining = adapts ? call.undivided : lease.undivided.size();
+  work.total = adapts ? call.open : lease.items();
+  work.outstanding = adapts ? call.open - call.undivided : lease.open.size() - lease.undivided.size();
+  work.total_slots = work.takers = std::max<std::uint64_t>(1, seats_for(call));
+  work.idle_slots = call.crowd->idle.size();
+  if (seat.port == kFunctionPool) work.idle_slots += ports_[kFunctionPool].empty.size();
+  work.mean_ns = call.times.mean();
+  if (work.mean_ns > 0) {
+    const std::uint64_t guessed = work.takers - std::min<std::uint64_t>(work.takers, call.known_seats);
+    work.items_per_ns = call.known_rate + static_cast<double>(guessed) / work.mean_ns;
   }
-  if (seat.reserved == id) seat.reserved.reset();
-  if (seat.contexts.insert(id).second) effect(SendContext{seat.id, id, call.context.fold, call.frame});
+  work.scatter = call.known_scatter;
+  work.round_trip = kSeatRoundTrip;
+  work.least_lease = kLeastPart;
+  Taker taker;
+  for (const Station& place : seat.stations) taker.outstanding += place.call == id ? place.left() : 0;
+  if (seat.times_of == id) taker.times = seat.times;
+  std::uint64_t count = lease.undivided.size();
+  if (adapts || work.takers > 1)
+    count = call.policy->items_to_give(work, taker, adapts ? call.memory : lease.memory);
+  if (count == 0) return 0;
+  if (adapts && !lease.costs.empty()) count = items_of_cost(lease, count);
+  const std::uint64_t item_bytes = std::max<std::uint64_t>(1, lease.page_bytes / lease.items());
+  return std::min({count, std::max<std::uint64_t>(1, kChunkBytes / item_bytes), kMaxLeaseItems});
+}
 
-  const std::uint64_t seats = std::max<std::uint32_t>(seats_of(seat.port), 1);
-  std::uint64_t count = std::max<std::uint64_t>(1, lease.undivided.size() / (2 * seats));
-  const std::uint64_t item_bytes = std::max<std::uint64_t>(1, lease.page_bytes / lease.items);
-  count = std::min({count, std::max<std::uint64_t>(1, kChunkBytes / item_bytes), kMaxLeaseItems});
+/// So many items from the front of what is undivided as cost what `count` items cost on the average.
+std::uint64_t WorkerCore::items_of_cost(const LeaseState& lease, std::uint64_t count) const {
+  double left = 0;
+  for (const Range& r : lease.undivided.ranges()) left += lease.cost(r);
+  const double budget = left * static_cast<double>(count) / static_cast<double>(lease.undivided.size());
+  const Range front = lease.undivided.front();
+  const auto from = lease.costs.begin() + static_cast<std::ptrdiff_t>(front.begin - lease.range.begin);
+  const auto end = from + static_cast<std::ptrdiff_t>(front.size());
+  const auto at = std::upper_bound(from, end + 1, *from + budget * (1 + 1e-9));
+  return std::max<std::uint64_t>(1, static_cast<std::uint64_t>(at - from) - 1);
+}
+
+/// The process of this seat will have seen no other client's code.
+void WorkerCore::seat_client(CallId id, Seat& seat) {
+  if (seat.kind != SeatKind::kFunction || (seat.state != SeatState::kEmpty && seat.client == id.client))
+    return;
+  if (seat.state != SeatState::kEmpty) {
+    effect(DiscardSeat{seat.id});
+    seat.contexts.clear();
+  }
+  set_client(seat, id.client);
+  seat.since = now_;
+  spawn(seat);
+}
+
+void WorkerCore::give_part(CallId id, CallState& call, LeaseState& lease, Seat& seat, std::uint64_t count) {
+  seat_client(id, seat);
+  if (seat.reserved == id) unreserve(seat);
+  const auto context = std::lower_bound(seat.contexts.begin(), seat.contexts.end(), id);
+  if (context == seat.contexts.end() || *context != id) {
+    seat.contexts.insert(context, id);
+    effect(SendContext{seat.id, id, call.context.fold, call.frame});
+  }
+  if (seat.needs == nullptr) {
+    take_needs(left_, *call.needs);
+    seat.needs = call.needs;
+  }
+  const std::uint64_t before = lease.undivided.size();
   const Range range = lease.undivided.take_front(count);
+  undivided_changed(lease, before);
 
   const int station = seat.stations[0].busy ? 1 : 0;
-  if (seat.is_free()) seat.running = station;
+  if (seat.is_free()) seat.running = static_cast<std::uint8_t>(station);
   Station& place = seat.stations[static_cast<std::size_t>(station)];
-  place = {.busy = true,
-           .lease = lease.id,
-           .call = id,
-           .base = range.begin,
-           .count = static_cast<std::uint32_t>(range.size()),
-           .generation = ++generation_};
+  place = {};
+  place.lease = lease.id;
+  place.call = id;
+  place.base = range.begin;
+  place.count = static_cast<std::uint32_t>(range.size());
+  place.generation = ++generation_;
+  place.busy = true;
   ++call.stations;
   call.last_served = ++served_;
+  call.held.reset();
   effect(InstallLease{seat.id, static_cast<std::uint32_t>(station), place.generation, id, place.base,
                       place.count, call.context.fold, page_parts(lease, range)});
+  reindex(seat);
 }
 
 std::vector<PagePart> WorkerCore::page_parts(const LeaseState& lease, Range range) const {
@@ -143,84 +345,6 @@ std::vector<PagePart> WorkerCore::page_parts(const LeaseState& lease, Range rang
     item = end;
   }
   return parts;
-}
-
-// --- turns ---------------------------------------------------------------------------------------
-
-/// Calls that have work and no seat get one from a call that has more than its share.
-void WorkerCore::relieve_starved() {
-  for (auto& [id, call] : calls_) {
-    if (call.stations == 0 && has_work(call) && relieve(id, call.context.port)) return;
-  }
-}
-
-/// Result: true if cuts are on their way.
-bool WorkerCore::relieve(CallId id, Port port) {
-  std::map<CallId, std::uint32_t> holders;  // seats per call
-  for (const Seat& seat : seats_) {
-    if (seat.port != port) continue;
-    if (seat.reserved == id) return false;
-    const Station& place = seat.stations[static_cast<std::size_t>(seat.running)];
-    if (place.busy) ++holders[place.call];
-  }
-  const auto most = std::max_element(holders.begin(), holders.end(),
-                                     [](const auto& a, const auto& b) { return a.second < b.second; });
-  const auto active =
-      static_cast<std::uint32_t>(std::count_if(calls_.begin(), calls_.end(), [&](auto& entry) {
-        return entry.second.context.port == port && (entry.second.stations > 0 || has_work(entry.second));
-      }));
-  if (most == holders.end() || most->second * active <= seats_of(port)) return false;
-  Seat* victim = nullptr;
-  for (Seat& seat : seats_) {
-    const Station& place = seat.stations[static_cast<std::size_t>(seat.running)];
-    if (seat.port != port || seat.state != SeatState::kUp || seat.reserved || !place.busy) continue;
-    if (place.call == most->first && (victim == nullptr || seat.since < victim->since)) victim = &seat;
-  }
-  if (victim == nullptr) return false;
-  if (now_ - victim->since < kSwitchInterval) {
-    switch_at_ = std::min(switch_at_, victim->since + kSwitchInterval);
-    return false;
-  }
-  victim->reserved = id;
-  victim->since = now_;
-  for (int s = 0; s < kSeatStations; ++s) cut_station(*victim, s, ~std::uint32_t{0});
-  return cuts_awaited_ > 0;
-}
-
-// --- stealing --------------------------------------------------------------------------------------
-
-/// Items of a station that nobody has touched, as far as the outcomes show.
-std::uint32_t WorkerCore::untouched(const Seat& seat, int station) const {
-  const Station& place = seat.stations[static_cast<std::size_t>(station)];
-  if (!place.busy || place.exhausted || place.cutting || seat.state == SeatState::kKilled) return 0;
-  const std::uint32_t taken = station == seat.running ? place.finished + 1 : 0;
-  return place.count > taken ? place.count - taken : 0;
-}
-
-void WorkerCore::steal_for_idle() {
-  for (const Seat& thief : seats_) {
-    if (thief.reserved || !thief.is_free()) continue;
-    Seat* victim = nullptr;
-    int station = 0;
-    std::uint32_t most = 0;
-    for (Seat& seat : seats_) {
-      if (seat.id == thief.id || seat.port != thief.port) continue;
-      for (int s = 0; s < kSeatStations; ++s) {
-        const std::uint32_t left = untouched(seat, s);
-        if (left <= most) continue;
-        const CallId id = seat.stations[static_cast<std::size_t>(s)].call;
-        const CallState* call = find_call(id);
-        const LeaseState* lease = find_lease(seat.stations[static_cast<std::size_t>(s)].lease);
-        if (call == nullptr || lease == nullptr || lease->revoke || seat_rank(thief, id, *call) == 0)
-          continue;
-        victim = &seat, station = s, most = left;
-      }
-    }
-    if (victim == nullptr) continue;
-    victim->stations[static_cast<std::size_t>(station)].stealing = true;
-    cut_station(*victim, station, station == victim->running ? (most + 1) / 2 : most);
-    return;  // its answer divides again
-  }
 }
 
 }  // namespace betterbox

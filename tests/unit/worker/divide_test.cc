@@ -14,12 +14,58 @@ TEST_F(Division, GivesIdleSeatsWorkBeforeOthersGetASecondPart) {
   for (std::uint32_t id = 0; id < 4; ++id) EXPECT_EQ(held(id), 1u) << id;
 }
 
-TEST_F(Division, GivesLargePartsFirstAndKeepsSomeUndivided) {
+TEST_F(Division, ProbesWithSingleItemsAndThenGivesPartsThatFallAsLessIsLeft) {
   make(2);
   begin(1, call_of(10), {0, 1000});
-  EXPECT_EQ(seat(0).stations[0].word.position().end, 250u);
-  EXPECT_LT(held(0) + held(1), 1000u);
+  EXPECT_EQ(held(0) + held(1), 2u) << "nothing is known";
+  run(0);
+  start(0);
+  turn();
+  const std::uint32_t first = held(0);
+  EXPECT_GT(first, 100u);
+  EXPECT_LT(first, 500u);
+  run(1);
+  start(1);
+  turn();
+  EXPECT_GT(held(1), 50u);
+  EXPECT_LT(held(1), first);
+  run_all(2);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 1000}}));
+}
+
+TEST_F(Division, GivesTheNextPartBeforeTheLastOneEnds) {
+  make(2);
+  begin(1, call_of(10), {0, 1000});
+  for (int i = 0; i < 20; ++i) {
+    run(0), run(1);
+    turn();
+  }
+  while (held(0) > 30) run(0);
+  EXPECT_EQ(seat(0).queue.size(), 1u) << "30 ms of work are enough";
+  while (held(0) > 10) run(0);
+  turn();
   EXPECT_EQ(seat(0).queue.size(), 2u);
+  run_all(2);
+}
+
+TEST_F(Division, KeepsLongItemsForWhoeverIsFreeFirst) {
+  make(2);
+  item_time_ = seconds(1);
+  begin(1, call_of(10), {0, 4});
+  run(0);
+  turn();
+  EXPECT_EQ(seat(0).queue.size(), 2u) << "the part that has ended, and one item";
+  start(0);
+  turn();
+  EXPECT_EQ(held(0), 0u);
+  ASSERT_TRUE(run(1));
+  start(1);
+  turn();
+  ASSERT_TRUE(start(1)) << "the last item was nobody's";
+  EXPECT_EQ(core_->steals(), 0u);
+  finish(0), finish(1);
+  run_all(2);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 4}}));
 }
 
 TEST_F(Division, SpawnsNoMoreProcessesThanItNeeds) {
@@ -40,38 +86,80 @@ TEST_F(Division, NeverLetsASeatIdleBetweenParts) {
   take_messages();
 }
 
-TEST_F(Division, StealsAWaitingPartWholeForAnIdleSeat) {
+TEST_F(Division, StealsUntouchedItemsForAnIdleSeat) {
   make(2);
-  begin(1, call_of(10), {0, 3});
-  ASSERT_TRUE(start(0));
-  ASSERT_TRUE(run(1));
-  EXPECT_FALSE(start(1));
+  begin(1, call_of(10), {0, 60});
+  run(0), run(1);
   turn();
-  EXPECT_EQ(held(0), 0u);
-  EXPECT_EQ(held(1), 1u);
-  EXPECT_EQ(core_->steals(), 1u);
-  finish(0);
+  ASSERT_TRUE(start(0));
+  while (core_->steals() == 0) {
+    if (start(1)) finish(1);
+    turn();
+    ASSERT_GT(held(0), 0u);
+  }
+  EXPECT_GT(held(1), 0u) << "from what seat 0 had";
   run_all(2);
-  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 3}}));
-  EXPECT_EQ(steals_, 1u);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 60}}));
+  EXPECT_EQ(steals_, core_->steals());
+}
+
+TEST_F(Division, NamedPoliciesNeitherStealNorGiveAheadOfTime) {
+  make(2);
+  policy_ = "gss";
+  begin(1, call_of(10), {0, 100});
+  EXPECT_EQ(held(0), 50u);
+  EXPECT_EQ(held(1), 25u);
+  while (start(1)) finish(1);
+  turn();
+  EXPECT_EQ(held(1), 13u);
+  while (held(1) > 0) run(1);
+  while (start(1) || held(1) > 0) {
+    if (seat(1).running) finish(1);
+    turn();
+  }
+  EXPECT_EQ(core_->steals(), 0u);
+  EXPECT_EQ(held(0), 50u);
+  run_all(2);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 100}}));
+}
+
+TEST_F(Division, GivesPartsOfEqualCostWhereCostsAreKnown) {
+  make(2);
+  context(call_of(10));
+  std::vector<float> costs;
+  for (int i = 0; i < 200; ++i) costs.push_back(i < 100 ? 9.0F : 1.0F);
+  feed(LeaseGranted{{{1}, call_of(10), {0, 200}, 1, {{0, 200}}, std::move(costs)},
+                    {make_int_range_page(0, 1, 200)}});
+  turn();
+  run(0);
+  start(0);
+  turn();
+  EXPECT_GT(held(0), 10u);
+  EXPECT_LT(held(0), 50u) << "a quarter of the cost is less than a quarter of the items";
+  run_all(2);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 200}}));
+}
+
+TEST_F(Division, GivesAllBackWhoseCostsAreNone) {
+  make(1);
+  context(call_of(10));
+  feed(LeaseGranted{{{1}, call_of(10), {0, 2}, 1, {{0, 2}}, {1.0F}}, {make_int_range_page(0, 1, 2)}});
+  feed(LeaseGranted{{{2}, call_of(10), {0, 2}, 1, {{0, 2}}, {1.0F, -1.0F}}, {make_int_range_page(0, 1, 2)}});
+  EXPECT_EQ(take<Released>().size(), 2u);
 }
 
 TEST_F(Division, StealsHalfOfARunningTail) {
-  make(1);
-  begin(1, call_of(10), {0, 64});
-  feed(RevokeAsked{{1}, 0});
-  take<Released>();
   // A box at a port: the second instance comes while the first has everything.
   make(0, true);
-  seats_.clear();
   feed(SeatOpened{{8090}, Frame()});
   ready(0);
   begin(2, call_of(10), {0, 64}, {8090});
   start(0);
-  while (seat(0).queue.size() < 2) turn();
+  EXPECT_EQ(held(0), 63u);
   feed(SeatOpened{{8090}, Frame()});
   ready(1);
   turn();
+  EXPECT_GT(held(0) + held(1), 30u);
   EXPECT_GT(held(1), 0u);
   finish(0);
   run_all(2);

@@ -144,7 +144,7 @@ class WorkerFixture : public ::testing::Test {
   // --- the scheduler ---
 
   void context(CallId call, Port port = kFunctionPool, bool fold = false) {
-    feed(ContextArrived{{call, port, "f", fold}, Frame(std::string("context"))});
+    feed(ContextArrived{{call, port, "f", fold, policy_, priority_, needs_}, Frame(std::string("context"))});
   }
   void lease(std::uint64_t id, CallId call, Range range) {
     Lease lease{{id}, call, range, 1, {{range.begin, range.size()}}};
@@ -220,9 +220,9 @@ class WorkerFixture : public ::testing::Test {
                         s.stations[station].generation,
                         item,
                         1,
-                        1000,
-                        1e6,
-                        1000,
+                        item_time_.ns,
+                        static_cast<double>(item_time_.ns) * static_cast<double>(item_time_.ns),
+                        item_time_.ns,
                         make_single_page(std::as_bytes(std::span(none)), kind)});
   }
   /// Runs one item. Result: its index.
@@ -256,6 +256,11 @@ class WorkerFixture : public ::testing::Test {
     for (bool any = true; any;) {
       const int installs = installs_;
       any = false;
+      for (std::uint32_t id = 0; id < seats; ++id) {
+        if (!seats_.contains({id}) || !seat(id).running) continue;
+        finish(id);
+        any = true;
+      }
       for (std::uint32_t id = 0; id < seats; ++id) any = (seats_.contains({id}) && run(id)) || any;
       now_ = now_ + milliseconds(1);
       turn();
@@ -266,6 +271,10 @@ class WorkerFixture : public ::testing::Test {
 
   std::optional<WorkerCore> core_;
   TimePoint now_{1'000'000'000};
+  std::string policy_;  // of calls whose context comes
+  std::int32_t priority_ = 0;
+  Resources needs_;
+  Duration item_time_ = milliseconds(1);
   std::map<SeatId, FakeSeat> seats_;
   std::vector<Message> messages_;
   std::vector<ReplyToClient> replies_;

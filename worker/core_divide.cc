@@ -252,8 +252,7 @@ std::uint64_t WorkerCore::part_size(CallId id, CallState& call, LeaseState& leas
   work.total = adapts ? call.open : lease.items();
   work.outstanding = adapts ? call.open - call.undivided : lease.open.size() - lease.undivided.size();
   work.total_slots = work.takers = std::max<std::uint64_t>(1, seats_for(call));
-  work.idle_slots = call.crowd->idle.size();
-  if (seat.port == kFunctionPool) work.idle_slots += ports_[kFunctionPool].empty.size();
+  work.idle_slots = work.total_slots;  // the next part is near: the last items wait here, not in some seat
   work.mean_ns = call.times.mean();
   if (work.mean_ns > 0) {
     const std::uint64_t guessed = work.takers - std::min<std::uint64_t>(work.takers, call.known_seats);

@@ -39,6 +39,14 @@ std::uint64_t auto_low_water(const Taker& taker, Duration round_trip) {
 /// Nothing is known: one item for each free slot, so that all of them tell how long items take.
 std::uint64_t probe(const Taker& taker) { return std::max<std::uint64_t>(1, free_slots(taker)); }
 
+/// A slow taker that would end later than the others, without it, had better leave the last items to them. If they do
+/// not come for them in the time foreseen, it takes them after all.
+bool better_left_to_others(const Work& work, const Taker& taker) {
+  if (!taker.times.known()) return false;
+  const Duration others = time_without(work, taker);
+  return taker.times.mean() > static_cast<double>(others.ns) && work.since_given < others;
+}
+
 std::uint64_t auto_items(const Work& work, const Taker& taker, PolicyMemory&) {
   if (work.takers <= 1) return work.remaining;  // nobody to balance with: it divides them itself
   const double rate = items_per_ns(work, taker);
@@ -52,7 +60,8 @@ std::uint64_t auto_items(const Work& work, const Taker& taker, PolicyMemory&) {
     const double of_idle = static_cast<double>(work.remaining) * static_cast<double>(free) /
                            static_cast<double>(std::max<std::uint64_t>({1, free, work.idle_slots}));
     const double tail = std::max(of_idle, worth_a_message - static_cast<double>(taker.outstanding));
-    return free > 0 ? std::max<std::uint64_t>(1, to_items(tail)) : to_items(tail);
+    if (free == 0) return to_items(tail);
+    return better_left_to_others(work, taker) ? 0 : std::max<std::uint64_t>(1, to_items(tail));
   }
   const double least =
       std::max(worth_a_message, std::min(share, static_cast<double>(work.least_lease.ns) * rate));
@@ -154,6 +163,15 @@ void ItemTimes::add(std::uint64_t items, double busy_ns, double squares) {
 double ItemTimes::variance() const {
   if (weight_ <= 0) return 0;
   return std::max(0.0, squares_ / weight_ - mean() * mean());
+}
+
+Duration time_without(const Work& work, const Taker& taker) {
+  const double slots = static_cast<double>(work.total_slots - std::min(work.total_slots, taker.slots));
+  const double rate = work.items_per_ns - items_per_ns(work, taker);
+  const double busy = 1 - static_cast<double>(work.idle_slots) / static_cast<double>(work.total_slots);
+  if (work.outstanding <= taker.outstanding || slots <= 0 || rate <= 0 || busy <= 0) return {0};
+  const double ns = static_cast<double>(work.remaining) / (rate * busy) + slots / rate;
+  return {static_cast<std::int64_t>(std::min(1e17, ns))};
 }
 
 const Policy& auto_policy() { return kPolicies.front(); }

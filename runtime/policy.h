@@ -50,6 +50,7 @@ struct Work {
   double items_per_ns =
       0;  ///< of all takers together, where measured and guessed from mean_ns elsewhere; 0: unknown
   double scatter = 0;       ///< sum over all slots of variance / mean, in ns: the D of adaptive factoring
+  Duration since_given{0};  ///< time since somebody was given items
   Duration round_trip{0};   ///< from asking for items to having them
   Duration least_lease{0};  ///< shorter leases cost the giver more than they are worth
 };
@@ -71,6 +72,10 @@ struct Policy {
   /// REQUIRES: work.remaining > 0.
   std::uint64_t (*items_to_give)(const Work&, const Taker&, PolicyMemory&);
 };
+
+/// In the tail: how long after the last grant others will have begun and ended what remains, by their rates; 0 if
+/// nobody else works on the call.
+Duration time_without(const Work& work, const Taker& taker);
 
 /// The default: probes, learns, gives leases by time, factors down, and lets tails be cut.
 const Policy& auto_policy();

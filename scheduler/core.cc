@@ -102,6 +102,8 @@ void on_timer(const Turn& turn, const Timer& timer) {
     case TimerKind::kPeerGone: return on_peer_gone(turn, state.peers.at(PeerId{timer.a}));
     case TimerKind::kCallTimeout: return on_call_timeout(turn, state.calls.at({PeerId{timer.a}, timer.b}));
     case TimerKind::kNoBox: return on_no_box(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
+    case TimerKind::kOfferAgain:
+      return offer_again(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
     case TimerKind::kCopies:
       return on_copies_due(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
     case TimerKind::kUnsatisfied:

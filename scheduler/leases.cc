@@ -266,8 +266,8 @@ LeaseState& new_lease(State& state, CallState& call, Member& member, Share& shar
   return lease;
 }
 
-Work work_of(State& state, const CallState& call) {
-  const Pool& pool = state.pool(call.port);
+Work work_of(const Turn& turn, const CallState& call) {
+  const Pool& pool = turn.state.pool(call.port);
   Work work;
   work.remaining =
       call.items.has_costs()
@@ -285,9 +285,18 @@ Work work_of(State& state, const CallState& call) {
     work.items_per_ns = call.items_per_ns * all;
     work.scatter = call.scatter * all;
   }
+  work.since_given = turn.now - call.last_grant;
   work.round_trip = kRoundTrip;
   work.least_lease = kLeaseCost * static_cast<std::int64_t>(work.takers);
   return work;
+}
+
+/// An idle member leaves the call's items to others: they should have come for them in so much time.
+void plan_to_offer_again(const Turn& turn, const CallState& call, Duration time) {
+  Pool& pool = turn.state.pool(call.port);
+  const TimePoint at = std::max(turn.now + kRoundTrip, call.last_grant + time);
+  if (at < pool.offer_again_at)
+    turn.state.set_timer(pool.offer_again_at, at, TimerKind::kOfferAgain, pool.port.value);
 }
 
 /// All agents of a pool together send one message in kReportCost.
@@ -380,13 +389,18 @@ bool grant(const Turn& turn, CallState& call, Member& member) {
     taker.outstanding = known->second.outstanding, taker.times = known->second.times;
   if (slots == 0) return false;
   if (!taker.times.known()) taker.slots = slots_to_begin_with(call, member);
-  const std::uint64_t wanted = call.policy->items_to_give(work_of(state, call), taker, call.memory);
-  if (wanted == 0) return false;
+  const Work work = work_of(turn, call);
+  const std::uint64_t wanted = call.policy->items_to_give(work, taker, call.memory);
+  if (wanted == 0) {
+    if (taker.outstanding < taker.slots) plan_to_offer_again(turn, call, time_without(work, taker));
+    return false;
+  }
 
   const std::uint64_t items =
       call.items.has_costs() ? std::min(call.items.items_for(wanted), kMaxCostedItems) : wanted;
   const Part part = call.items.take(std::min(items, kMaxLeaseItems), kMaxLeaseBytes, kMaxLeasePages);
   if (call.first_grant == TimePoint::never()) call.first_grant = turn.now;
+  call.last_grant = turn.now;
   const LeaseState& lease = lend(turn, call, member, part.range, part.attempt);
   if (part.stolen) ++lease.share->steals;
   state.reindex_waiting(call, false);

@@ -99,6 +99,14 @@ void move_work_to_idle_workers(const Turn& turn, Pool& pool) {
 
 }  // namespace
 
+void offer_again(const Turn& turn, Pool& pool) {
+  pool.offer_again_at = TimePoint::never();
+  if (pool.waiting.empty()) return;
+  for (Member* member = pool.idle.front(); member != nullptr;
+       member = List<Member, &Member::in_idle>::next(*member))
+    turn.state.mark_dirty(*member);
+}
+
 void schedule(const Turn& turn) {
   while (!turn.state.dirty_pools.empty()) {
     Pool& pool = turn.state.pool(*turn.state.dirty_pools.begin());

@@ -8,4 +8,7 @@ namespace betterbox::scheduler {
 /// Looks only at pools, calls and agents that changed since the last round.
 void schedule(const Turn& turn);
 
+/// Items that idle members left to others should be gone by now: if not, they are offered once more.
+void offer_again(const Turn& turn, Pool& pool);
+
 }  // namespace betterbox::scheduler

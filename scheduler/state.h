@@ -159,6 +159,7 @@ struct CallState {
   double items_per_ns = 0, scatter = 0;
   bool maybe_done = false;  ///< it is in State::maybe_done
   TimePoint first_grant = TimePoint::never();
+  TimePoint last_grant{0};
   TimePoint last_outcome{0};
   std::int64_t busy_ns = 0;
   std::int64_t longest_ns = 0;
@@ -253,6 +254,9 @@ struct Pool {
   TimePoint copies_at = TimePoint::never();
   TimePoint no_copies_before;  ///< looks cost time
 
+  TimePoint offer_again_at =
+      TimePoint::never();  ///< what idle members had better leave to others: it may wait still
+
   FairQueue waiting;                             ///< calls with pending items that may be granted
   FairQueue dirty_calls;                         ///< of these: workers have not been offered them yet
   List<Member, &Member::in_dirty> dirty_agents;  ///< agents that may have become hungry
@@ -270,7 +274,15 @@ struct Deployment {
   bool answered = false;
 };
 
-enum class TimerKind : std::uint8_t { kPeerGone, kCallTimeout, kNoBox, kIdle, kUnsatisfied, kCopies };
+enum class TimerKind : std::uint8_t {
+  kPeerGone,
+  kCallTimeout,
+  kNoBox,
+  kIdle,
+  kUnsatisfied,
+  kCopies,
+  kOfferAgain
+};
 
 struct Timer {
   TimePoint at;

@@ -113,6 +113,7 @@ Complaint check_offer(const Peer& agent, const Offer& offer) {
     return "Offer of function slots by a peer that is no worker";
   if (agent.agent.boxes.size() + offer.joined.size() > 2 * kMaxBoxes)
     return "Offer of more boxes than an agent may have";
+  if (Complaint complaint = check_resources(offer.capacity)) return complaint;
   for (const BoxInfo& info : offer.joined) {
     if (info.box.agent != agent.id) return "Offer of a box of somebody else";
     if (info.port == kFunctionPool) return "Offer of a box at port 0";

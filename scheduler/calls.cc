@@ -125,6 +125,7 @@ Complaint on_call(const Turn& turn, Peer& client, Call&& message, Frames&& frame
   for (const Range& r : message.settled) {
     if (r.begin >= r.end || r.end > CallItems::kMaxIndex) return "Call with an impossible range";
   }
+  if (Complaint complaint = check_resources(message.needs)) return complaint;
   if (find_policy(message.policy) == nullptr) return "Call with the unknown policy '" + message.policy + "'";
   if (message.durable && turn.state.config.journal) {
     record_client(turn, client);

@@ -9,6 +9,8 @@
 namespace betterbox::scheduler {
 namespace {
 
+/// Kinds of resources that have names.
+constexpr std::size_t kMostNamed = 64;
 /// Of names that users chose, in a message for people.
 constexpr std::size_t kMostText = 500;
 
@@ -54,6 +56,14 @@ void pause(const Turn& turn, Peer& agent) {
 }
 
 }  // namespace
+
+Complaint check_resources(const Resources& resources) {
+  if (resources.named.size() > kMostNamed) return "more kinds of resources than are allowed";
+  for (std::size_t i = 1; i < resources.named.size(); ++i) {
+    if (resources.named[i - 1].name >= resources.named[i].name) return "resources whose names do not ascend";
+  }
+  return std::nullopt;
+}
 
 void look_for_able_member(const Turn& turn, CallState& call) {
   if (!call.needy || call.able) return;

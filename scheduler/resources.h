@@ -8,6 +8,9 @@
 
 namespace betterbox::scheduler {
 
+/// Names must ascend, and be so few that looking at all of them costs nothing.
+Complaint check_resources(const Resources& resources);
+
 /// The call has items that wait. If no member of its pool can ever run one, and the pool has been as it is for
 /// kNoBoxGrace, they are lost now; else they wait that long for another member. Costs nothing once a member was found.
 void look_for_able_member(const Turn& turn, CallState& call);

@@ -173,6 +173,19 @@ TEST_F(ResourcesTest, AnOverloadedWorkerBeginsWithLess) {
   forget_unread();
 }
 
+TEST_F(ResourcesTest, NamesOfResourcesAscend) {
+  const Actor c = client();
+  Call call;
+  call.serial = 1;
+  call.needs.named = {{"b", 1000}, {"a", 1000}};
+  open(c, call);
+  EXPECT_THAT(expect<Refused>(c).text, HasSubstr("ascend"));
+  Actor w = stranger(Role::kWorker, 5);
+  greet(w);
+  say(w, Offer{1, {}, {}, {0, 0, 0, {{"a", 1}, {"a", 1}}}});
+  EXPECT_THAT(expect<Refused>(w).text, HasSubstr("ascend"));
+}
+
 TEST_F(ResourcesTest, StatusShowsCapacityAndLoad) {
   const Actor w = worker(1, 2, cpus(2));
   say(w, Load{1, 500, 4096, false});

@@ -49,6 +49,7 @@ class FakeAgent {
     RangeSet todo;
   };
   void on_welcome(const Welcome& welcome);
+  void say_load();
   void run_some(LeaseId id, Held& held);
   void say_outcomes(Outcomes&& outcomes, Frames&& frames);
 
@@ -246,6 +247,13 @@ void FakeAgent::cut() {
   connection_ = {};
 }
 
+void FakeAgent::say_load() {
+  Load load;
+  load.paused = world_.may_fail && world_.random.chance(30);
+  load.others_cpus_milli = static_cast<std::uint32_t>(world_.random.below(3000));
+  world_.say(connection_, load);
+}
+
 /// Its process ends and another one takes its place.
 void FakeAgent::leave() {
   if (connected()) cut();
@@ -265,7 +273,8 @@ void FakeAgent::on_welcome(const Welcome& welcome) {
     std::erase_if(unacked_, [&](const auto& kept) { return kept.first.lease == id; });
   }
   for (const auto& [outcomes, frames] : unacked_) world_.say(connection_, outcomes, frames);
-  world_.say(connection_, Offer{slots_, {}, {}});
+  world_.say(connection_, Offer{slots_, {}, {}, {slots_ * 1000, kAnyMemory, 0, {}}});
+  say_load();
 }
 
 void FakeAgent::receive(Message&& message) {
@@ -331,6 +340,7 @@ void FakeAgent::step() {
   if (world_.may_fail && world_.random.chance(3)) return cut();
   if (world_.may_fail && world_.random.chance(1)) return leave();
   if (!welcomed) return;
+  if (world_.random.chance(3) || !world_.may_fail) say_load();
   std::erase_if(held_, [](const auto& held) { return held.second.todo.empty(); });
   if (held_.empty()) return;
   auto lease = held_.begin();
@@ -362,6 +372,7 @@ void FakeClient::send_call(std::uint64_t serial, const Open& call) {
   message.durable = serial % 2 == 0;
   message.idempotent = serial % 3 == 0;
   message.copies_permille = 1'000'000;
+  message.needs.cpus_milli = 500 * (serial % 3);
   message.priority = static_cast<std::int32_t>(serial % 4);
   world_.say(connection_, message, {Frame("context")});
 }
@@ -372,6 +383,8 @@ void FakeClient::send_items(std::uint64_t serial, const Open& call, std::uint64_
   if (from < call.items) {
     items.spans.push_back({from, call.items - from});
     frames.push_back(make_int_range_page(0, 1, call.items - from));
+    for (std::uint64_t i = from; serial % 5 == 0 && i < call.items; ++i)
+      items.costs.push_back(static_cast<float>(i % 7));
   }
   world_.say(connection_, items, frames);
 }

@@ -123,19 +123,23 @@ class Explanation(dict[str, Any]):
 
     def _count_lines(self) -> list[str]:
         counts = [
-            f"{self[key]} {word}"
-            for key, word in (
-                ("leases", "leases"),
-                ("splits", "of them split"),
-                ("steals", "steals"),
-                ("retries", "retries"),
-                ("copies", "copies"),
-                ("copies_won", "of them first"),
-                ("pending", "items waiting"),
+            _count(self[key], one, many)
+            for key, one, many in (
+                ("leases", "lease", "leases"),
+                ("splits", "of them split", "of them split"),
+                ("steals", "steal", "steals"),
+                ("retries", "retry", "retries"),
+                ("copies", "copy", "copies"),
+                ("copies_won", "of them first", "of them first"),
+                ("pending", "item waiting", "items waiting"),
             )
             if self.get(key)
         ]
         return [", ".join(counts)] if counts else []
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _share(part: float, whole: float) -> float:
@@ -143,17 +147,19 @@ def _share(part: float, whole: float) -> float:
 
 
 def _agent_lines(agent: dict[str, Any]) -> list[str]:
-    more = [f"{agent[key]} {word}" for key, word in (("steals", "steals"), ("retries", "retries")) if agent.get(key)]
+    counts = (("steals", "steal", "steals"), ("retries", "retry", "retries"))
+    more = [_count(agent[key], one, many) for key, one, many in counts if agent.get(key)]
     if agent.get("outstanding"):
         more.append(f"holds {agent['outstanding']}")
     lines = [
         f"{agent.get('name') or 'worker'} (pid {agent.get('pid')} on {agent.get('host')}): "
-        + ", ".join([f"{agent.get('items', 0)} items", f"busy {agent.get('busy_s', 0.0):.3f} s", *more])
+        + ", ".join([_count(agent.get("items", 0), "item", "items"), f"busy {agent.get('busy_s', 0.0):.3f} s", *more])
     ]
     seats = agent.get("seats", ())
     for seat in seats[:_SHOWN_SLOTS]:
         lines.append(
-            f"  slot {seat['slot']}: {seat['items']} items, busy {seat['busy_s']:.3f} s ({100 * seat['share']:.1f} %)"
+            f"  slot {seat['slot']}: {_count(seat['items'], 'item', 'items')}, "
+            f"busy {seat['busy_s']:.3f} s ({100 * seat['share']:.1f} %)"
         )
     if len(seats) > _SHOWN_SLOTS:
         lines.append(f"  and {len(seats) - _SHOWN_SLOTS} more slots")

@@ -66,7 +66,7 @@ def test_a_report_reads_well_and_gives_its_fields() -> None:
     assert "8 of 8 items settled, policy auto" in text
     assert "makespan 10.000 s: 1.250 of greedy self-scheduling (8.000 s), 1.250 of the ideal (8.000 s)" in text
     assert "slots busy 80.0 % of 20.000 s; lost: start-up 2.000 s, gaps 1.000 s, tail 1.000 s" in text
-    assert "5 leases, 2 of them split, 2 steals, 1 retries, 3 copies, 1 of them first, 4 items waiting" in text
+    assert "5 leases, 2 of them split, 2 steals, 1 retry, 3 copies, 1 of them first, 4 items waiting" in text
     assert "  slot 1: 4 items, busy 8.000 s (80.0 %)" in text
     with pytest.raises(AttributeError, match="it has total, known"):
         report.anything  # noqa: B018

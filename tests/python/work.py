@@ -147,3 +147,42 @@ class Tester(Box):
 class Sand(SandBox):
     def own(self) -> str:
         return "own"
+
+
+def log_after(item: tuple[str, str, str]) -> None:
+    """Notes that it began; ends once there is a file `gate`."""
+    text, log, gate = item
+    with open(log, "a") as stream:
+        stream.write(text + "\n")
+    while not os.path.exists(gate):
+        time.sleep(0.001)
+    time.sleep(0.0005)
+
+
+def alone(path: str) -> bool:
+    """True if nobody else is in here with the same path."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    time.sleep(0.005)
+    os.unlink(path)
+    return True
+
+
+def devices_after_a_moment(_: int) -> tuple[str, int]:
+    time.sleep(0.01)
+    return os.environ.get("CUDA_VISIBLE_DEVICES", ""), os.getpid()
+
+
+def hang_once_at_399(item: tuple[int, str]) -> int:
+    """The last item hangs where it runs first."""
+    x, hung = item
+    time.sleep(0.002)
+    if x == 399:
+        try:
+            os.close(os.open(hung, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return x
+        time.sleep(600)
+    return x

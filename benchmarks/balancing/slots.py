@@ -33,6 +33,7 @@ class Run:
     ran: list[Ran]
     others: float = 0.0  # share of this machine's cores that was busy with something else than the items
     explained: dict[str, Any] = field(default_factory=dict)
+    absent: float = 0.0  # seconds until slots that joined were there
 
     @property
     def ratio(self) -> float:
@@ -41,7 +42,7 @@ class Run:
     @property
     def loss(self) -> dict[str, float]:
         """Where slots were idle: before their first item, between items, after their last; seconds, all together."""
-        parts = {"startup_s": 0.0, "gaps_s": 0.0, "tail_s": 0.0}
+        parts = {"startup_s": -self.absent, "gaps_s": 0.0, "tail_s": 0.0}
         for lane in lanes(self.ran):
             parts["startup_s"] += lane[0].begin
             parts["tail_s"] += self.makespan - lane[-1].end
@@ -71,6 +72,7 @@ def measure(case: str, policy: str, run: Map, fn: Callable[..., Ran], work: list
     busy, took = busy_seconds() - busy, monotonic() - submitted
     result = finish(case, policy, submitted, ran, slots)
     result.explained = explained
+    result.absent = sum(slot.free for slot in slots)
     own = sum(one.cpu for one in ran)
     result.others = max(0.0, (busy - own) / (took * len(os.sched_getaffinity(0))))
     return result

@@ -62,6 +62,13 @@ def start_bus(scripts: Scripts, bus: Path) -> None:
     wait_until(bus.exists, "the bus file is there")
 
 
+@pytest.mark.parametrize("wrong", [["--memory", "lots"], ["--cpus", "-1"], ["--resource", "cpus=2"], ["--resource", "a=b"]])
+def test_a_worker_with_a_capacity_that_makes_no_sense_is_refused(scripts: Scripts, home: Path, wrong: list[str]) -> None:
+    running = scripts.cli("worker", *wrong)
+    assert running.wait() == 2 and "Traceback" not in running.output
+    assert wrong[1].split("=")[0] in running.output and not home.exists()
+
+
 def test_scheduler_worker_and_status(scripts: Scripts, home: Path, tmp_path: Path) -> None:
     bus = tmp_path / "bus.json"
     start_bus(scripts, bus)
@@ -72,10 +79,12 @@ def test_scheduler_worker_and_status(scripts: Scripts, home: Path, tmp_path: Pat
     running = scripts.cli("status", "--bus", str(bus), "--json")
     assert running.wait() == 0, running.output
     report = json.loads(running.output)
-    assert [peer["slots"] for peer in report["peers"] if peer["name"] == "tester"] == [2]
+    [worker] = [peer for peer in report["peers"] if peer["name"] == "tester"]
+    assert worker["slots"] == 2 and worker["capacity"]["cpus"] == 2 and worker["capacity"]["resources"] == {}
+    assert worker["load"]["busy_slots"] == 0 and not worker["load"]["paused"]
     running = scripts.cli("status", BETTERBOX_BUS=str(bus))
     assert running.wait() == 0
-    assert "tester" in running.output and "boxes: none" in running.output
+    assert "tester" in running.output and "ready" in running.output and "boxes: none" in running.output
 
 
 def test_a_second_scheduler_on_one_bus_file_is_refused(scripts: Scripts, home: Path, tmp_path: Path) -> None:

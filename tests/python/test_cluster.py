@@ -47,6 +47,35 @@ def test_many_slots_on_few_cores() -> None:
         assert betterbox.map(work.double, range(400)).compute(sum) == sum(2 * x for x in range(400))
 
 
+def test_several_workers_share_the_work_and_more_may_come(tmp_path: Path) -> None:
+    gate = str(tmp_path / "gate")
+    with LocalCluster(slots=1, workers=2) as cluster:
+        held = betterbox.map(work.wait_for_file, [gate] * 3)
+        wait_until(lambda: len(held.explain().agents) == 2, lambda: str(held.explain()))
+        cluster.add_worker()
+        wait_until(lambda: len(held.explain().agents) == 3, lambda: str(held.explain()))
+        Path(gate).touch()
+        assert held.result() == [gate] * 3
+        assert sorted(agent["name"] for agent in held.explain().agents) == ["local-0", "local-1", "local-2"]
+    with pytest.raises(BusError, match="closed"):
+        cluster.add_worker()
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"workers": 0}, "workers must be"),
+        ({"cpus": "all"}, "cpus must be"),
+        ({"memory": "lots"}, "memory must be"),
+        ({"gpus": [0, 0]}, "gpus must be"),
+        ({"resources": {"gpus": 1}}, "an option of its own"),
+    ],
+)
+def test_capacities_that_make_no_sense_are_refused(given: dict[str, object], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        LocalCluster(1, **given)  # type: ignore[arg-type]
+
+
 HOLD = """
 import time, betterbox
 cluster = betterbox.LocalCluster(slots=2)

@@ -19,7 +19,11 @@ void CallItems::append(const PageSpan& span, Frame page, std::span<const float> 
   if (!costs.empty()) {
     if (!costs_) costs_ = std::make_unique<ItemCosts>();
     costs_->add_page(span.first, costs);
-    for (const Range& part : settled_.missing(range)) cost_sum_ += costs_->sum(part), costed_ += part.size();
+    double sum = 0;
+    std::uint64_t items = 0;
+    for (const Range& part : settled_.missing(range)) sum += costs_->sum(part), items += part.size();
+    cost_sum_ += sum;
+    if (unit_ == 0 && items > 0) unit_ = sum / static_cast<double>(items);
   }
   std::uint64_t fresh = 0;
   for (const Range& part : settled_.missing(range)) {
@@ -75,8 +79,8 @@ void CallItems::count_pending(Range r, int sign) {
 }
 
 double CallItems::average_items(double cost, std::uint64_t items) const {
-  if (!costs_ || cost_sum_ <= 0) return static_cast<double>(items);
-  return std::max(0.0, cost) / cost_sum_ * static_cast<double>(costed_);
+  if (unit_ <= 0) return static_cast<double>(items);
+  return std::max(0.0, cost) / unit_;
 }
 
 std::size_t CallItems::bytes_of(const Page& page) const {
@@ -85,9 +89,8 @@ std::size_t CallItems::bytes_of(const Page& page) const {
 
 std::uint64_t CallItems::items_for(std::uint64_t average_items) const {
   const Range front{pending_.begin()->first, pending_.begin()->second.end};
-  if (!costs_ || cost_sum_ <= 0) return std::max<std::uint64_t>(1, average_items);
-  const double cost = static_cast<double>(average_items) * cost_sum_ / static_cast<double>(costed_);
-  return costs_->items_for(front, cost);
+  if (unit_ <= 0) return std::max<std::uint64_t>(1, average_items);
+  return costs_->items_for(front, static_cast<double>(average_items) * unit_);
 }
 
 std::vector<float> CallItems::costs_of(Range r) const {

@@ -47,13 +47,14 @@ class CallItems {
   std::size_t held_bytes() const { return held_bytes_; }
   std::size_t held_pages() const { return pages_.size(); }
 
-  /// The user said what items cost. Below, an *average item* is one of the call's mean cost; without costs every
-  /// item is.
+  /// The user said what items cost. Below, an *average item* is one of the mean cost of the items that came first
+  /// (so that what was measured stays true while others come); without costs every item is.
   bool has_costs() const { return costs_ != nullptr; }
   /// What the items cost; 0 without costs. REQUIRES: known, and their pages are held.
   double cost_of(Range r) const { return costs_ ? costs_->sum(r) : 0; }
   /// How many average items these are that cost so much in all.
   double average_items(double cost, std::uint64_t items) const;
+  double known_average_items() const { return average_items(cost_sum_, known_end_); }
   double pending_average_items() const { return average_items(pending_cost_, pending_items_); }
   /// How many items at the front of what is pending are about so many average items; at least 1.
   /// REQUIRES: pending_items() > 0.
@@ -109,8 +110,8 @@ class CallItems {
   Pages pages_;                              // by first item; disjoint
   RangeSet settled_;
   std::unique_ptr<ItemCosts> costs_;
-  double cost_sum_ = 0;  // of `costed_` items
-  std::uint64_t costed_ = 0;
+  double unit_ = 0;  // cost of an average item; 0: no item has cost anything yet
+  double cost_sum_ = 0;
   double pending_cost_ = 0;
 };
 

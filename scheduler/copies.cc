@@ -8,8 +8,11 @@
 namespace betterbox::scheduler {
 namespace {
 
-/// An item is worth a copy when it has run so many times as long as items of the call do.
-constexpr double kLongerThanMean = 2;
+/// An item is worth a copy when it has run longer than items of the call do on average (copies use idle slots, and
+/// their budget bounds what they cost; waiting longer made calls end later, simulated over all kinds of items)...
+constexpr double kLongerThanMean = 1;
+/// ...and so long that ending the loser's process is no matter.
+constexpr Duration kWorthAProcess = milliseconds(5);
 /// Looks are at least so far apart: they go over all leases of a call.
 constexpr Duration kLeastInterval = milliseconds(1);
 constexpr Duration kLookCostPerLease = microseconds(10);
@@ -18,9 +21,13 @@ constexpr std::size_t kCallsLookedAt = 64;
 /// Idle members that are asked for one copy.
 constexpr int kHelpersLookedAt = 16;
 
-/// An item that runs, and since when at least.
+/// Another slot of the same agent helps only if the item hangs, not if its machine is slow: this many times longer.
+constexpr std::int64_t kLongerForOwnAgent = 2;
+
+/// An item that runs, since when at least, and how long is long for it.
 struct Candidate {
   TimePoint since;
+  Duration limit;
   LeaseState* lease = nullptr;
   std::uint64_t index = 0;
 };
@@ -42,21 +49,28 @@ bool within_budget(const CallState& call) {
   return spent <= static_cast<double>(call.busy_ns) * call.copies_permille / 1000;
 }
 
+/// `mean` is that of average items.
+Duration long_for(const CallState& call, double mean, std::uint64_t item) {
+  const double expected = mean * call.items.average_items(call.items.cost_of({item, item + 1}), 1);
+  return std::max(kWorthAProcess,
+                  Duration{static_cast<std::int64_t>(std::min(1e17, kLongerThanMean * expected))});
+}
+
 /// What runs too long already. `next` becomes the time at which another item will, if that is earlier.
 std::vector<Candidate> find_candidates(const Turn& turn, const CallState& call, TimePoint& next) {
   std::vector<Candidate> found;
-  const Duration limit{static_cast<std::int64_t>(std::min(1e17, kLongerThanMean * call.times.mean()))};
   for (LeaseState* lease = call.leases.front(); lease != nullptr; lease = LeasesOfCall::next(*lease)) {
     const Share& share = *lease->share;
     if (share.outstanding > share.slots) continue;  // some of it has not begun: it will be cut
     const TimePoint since = running_since(*lease);
-    if (since + limit > turn.now) {
-      next = std::min(next, since + limit);
-      continue;
-    }
     for (const Range& open : lease->open.ranges()) {
       for (std::uint64_t i = open.begin; i < open.end; ++i) {
-        if (!call.twins.contains(i)) found.push_back({since, lease, i});
+        const Duration limit = long_for(call, call.times.mean(), i);
+        if (since + limit > turn.now) {
+          next = std::min(next, since + limit);
+        } else if (!call.twins.contains(i)) {
+          found.push_back({since, limit, lease, i});
+        }
       }
     }
   }
@@ -65,7 +79,7 @@ std::vector<Candidate> find_candidates(const Turn& turn, const CallState& call, 
   return found;
 }
 
-/// An idle member for a copy: another agent, unless there is none; nobody who is known to be slower than the time
+/// An idle member for a copy: another agent, unless there is none; then the same, if the item hangs. Nobody who is known to be slower than the time
 /// that the item has run.
 Member* find_helper(const Turn& turn, const CallState& call, const Pool& pool, const Candidate& candidate) {
   Member* own = nullptr;
@@ -74,7 +88,7 @@ Member* find_helper(const Turn& turn, const CallState& call, const Pool& pool, c
        member = List<Member, &Member::in_idle>::next(*member), ++looked) {
     if (slots_for(call, *member) == 0) continue;
     if (member == candidate.lease->member) {
-      own = member;
+      if (turn.now - candidate.since >= candidate.limit * kLongerForOwnAgent) own = member;
       continue;
     }
     const auto share = call.shares.find(member->agent->id);

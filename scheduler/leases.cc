@@ -269,11 +269,13 @@ LeaseState& new_lease(State& state, CallState& call, Member& member, Share& shar
 Work work_of(const Turn& turn, const CallState& call) {
   const Pool& pool = turn.state.pool(call.port);
   Work work;
-  work.remaining =
-      call.items.has_costs()
-          ? std::max<std::uint64_t>(1, static_cast<std::uint64_t>(call.items.pending_average_items()))
-          : call.items.pending_items();
+  work.remaining = call.items.pending_items();
   work.total = call.items.known_end();
+  if (call.items.has_costs()) {
+    work.remaining =
+        std::max<std::uint64_t>(1, static_cast<std::uint64_t>(call.items.pending_average_items()));
+    work.total = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(call.items.known_average_items()));
+  }
   work.outstanding = call.outstanding;
   work.total_slots = pool.slots;
   work.idle_slots = pool.idle_slots;

@@ -96,7 +96,7 @@ struct Share {
   bool context_sent = false;
   std::uint64_t outstanding = 0;
   double cost = 0;          ///< of these, where items have costs
-  ItemTimes times;          ///< of items of mean cost
+  ItemTimes times;          ///< of average items, where items have costs
   TimePoint finish;         ///< when its leases are expected to end
   TimePoint running_since;  ///< when it was last known to hold more than its slots can run
   std::uint32_t slots = 0;  ///< at the last grant, for the statistics

@@ -1,0 +1,174 @@
+// Several calls at one worker: priorities, needs, and items that run twice at a time.
+#include <algorithm>
+
+#include "tests/unit/worker/worker_fixture.h"
+
+namespace betterbox {
+namespace {
+
+class Turns : public WorkerFixture {
+ protected:
+  std::uint32_t running(CallId call, std::uint32_t seats) {
+    std::uint32_t count = 0;
+    for (std::uint32_t id = 0; id < seats; ++id) {
+      if (!seats_.contains({id})) continue;
+      start(id);
+      count += seat(id).running && seat(id).stations[seat(id).queue.front()].call == call;
+    }
+    return count;
+  }
+  /// What runs ends, and the next things start.
+  void one_round(std::uint32_t seats) {
+    for (std::uint32_t id = 0; id < seats; ++id) {
+      if (seats_.contains({id}) && seat(id).running) finish(id);
+    }
+    for (std::uint32_t id = 0; id < seats; ++id) {
+      if (seats_.contains({id})) start(id);
+    }
+    now_ = now_ + milliseconds(1);
+    turn();
+  }
+  void make_with(std::uint32_t slots, Resources capacity) {
+    core_.emplace(WorkerCore::Options{kSelf, slots, false, std::move(capacity)});
+    feed(SessionBegan{kScheduler, {}});
+    take_messages();
+  }
+};
+
+TEST_F(Turns, GiveAHigherPriorityEverySeatThatItCanUseAtOnce) {
+  make(4);
+  begin(1, call_of(10), {0, 1000});
+  one_round(4), one_round(4);
+  priority_ = 1;
+  begin(2, call_of(20), {0, 3});
+  one_round(4), one_round(4);
+  EXPECT_EQ(running(call_of(20), 4), 3u) << "no 100 ms were waited for";
+  one_round(4), one_round(4);
+  EXPECT_EQ(running(call_of(10), 4), 4u);
+  run_all(4);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 1000}}));
+  EXPECT_EQ(landed(2), (std::vector<Range>{{0, 3}}));
+}
+
+TEST_F(Turns, GiveALowerPriorityNothingWhileAHigherOneHasMore) {
+  make(2);
+  priority_ = 5;
+  begin(1, call_of(10), {0, 1000});
+  priority_ = -5;
+  begin(2, call_of(20), {0, 10});
+  for (int i = 0; i < 300; ++i) one_round(2);
+  EXPECT_EQ(running(call_of(10), 2), 2u);
+  run_all(2);
+  EXPECT_EQ(landed(2), (std::vector<Range>{{0, 10}}));
+}
+
+TEST_F(Turns, RunNoMoreItemsThanTheirNeedsAllow) {
+  make(4);
+  needs_.cpus_milli = 2000;
+  begin(1, call_of(10), {0, 20});
+  EXPECT_EQ(running(call_of(10), 4), 2u);
+  for (int i = 0; i < 5; ++i) {
+    one_round(4);
+    EXPECT_LE(running(call_of(10), 4), 2u);
+  }
+  run_all(4);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 20}}));
+}
+
+TEST_F(Turns, CountMemoryAndNamedResources) {
+  make_with(4, {4000, 10U << 20, 0, {{"licence", 1000}}});
+  needs_ = {1000, 4U << 20, 0, {}};
+  begin(1, call_of(10), {0, 3});
+  EXPECT_EQ(running(call_of(10), 4), 2u);
+  needs_ = {1000, 0, 0, {{"licence", 500}}};
+  begin(2, call_of(10, 2), {0, 8});
+  EXPECT_EQ(running(call_of(10, 2), 4), 2u) << "two halves of a licence";
+  run_all(4);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 3}}));
+  EXPECT_EQ(landed(2), (std::vector<Range>{{0, 8}}));
+}
+
+TEST_F(Turns, GiveBackWhatNeedsMoreThanThereIs) {
+  make(2);
+  needs_.cpus_milli = 3000;
+  begin(1, call_of(10), {0, 4});
+  const auto released = take<Released>();
+  ASSERT_EQ(released.size(), 1u);
+  EXPECT_EQ(released[0].ranges, (std::vector<Range>{{0, 4}}));
+}
+
+TEST_F(Turns, MakeRoomForACallWhoseItemsNeedManySeats) {
+  make(4);
+  needs_.cpus_milli = 1000;
+  begin(1, call_of(10), {0, 1000});
+  for (int i = 0; i < 10; ++i) one_round(4);
+  needs_.cpus_milli = 4000;
+  begin(2, call_of(20), {0, 2});
+  int rounds = 0;
+  while (running(call_of(20), 4) == 0 && ++rounds < 300) one_round(4);
+  EXPECT_LT(rounds, 250);
+  EXPECT_EQ(running(call_of(10), 4), 0u);
+  run_all(4);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 1000}}));
+  EXPECT_EQ(landed(2), (std::vector<Range>{{0, 2}}));
+}
+
+TEST_F(Turns, OfferWhatThereIs) {
+  core_.emplace(WorkerCore::Options{kSelf, 3, false, {}});
+  feed(SessionBegan{kScheduler, {}});
+  auto offers = take<Offer>();
+  ASSERT_EQ(offers.size(), 1u);
+  EXPECT_EQ(offers[0].capacity.cpus_milli, 3000u);
+  EXPECT_EQ(offers[0].capacity.memory_bytes, kAnyMemory);
+  make_with(1, {500, 7, 2000, {{"licence", 3000}}});
+  feed(SessionBegan{kScheduler, {}});
+  offers = take<Offer>();
+  ASSERT_EQ(offers.size(), 1u);
+  EXPECT_EQ(offers[0].capacity.cpus_milli, 500u);
+  EXPECT_EQ(offers[0].capacity.named.size(), 1u);
+}
+
+// --- an item in two leases -------------------------------------------------------------------------
+
+TEST_F(Turns, RunAnItemTwiceAndKillOnlyTheLoser) {
+  make(2);
+  begin(1, call_of(10), {0, 1});
+  ASSERT_EQ(start(0), 0u);
+  lease(2, call_of(10), {0, 1});
+  turn();
+  ASSERT_EQ(start(1), 0u) << "the copy, in another seat";
+  finish(1);
+  turn();
+  read_outcomes();
+  EXPECT_EQ(landed(2), (std::vector<Range>{{0, 1}}));
+  feed(ItemsAbandoned{{1}, {0, 1}});
+  EXPECT_TRUE(seat(0).killed);
+  EXPECT_FALSE(seat(1).killed);
+  die(0, 9);
+  turn();
+  EXPECT_TRUE(core_->idle());
+  EXPECT_TRUE(take<Outcomes>().empty());
+}
+
+TEST_F(Turns, LetTheOriginalWinWithoutTouchingIt) {
+  make(2);
+  begin(1, call_of(10), {0, 3});
+  start(0), start(1);
+  lease(2, call_of(10), {0, 1});
+  turn();
+  finish(0);
+  turn();
+  start(0);
+  feed(ItemsAbandoned{{2}, {0, 1}});
+  EXPECT_FALSE(seat(1).killed);
+  run_all(2);
+  for (std::uint32_t id = 0; id < 2; ++id) {
+    if (seat(id).killed) die(id, 9);
+  }
+  run_all(2);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 3}}));
+  EXPECT_TRUE(core_->idle());
+}
+
+}  // namespace
+}  // namespace betterbox

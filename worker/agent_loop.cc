@@ -48,7 +48,7 @@ AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transpor
       self_(options.self ? options.self : make_peer_id()),
       observer_(observer),
       transport_(std::move(transport)),
-      core_({self_, options.function_slots, options.in_process}),
+      core_({self_, options.function_slots, options.in_process, options.capacity, options.devices}),
       executor_({options.in_process, options.control_fd, options.bell_fd, options.log_folder, options.name,
                  options.echo}),
       endpoint_(options.scheduler_endpoint) {

@@ -39,7 +39,9 @@ class AgentLoop {
     bool background = false;
     bool in_process = false;
     std::uint32_t function_slots = 0;
-    int control_fd = -1;  ///< processes only
+    Resources capacity;                ///< as of WorkerCore::Options
+    std::vector<std::string> devices;  ///< the same
+    int control_fd = -1;               ///< processes only
     int bell_fd = -1;
     bool echo = false;
   };

@@ -25,6 +25,9 @@ WorkerCore::WorkerCore(const Options& options) : options_(options), capacity_(op
     capacity_.memory_bytes = kAnyMemory;
   }
   left_ = capacity_;
+  BB_CHECK(options_.devices.size() <= kMaxDevices);
+  BB_CHECK(options_.devices.empty() || capacity_.gpus_milli == 1000 * options_.devices.size());
+  device_left_.assign(options_.devices.size(), 1000);
   ports_[kFunctionPool];
   for (std::uint32_t i = 0; i < options_.function_slots; ++i) add_seat(kFunctionPool, SeatKind::kFunction);
 }

@@ -6,8 +6,8 @@
 //  - work is divided when a turn ends (TurnEnded), so that one turn's facts are seen together;
 //  - iteration order never depends on hashing or addresses;
 //  - an event costs what it changes: whatever is looked for among seats, calls or leases is in an index.
-// Files: core.cc sessions, leases, cuts; core_outcomes.cc outcomes; core_divide.cc who runs what; core_steal.cc
-// turns and stealing; core_boxes.cc seats' lives, boxes and direct calls; core_check.cc invariants.
+// Files: core.cc sessions, leases, cuts; core_outcomes.cc outcomes; core_divide.cc who runs what; core_devices.cc
+// GPUs; core_steal.cc turns and stealing; core_boxes.cc seats' lives, boxes and direct calls; core_check.cc invariants.
 // Messages: docs/protocol.md, sections "Leases" and "Boxes".
 #pragma once
 
@@ -53,6 +53,8 @@ inline constexpr std::size_t kSmallPageBytes = 4096;
 /// Payload bytes of one part of a lease: what a slot reads before it starts.
 inline constexpr std::size_t kChunkBytes = 1U << 20;
 
+/// A set of devices is a word.
+inline constexpr std::size_t kMaxDevices = 64;
 /// Stations of a seat: one runs, one waits (kStations of runtime/shm.h, which cores do not include).
 inline constexpr int kSeatStations = 2;
 
@@ -63,6 +65,9 @@ class WorkerCore {
     std::uint32_t function_slots = 0;
     bool in_process = false;  ///< seats are threads of this process: they cannot be killed
     Resources capacity;       ///< what items may need together; nothing said: a cpu for each slot, any memory
+    /// Names of GPUs, at most kMaxDevices, one for each whole one in `capacity`. If there are some, each process
+    /// is told at its start which it may use.
+    std::vector<std::string> devices;
   };
 
   explicit WorkerCore(const Options& options);
@@ -151,9 +156,11 @@ class WorkerCore {
     TimePoint kill_at = TimePoint::never();
     TimePoint since{};  // last change of client or reservation
     TimePoint idle_since{};
-    PeerId client;    // function seats: whose code the process has seen
-    CallId reserved;  // taken from another call for this one (serial 0: not reserved)
-    Needs needs;      // taken out of left_ for what this seat runs
+    PeerId client;                   // function seats: whose code the process has seen
+    std::uint64_t devices = 0;       // a bit for each that this life's process sees
+    std::uint32_t device_milli = 0;  // of each of these is taken for what this seat runs
+    CallId reserved;                 // taken from another call for this one (serial 0: not reserved)
+    Needs needs;                     // taken out of left_ for what this seat runs
     std::array<Station, 2> stations;
     std::vector<CallId> contexts;  // sent to this life; ascending
     ItemTimes times;               // of items of `times_of`, here
@@ -323,13 +330,25 @@ class WorkerCore {
   std::uint64_t part_size(CallId id, CallState& call, LeaseState& lease, const Seat& seat);
   std::uint64_t items_of_cost(const LeaseState& lease, std::uint64_t count) const;
   void give_part(CallId id, CallState& call, LeaseState& lease, Seat& seat, std::uint64_t count);
-  void seat_client(CallId id, Seat& seat);
+  Seat* choose_foreign_seat(const CallState& call);
+  void seat_client(CallId id, const CallState& call, Seat& seat);
   std::vector<PagePart> page_parts(const LeaseState& lease, Range range) const;
   std::uint64_t seats_for(const CallState& call) const;
   bool fits(const CallState& call) const;
   bool may_switch_client(const Seat& seat);
   bool client_has_work(PeerId client) const;
   std::uint32_t seats_of(Port port) const;
+
+  // core_devices.cc: which process may use which GPU
+  bool suits(const Seat& seat, const CallState& call) const;
+  std::uint64_t devices_for(const Seat& seat, const CallState& call) const;
+  std::uint64_t free_devices(const Resources& needs) const;
+  std::uint64_t own_device(const Seat& seat) const;
+  std::uint64_t unused_devices(std::size_t count) const;
+  void take_devices(Seat& seat, const CallState& call);
+  void give_back_devices(Seat& seat);
+  std::string environment_of(const Seat& seat) const;
+  Seat* choose_by_devices(CallState& call);
 
   // core_steal.cc: turns between calls, and stealing
   void drop_reservations();
@@ -382,6 +401,7 @@ class WorkerCore {
   void forget_direct_call(ClientRef client, std::uint64_t serial);
   void refuse_call(ClientRef client, std::uint64_t serial, LostCode code, std::string_view detail);
   void run_seat_timers();
+  void discard(Seat& seat);
   void discard_idle_seats();
   void offer_everything();
 
@@ -400,6 +420,7 @@ class WorkerCore {
   std::set<std::pair<TimePoint, SeatId>> seat_timers_;  // a seat may want something (or no longer)
   TimePoint idle_check_at_ = TimePoint::never();
   Resources capacity_, left_;
+  std::vector<std::uint32_t> device_left_;  // thousandths of each device
 
   Leases leases_;
   std::map<CallId, CallState> calls_;

@@ -28,12 +28,10 @@ std::size_t distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-/// Head of a kInit payload: u32 instance, u32 flags (worker/slot_protocol.h).
-std::string init_head(std::uint32_t instance, std::uint32_t flags) {
-  std::string head(8, '\0');
-  std::memcpy(head.data(), &instance, 4);
-  std::memcpy(head.data() + 4, &flags, 4);
-  return head;
+/// Head of a kInit payload: SlotInit and the environment (worker/slot_protocol.h).
+std::string init_head(std::uint32_t instance, std::uint32_t flags, const std::string& environment) {
+  const std::uint32_t numbers[4] = {instance, flags, static_cast<std::uint32_t>(environment.size()), 0};
+  return std::string(reinterpret_cast<const char*>(numbers), sizeof numbers) + environment;
 }
 
 Frame lost_frame(LostCode code, const DeathReport& death, std::string_view detail) {
@@ -79,13 +77,15 @@ void WorkerCore::spawn(Seat& seat) {
   if (seat.kind == SeatKind::kFunction) {
     idle_check_at_ = std::min(idle_check_at_, now_ + kIdleSeatLife);
     set_state(seat, SeatState::kUp);
-    effect(SpawnSeat{seat.id, seat.life, init_head(~std::uint32_t{0}, 0), {}});
+    effect(SpawnSeat{seat.id, seat.life, init_head(~std::uint32_t{0}, 0, environment_of(seat)), {}});
     return;
   }
   seat.box->failed = false;
   seat.box->error = {};
   set_state(seat, SeatState::kStarting);
-  effect(SpawnSeat{seat.id, seat.life, init_head(seat.box->instance, seat.box->flags), seat.box->payload});
+  if (seat.kind == SeatKind::kHosted) seat.devices = own_device(seat);
+  effect(SpawnSeat{seat.id, seat.life, init_head(seat.box->instance, seat.box->flags, environment_of(seat)),
+                   seat.box->payload});
 }
 
 void WorkerCore::set_kill_at(Seat& seat, TimePoint at) {
@@ -140,12 +140,18 @@ void WorkerCore::discard_idle_seats() {
       idle_check_at_ = std::min(idle_check_at_, seat.idle_since + kIdleSeatLife);
       continue;
     }
-    effect(DiscardSeat{seat.id});
-    seat.contexts.clear();
-    unreserve(seat);
-    set_client(seat, {});
-    set_state(seat, SeatState::kEmpty);
+    discard(seat);
   }
+}
+
+/// REQUIRES: it is idle.
+void WorkerCore::discard(Seat& seat) {
+  effect(DiscardSeat{seat.id});
+  seat.contexts.clear();
+  unreserve(seat);
+  unlearn(seat);
+  set_state(seat, SeatState::kEmpty);
+  set_client(seat, {});
 }
 
 void WorkerCore::on(SeatReady&& e) {

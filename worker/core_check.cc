@@ -92,6 +92,11 @@ void WorkerCore::sanity_check() const {
   for (const Seat& seat : seats_) {
     if (seat.needs != nullptr) take_needs(left, *seat.needs);
   }
+  std::vector<std::uint32_t> devices(device_left_.size(), 1000);
+  for (std::size_t d = 0; d < devices.size(); ++d) {
+    for (const Seat& seat : seats_) devices[d] -= (seat.devices >> d & 1U) != 0 ? seat.device_milli : 0;
+  }
+  BB_CHECK(devices == device_left_);
   BB_CHECK(left.cpus_milli == left_.cpus_milli && left.gpus_milli == left_.gpus_milli);
   std::size_t due = 0;
   for (const auto& [id, call] : calls_) {

@@ -41,6 +41,7 @@ void WorkerCore::reindex(Seat& seat) {
   }
   if (seat.needs != nullptr && seat.is_free()) {
     give_back_needs(left_, *seat.needs);
+    give_back_devices(seat);
     seat.needs.reset();
   }
   const std::uint8_t sets = sets_of(seat);
@@ -196,12 +197,18 @@ bool WorkerCore::give_one(CallId id, CallState& call) {
 /// Best first: kept for this call, knows the client, no process yet, and a process that is to be replaced.
 WorkerCore::Seat* WorkerCore::choose_idle_seat(CallId, CallState& call) {
   if (!fits(call)) return nullptr;
+  if (!device_left_.empty() && call.context.port == kFunctionPool) return choose_by_devices(call);
   for (const SeatId kept : call.reserved) {
     Seat& seat = seats_[kept.value];
     if (seat.state == SeatState::kUp && seat.is_free()) return &seat;
   }
   if (!call.crowd->idle.empty()) return &seats_[call.crowd->idle.next()];
   if (call.context.port != kFunctionPool) return nullptr;
+  return choose_foreign_seat(call);
+}
+
+/// A function seat whose process is to be made (anew) for this call's client.
+WorkerCore::Seat* WorkerCore::choose_foreign_seat(const CallState& call) {
   if (const SeatSet& empty = ports_[kFunctionPool].empty; !empty.empty()) return &seats_[empty.next()];
   for (auto& [key, crowd] : crowds_) {
     if (key.first != kFunctionPool) break;
@@ -223,7 +230,10 @@ WorkerCore::Seat* WorkerCore::choose_hungry_seat(CallState& call) {
   return nullptr;
 }
 
-bool WorkerCore::fits(const CallState& call) const { return items_that_fit(left_, *call.needs, 1) == 1; }
+bool WorkerCore::fits(const CallState& call) const {
+  if (items_that_fit(left_, *call.needs, 1) == 0) return false;
+  return call.needs->gpus_milli == 0 || device_left_.empty() || free_devices(*call.needs) != 0;
+}
 
 /// How many seats may run items of this call at a time, if nobody else is there.
 std::uint64_t WorkerCore::seats_for(const CallState& call) const {
@@ -285,21 +295,22 @@ std::uint64_t WorkerCore::items_of_cost(const LeaseState& lease, std::uint64_t c
   return std::max<std::uint64_t>(1, static_cast<std::uint64_t>(at - from) - 1);
 }
 
-/// The process of this seat will have seen no other client's code.
-void WorkerCore::seat_client(CallId id, Seat& seat) {
-  if (seat.kind != SeatKind::kFunction || (seat.state != SeatState::kEmpty && seat.client == id.client))
-    return;
+/// The process of this seat will have seen no other client's code, and sees the devices that it may use.
+void WorkerCore::seat_client(CallId id, const CallState& call, Seat& seat) {
+  if (seat.kind != SeatKind::kFunction || !seat.is_free()) return;
+  if (seat.state != SeatState::kEmpty && seat.client == id.client && suits(seat, call)) return;
   if (seat.state != SeatState::kEmpty) {
     effect(DiscardSeat{seat.id});
     seat.contexts.clear();
   }
   set_client(seat, id.client);
   seat.since = now_;
+  seat.devices = devices_for(seat, call);
   spawn(seat);
 }
 
 void WorkerCore::give_part(CallId id, CallState& call, LeaseState& lease, Seat& seat, std::uint64_t count) {
-  seat_client(id, seat);
+  seat_client(id, call, seat);
   if (seat.reserved == id) unreserve(seat);
   const auto context = std::lower_bound(seat.contexts.begin(), seat.contexts.end(), id);
   if (context == seat.contexts.end() || *context != id) {
@@ -308,6 +319,7 @@ void WorkerCore::give_part(CallId id, CallState& call, LeaseState& lease, Seat& 
   }
   if (seat.needs == nullptr) {
     take_needs(left_, *call.needs);
+    take_devices(seat, call);
     seat.needs = call.needs;
   }
   const std::uint64_t before = lease.undivided.size();

@@ -22,6 +22,7 @@
 #include "runtime/page.h"
 #include "runtime/zmq_transport.h"
 #include "worker/agent_loop.h"
+#include "worker/capacity.h"
 #include "worker/slot_main.h"
 
 namespace betterbox {
@@ -30,6 +31,8 @@ namespace {
 struct Arguments {
   std::string bus;
   std::uint32_t slots = 0;
+  std::string cpus, memory, gpus;
+  std::vector<std::string> resources;
   std::string name;
   std::string log_folder;
   std::string python = "/usr/bin/python3";
@@ -50,6 +53,10 @@ struct Arguments {
 void add_options(CLI::App& app, Arguments& a) {
   app.add_option("--bus", a.bus, "The bus file");
   app.add_option("--slots", a.slots, "Slots for plain functions")->check(CLI::Range(0U, kMaxSlots));
+  app.add_option("--cpus", a.cpus, "Cores that items may take at a time (default: one per slot)");
+  app.add_option("--memory", a.memory, "Memory for items: bytes, or 64G (default: what this machine has)");
+  app.add_option("--gpus", a.gpus, "Devices: how many, or which (0,2; one alone is 2,). Default: none");
+  app.add_option("--resource", a.resources, "NAME=AMOUNT of anything else that is scarce (repeatable)");
   app.add_option("--name", a.name, "For people: w0");
   app.add_option("--log-folder", a.log_folder, "Where the output of slots goes");
   app.add_option("--python", a.python, "The interpreter whose environment slots see");
@@ -238,12 +245,24 @@ void await_template(pid_t pid) {
   }
 }
 
+/// What items may need together. Throws std::invalid_argument.
+void take_capacity(const Arguments& a, AgentLoop::Options& options) {
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  if (!a.gpus.empty()) options.devices = parse_devices(a.gpus, visible != nullptr ? visible : "");
+  options.capacity.cpus_milli =
+      a.cpus.empty() ? std::uint64_t{1000} * a.slots : parse_thousandths("--cpus", a.cpus);
+  options.capacity.memory_bytes = a.memory.empty() ? usable_memory() : parse_memory(a.memory);
+  options.capacity.gpus_milli = 1000 * options.devices.size();
+  options.capacity.named = parse_amounts(a.resources);
+}
+
 int run(const Arguments& a) {
   const auto bus = read_bus_file(a.bus);
   if (!bus) throw std::runtime_error("no bus at " + a.bus);
   std::string box;
   if (a.host_fd >= 0) box = read_all(a.host_fd);
   AgentLoop::Options options;
+  take_capacity(a, options);
   options.self = make_peer_id();
   const TemplateProcess forked = fork_template(a, agent_socket_path(bus->socket_folder, options.self));
 

@@ -142,13 +142,14 @@ class Slot {
     }
     BB_CHECK(record_.kind == static_cast<std::uint32_t>(ToSlot::kInit));
     std::span<const std::byte> rest = bytes_of(record_.payload);
-    const auto instance = take<std::uint32_t>(rest);
-    const auto flags = take<std::uint32_t>(rest);
+    const auto init = take<SlotInit>(rest);
+    set_environment({reinterpret_cast<const char*>(rest.data()), init.environment_size});
+    rest = rest.subspan(init.environment_size);
     hooks_ = PyRef(PyImport_ImportModule("betterbox._slot"));
     PyRef made(hooks_ ? PyObject_CallMethod(
                             hooks_.get(), "init", "y#OIO", reinterpret_cast<const char*>(rest.data()),
                             static_cast<Py_ssize_t>(rest.size()), options_.in_process ? Py_True : Py_False,
-                            instance, (flags & 1U) != 0 ? Py_True : Py_False)
+                            init.instance, (init.flags & 1U) != 0 ? Py_True : Py_False)
                       : nullptr);
     std::string ready = made ? describe(made.get()) : std::string();
     if (ready.empty()) {
@@ -161,6 +162,22 @@ class Slot {
     outlet_->write(FromSlot::kReady, bytes_of(ready));
     tick();
     return true;
+  }
+
+  /// Lines NAME=VALUE, before any user code; through os.environ, which tells the C library, too.
+  static void set_environment(std::string_view lines) {
+    PyRef os(lines.empty() ? nullptr : PyImport_ImportModule("os"));
+    PyRef environ(os ? PyObject_GetAttrString(os.get(), "environ") : nullptr);
+    while (environ && !lines.empty()) {
+      const std::string_view line = lines.substr(0, lines.find('\n'));
+      lines.remove_prefix(std::min(lines.size(), line.size() + 1));
+      const std::size_t sign = std::min(line.find('='), line.size());
+      PyRef name(PyUnicode_DecodeFSDefaultAndSize(line.data(), static_cast<Py_ssize_t>(sign)));
+      const std::string_view text = line.substr(std::min(line.size(), sign + 1));
+      PyRef value(PyUnicode_DecodeFSDefaultAndSize(text.data(), static_cast<Py_ssize_t>(text.size())));
+      if (!name || !value || PyObject_SetItem(environ.get(), name.get(), value.get()) != 0) break;
+    }
+    PyErr_Clear();
   }
 
   /// SlotReady and what follows it, from (class name, sandbox, [(method, flags)]). Empty: a Python error is set.

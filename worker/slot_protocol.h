@@ -31,7 +31,9 @@ enum class FromSlot : std::uint32_t {
 /// the whole deployment (persist: NAME.instance if there are several). A box that a script serves: 0 and 0.
 struct SlotInit {
   std::uint32_t instance = 0;
-  std::uint32_t flags = 0;  ///< 1: several instances
+  std::uint32_t flags = 0;             ///< 1: several instances
+  std::uint32_t environment_size = 0;  ///< bytes of NAME=VALUE lines, which follow
+  std::uint32_t reserved = 0;
 };
 inline constexpr std::uint32_t kFunctionInstance = 0xFFFFFFFF;
 

@@ -16,6 +16,10 @@ class Simulation : public WorkerFixture, public ::testing::WithParamInterface<st
   void grant() {
     const std::uint64_t client = 10 + pick(3);
     const CallId call = call_of(client, 1 + pick(2));
+    // What a call is like goes with its number.
+    policy_ = call.serial == 1 ? "auto" : "fac2";
+    priority_ = client == 12 ? 1 : 0;
+    needs_ = {call.serial * 1000, 0, client == 11 ? call.serial * 500 : 0, {}};
     context(call);
     const std::uint64_t id = ++leases_;
     const Range range{1000 * id, 1000 * id + 1 + pick(60)};
@@ -100,7 +104,12 @@ class Simulation : public WorkerFixture, public ::testing::WithParamInterface<st
 };
 
 TEST_P(Simulation, EveryItemLeavesInExactlyOneWay) {
-  make(kSlots);
+  Resources capacity{1000 * kSlots, kAnyMemory, GetParam() % 2 * 2000, {}};
+  std::vector<std::string> devices(GetParam() % 2 * 2, "some");
+  if (devices.empty()) capacity.gpus_milli = 2000;  // that nobody has names for
+  core_.emplace(WorkerCore::Options{kSelf, kSlots, false, std::move(capacity), std::move(devices)});
+  feed(SessionBegan{kScheduler, {}});
+  take_messages();
   for (int step = 0; step < 3000; ++step) {
     if (pick(6) == 0) scheduler_step();
     for (std::uint32_t id = 0; id < kSlots; ++id) seat_step(id);

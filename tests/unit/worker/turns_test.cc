@@ -128,6 +128,83 @@ TEST_F(Turns, OfferWhatThereIs) {
   EXPECT_EQ(offers[0].capacity.named.size(), 1u);
 }
 
+// --- GPUs ----------------------------------------------------------------------------------------
+
+class Devices : public Turns {
+ protected:
+  void make_gpus(std::uint32_t slots, std::vector<std::string> names) {
+    Resources capacity{std::uint64_t{1000} * slots, kAnyMemory, 1000 * names.size(), {}};
+    core_.emplace(WorkerCore::Options{kSelf, slots, false, std::move(capacity), std::move(names)});
+    feed(SessionBegan{kScheduler, {}});
+    take_messages();
+  }
+  /// What the process in this seat was told.
+  std::string sees(std::uint32_t id) { return seat(id).head.size() > 16 ? seat(id).head.substr(16) : ""; }
+};
+
+TEST_F(Devices, AreNotSpokenOfWhereThereAreNone) {
+  make(1);
+  begin(1, call_of(10), {0, 1});
+  EXPECT_EQ(sees(0), "");
+  run_all(1);
+}
+
+TEST_F(Devices, AreSharedEvenlyByWhoAsksForNone) {
+  make_gpus(4, {"3", "5"});
+  begin(1, call_of(10), {0, 4});
+  EXPECT_EQ(sees(0), "CUDA_VISIBLE_DEVICES=3\n");
+  EXPECT_EQ(sees(1), "CUDA_VISIBLE_DEVICES=5\n");
+  EXPECT_EQ(sees(2), "CUDA_VISIBLE_DEVICES=3\n");
+  run_all(4);
+}
+
+TEST_F(Devices, BelongToOneItemThatNeedsThemWhole) {
+  make_gpus(4, {"0", "1", "2"});
+  needs_ = {1000, 0, 1000, {}};
+  begin(1, call_of(10), {0, 20});
+  EXPECT_EQ(running(call_of(10), 4), 3u);
+  EXPECT_EQ((std::set<std::string>{sees(0), sees(1), sees(2)}.size()), 3u);
+  needs_ = {1000, 0, 0, {}};
+  begin(2, call_of(10, 2), {0, 1});
+  EXPECT_EQ(sees(3), "CUDA_VISIBLE_DEVICES=\n") << "all are taken";
+  run_all(4);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 20}}));
+}
+
+TEST_F(Devices, AreGivenSeveralAtATime) {
+  make_gpus(4, {"0", "1", "2", "3", "4"});
+  needs_ = {0, 0, 2000, {}};
+  begin(1, call_of(10), {0, 3});
+  EXPECT_EQ(running(call_of(10), 4), 2u);
+  EXPECT_EQ(sees(0), "CUDA_VISIBLE_DEVICES=0,1\n");
+  EXPECT_EQ(sees(1), "CUDA_VISIBLE_DEVICES=2,3\n");
+  run_all(4);
+}
+
+TEST_F(Devices, AreSharedByThousandths) {
+  make_gpus(4, {"0", "1"});
+  needs_ = {0, 0, 400, {}};
+  begin(1, call_of(10), {0, 9});
+  EXPECT_EQ(running(call_of(10), 4), 4u);
+  EXPECT_EQ(sees(0), sees(1));
+  EXPECT_EQ(sees(2), sees(3));
+  EXPECT_NE(sees(0), sees(2));
+  run_all(4);
+}
+
+TEST_F(Devices, AreTakenFromIdleProcessesByWhoNeedsThemAlone) {
+  make_gpus(2, {"0"});
+  begin(1, call_of(10), {0, 2});
+  EXPECT_EQ(sees(0), sees(1));
+  run_all(2);
+  needs_ = {0, 0, 1000, {}};
+  begin(2, call_of(10, 2), {0, 1});
+  EXPECT_EQ(running(call_of(10, 2), 2), 1u);
+  EXPECT_FALSE(seat(1).alive) << "it saw the same device";
+  run_all(2);
+  EXPECT_EQ(landed(2), (std::vector<Range>{{0, 1}}));
+}
+
 // --- an item in two leases -------------------------------------------------------------------------
 
 TEST_F(Turns, RunAnItemTwiceAndKillOnlyTheLoser) {

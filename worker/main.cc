@@ -257,12 +257,12 @@ void take_capacity(const Arguments& a, AgentLoop::Options& options) {
 }
 
 int run(const Arguments& a) {
+  AgentLoop::Options options;
+  take_capacity(a, options);
   const auto bus = read_bus_file(a.bus);
   if (!bus) throw std::runtime_error("no bus at " + a.bus);
   std::string box;
   if (a.host_fd >= 0) box = read_all(a.host_fd);
-  AgentLoop::Options options;
-  take_capacity(a, options);
   options.self = make_peer_id();
   const TemplateProcess forked = fork_template(a, agent_socket_path(bus->socket_folder, options.self));
 

@@ -315,7 +315,10 @@ void Client::resume(const Welcome& welcome) {
   session_ = Session::kOpen;
   unacknowledged_bytes_ = 0;
   std::map<std::uint64_t, std::uint64_t> known;
-  for (const KnownCall& call : welcome.calls) known[call.serial] = call.items;
+  for (const KnownCall& call : welcome.calls) {
+    known[call.serial] = call.items;
+    if (!calls_.contains(call.serial)) send({Forget{call.serial}, {}});  // given up since the greeting
+  }
   const auto calls = calls_;
   for (const auto& [serial, call] : calls) {
     const auto there = known.find(serial);

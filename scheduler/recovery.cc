@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "runtime/page.h"
 #include "scheduler/boxes.h"
 #include "scheduler/calls.h"
 #include "scheduler/resources.h"
@@ -132,12 +133,18 @@ void append_pages(const CallState& call, std::vector<Record>& records) {
   std::vector<PageSpan> spans;
   Frames pages;
   call.items.all_pages(spans, pages);
+  // Of items at the end that are settled no page is left; that they are there must not be forgotten.
+  const std::uint64_t end = spans.empty() ? 0 : spans.back().first + spans.back().count;
+  if (const std::uint64_t known = call.items.known_end(); end < known) {
+    spans.push_back({end, known - end});
+    pages.push_back(make_int_range_page(0, 0, known - end));
+  }
   std::size_t at = 0;
   do {
-    const std::size_t end = std::min(spans.size(), at + kPagesPerRecord);
+    const std::size_t until = std::min(spans.size(), at + kPagesPerRecord);
     ItemsAppended record{call.id, {}, {}};
     record.items.serial = call.id.serial;
-    for (; at < end; ++at) {
+    for (; at < until; ++at) {
       record.items.spans.push_back(spans[at]);
       const std::vector<float> costs =
           call.items.costs_of({spans[at].first, spans[at].first + spans[at].count});

@@ -72,16 +72,23 @@ void declare(CLI::App& app, Options& options, Texts& texts) {
       "--trace-out", options.trace_out,
       "write one JSON line per executed item: item, slot (worker times slots plus its slot), start_us, "
       "end_us, and with --seeds the seed");
+  app.add_flag(
+      "--faults", options.faults,
+      "loss, delay, reorder, duplication, partition, crash and restart of any peer, in small buses that the "
+      "seed draws (--workers, --slots, --items: unless given); checks that every item has exactly one "
+      "delivered outcome, and more; exit 1 at the first violation");
+  app.add_flag("--plant-bug", options.plant_bug,
+               "with --faults: the scheduler's driver sends before it commits, which the checkers must find");
+  app.add_flag("--verbose", options.verbose, "with --faults: name each seed");
 }
 
-void interpret(Options& options, const Texts& texts, bool items_given) {
+void interpret(Options& options, const Texts& texts) {
   for (const std::string& text : texts.slowdowns) options.slowdowns.push_back(parse_slowdown(text));
   for (const std::string& text : texts.joins) options.joins.push_back(parse_join(text));
   for (const std::string& text : texts.leaves) options.leaves.push_back(parse_leave(text));
   options.first_seed = options.last_seed = texts.seed;
   if (!texts.seeds.empty()) parse_seeds(texts.seeds, options);
   check(options);
-  options.items_given = items_given;
 }
 
 }  // namespace
@@ -93,7 +100,10 @@ std::optional<Options> parse_command_line(int argc, char** argv, int& exit_code)
   declare(app, options, texts);
   try {
     app.parse(argc, argv);
-    interpret(options, texts, app.count("--items") > 0);
+    options.items_given = app.count("--items") > 0;
+    options.workers_given = app.count("--workers") > 0;
+    options.slots_given = app.count("--slots") > 0;
+    interpret(options, texts);
     return options;
   } catch (const CLI::Success& wish) {  // --help
     exit_code = app.exit(wish);

@@ -119,6 +119,14 @@ void check(const Options& options) {
   require(options.latency_us >= 0 && options.latency_us <= 1e8, "--latency-us is from 0 to 1e8");
   require(options.wake_us >= 0 && options.wake_us <= 1e8, "--wake-us is from 0 to 1e8");
   require(find_policy(options.policy) != nullptr, "there is no policy '" + options.policy + "'");
+  require(options.faults || !options.plant_bug, "--plant-bug needs --faults");
+  require(!options.faults || options.trace_out.empty(), "--trace-out is not written with --faults");
+  require(!options.faults || !options.workers_given || options.workers <= 64,
+          "--workers is at most 64 with --faults");
+  require(!options.faults || !options.slots_given || options.slots <= 64,
+          "--slots is at most 64 with --faults");
+  require(!options.faults || !options.items_given || options.items <= 100'000,
+          "--items is at most 100000 with --faults");
   std::uint64_t all = options.workers;
   for (const Join& join : options.joins) all += join.count;
   require(all <= 1'000'000, "--join: too many workers");

@@ -35,7 +35,8 @@ struct Options {
   std::uint32_t workers = 4;
   std::uint32_t slots = 1;
   std::uint64_t items = 4000;
-  bool items_given = false;               ///< else a trace says how many
+  bool items_given = false;  ///< else a trace says how many, or (with faults) the seed
+  bool workers_given = false, slots_given = false;
   std::string distribution = "constant";  ///< or "trace:FILE"
   double mean_us = 10'000;
   double speed_spread = 1;

@@ -77,6 +77,9 @@ JsonObject& JsonObject::add(std::string_view key, std::string_view value) {
   quoted.push_back('"');
   return put(key, quoted);
 }
+JsonObject& JsonObject::add_object(std::string_view key, const JsonObject& object) {
+  return put(key, object.text());
+}
 JsonObject& JsonObject::add_list(std::string_view key, std::span<const double> values) {
   std::string list;
   for (const double value : values) list += (list.empty() ? "" : ", ") + number(value);
@@ -147,6 +150,57 @@ std::string json_of(const Options& options, std::span<const Measured> runs) {
     json.add_list("makespans_us", each_of(runs, [](auto& r) { return r.makespan_ns / 1000; }))
         .add_list("greedys_us", each_of(runs, [](auto& r) { return r.greedy_ns / 1000; }));
   }
+  return json.text();
+}
+
+void FaultTotals::add(const FaultResult& result) {
+  ++seeds;
+  sum.faults.add(result.faults);
+  sum.items_delivered += result.items_delivered;
+  sum.items_lost += result.items_lost;
+  sum.items_run_twice += result.items_run_twice;
+  sum.executions += result.executions;
+  sum.stale_results_dropped += result.stale_results_dropped;
+  sum.messages += result.messages;
+  sum.records += result.records;
+  sum.simulated_s += result.simulated_s;
+}
+
+std::string json_of(const FaultTotals& totals) {
+  const FaultResult& sum = totals.sum;
+  const FaultCounts& f = sum.faults;
+  JsonObject faults;
+  faults.add("loss", f.loss)
+      .add("delay", f.delay)
+      .add("reorder", f.reorder)
+      .add("duplication", f.duplication)
+      .add("partition", f.partition)
+      .add("crash", f.crash_slot + f.crash_worker + f.crash_client + f.crash_scheduler)
+      .add("restart", f.restart_worker + f.restart_client + f.restart_scheduler)
+      .add("crash_slot", f.crash_slot)
+      .add("crash_worker", f.crash_worker)
+      .add("crash_client", f.crash_client)
+      .add("crash_scheduler", f.crash_scheduler)
+      .add("crash_scheduler_before_commit", f.crash_before_commit)
+      .add("crash_scheduler_after_commit", f.crash_after_commit)
+      .add("restart_worker", f.restart_worker)
+      .add("restart_client", f.restart_client)
+      .add("restart_scheduler", f.restart_scheduler)
+      .add("messages_lost", f.messages_lost);
+  JsonObject json;
+  json.add("seeds", totals.seeds)
+      .add("violations", std::uint64_t{sum.checker.empty() ? 0U : 1U})
+      .add("checker", sum.checker)
+      .add_object("faults", faults)
+      .add("stale_results_dropped", sum.stale_results_dropped)
+      .add("items_run_twice", sum.items_run_twice)
+      .add("items_delivered", sum.items_delivered)
+      .add("items_lost", sum.items_lost)
+      .add("executions", sum.executions)
+      .add("messages", sum.messages)
+      .add("records", sum.records)
+      .add("simulated_s", sum.simulated_s)
+      .add("simulation_s", totals.wall_s);
   return json.text();
 }
 

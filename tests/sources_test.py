@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import check_docs
 
 ROOT = check_docs.ROOT
-PRODUCT = ("runtime", "scheduler", "worker", "python/src")
+PRODUCT = ("runtime", "scheduler", "worker", "simulator", "python/src")
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.MULTILINE)
 MAX_LINES = 600
 
@@ -32,7 +32,7 @@ OWNERS = {
     r"cereal/": r"runtime/(codec|bus_file)\.cc",
     r"zmq": r"runtime/zmq_transport\.cc",
     r"(Python\.h|pybind11/|numpy/)": r"worker/(slot\w*|template_loop)\.(cc|h)|python/src/.*",
-    r"CLI/": r"(scheduler|worker)/main\.cc",
+    r"CLI/": r"(scheduler|worker)/main\.cc|simulator/command_line\.cc",
     r"spdlog/": r"scheduler/(server|sweeper|main)\.cc|worker/(agent\w*|executor|main|slot_\w+|template_loop)\.cc",
     r"sqlite3": r"scheduler/journal\.cc",
     r"mpi\.h": r"cluster/mpi_\w+\.cc",
@@ -91,10 +91,11 @@ def test_cores_read_no_clock(folder: str) -> None:
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
     [
-        ("runtime", r"(scheduler|worker|python|tests|benchmarks)/"),
-        ("scheduler", r"(worker|python|tests|benchmarks)/"),
-        ("worker", r"(scheduler|tests|benchmarks)/"),
-        ("python/src", r"(scheduler|tests|benchmarks)/|worker/(?!(agent|slot|template_loop)\.h)"),
+        ("runtime", r"(scheduler|worker|simulator|python|tests|benchmarks)/"),
+        ("scheduler", r"(worker|simulator|python|tests|benchmarks)/"),
+        ("worker", r"(scheduler|simulator|tests|benchmarks)/"),
+        ("simulator", r"(python|tests|benchmarks)/"),
+        ("python/src", r"(scheduler|simulator|tests|benchmarks)/|worker/(?!(agent|slot|template_loop)\.h)"),
     ],
 )
 def test_folders_include_only_what_lies_below(folder: str, forbidden: str) -> None:

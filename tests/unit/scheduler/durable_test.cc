@@ -264,6 +264,22 @@ TEST_F(DurableTest, ASnapshotRebuildsWhatTheJournalDoes) {
   EXPECT_EQ(call(id).items.pending_items(), 80U);
 }
 
+TEST_F(DurableTest, ASnapshotKnowsOfItemsThatAreSettledAndGone) {
+  Actor w = worker(1, 1);
+  Actor c = client();
+  const CallId open = open_durable(c, 1);
+  add_durable(c, 1, {0, 7}, false);
+  const Lease lease = expect_first_lease(w);
+  finish(w, lease.lease, {0, 7});
+  expect_results(c);
+  say(c, Acknowledge{last_result});
+  journal = core.snapshot();
+  forget_unread();
+  restart({&w, &c});
+  EXPECT_EQ(call(open).items.known_end(), 7U);
+  EXPECT_EQ(call(open).items.unsettled_items(), 0U);
+}
+
 class NoJournalTest : public BusTest {};
 
 TEST_F(NoJournalTest, ADurableCallIsRefusedItemByItemWithTheReason) {

@@ -156,6 +156,7 @@ SchedulerCore::SchedulerCore(Config config, TimePoint now) : state_(std::move(co
 
 SchedulerCore::SchedulerCore(Config config, TimePoint now, std::vector<Record> records)
     : SchedulerCore(std::move(config), now) {
+  BB_CHECK(state_.config.journal);
   Effects none;
   const Turn turn{state_, now, none};
   recover(turn, std::move(records));

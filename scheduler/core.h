@@ -18,7 +18,8 @@ namespace betterbox::scheduler {
 class SchedulerCore {
  public:
   SchedulerCore(Config config, TimePoint now);
-  /// The successor of a scheduler that kept these records, all of them, in order. `config.peer` must be a new one.
+  /// The successor of a scheduler that kept these records, all of them, in order. `config.peer` must be a new one,
+  /// `config.journal` true.
   SchedulerCore(Config config, TimePoint now, std::vector<Record> records);
 
   /// Appends to `effects` what is to be done. `now` never goes back.

@@ -31,8 +31,10 @@ template <class Stats> void count(Stats& stats, const SeatWork& work, std::int64
 void WorkDone::add(const std::vector<SeatWork>& report, std::int64_t at, std::size_t& seats_left) {
   for (const SeatWork& work : report) {
     count(*this, work, at);
+    if (seats_left == 0) continue;
     if (SlotStats* seat = find_seat(seats, work.seat, seats_left)) count(*seat, work, at);
   }
+  if (seats_left == 0 && !seats.empty()) seats = {};
 }
 
 void MeasuredItems::add(Range items, std::int64_t busy_ns) {

@@ -24,7 +24,7 @@ struct WorkDone {
   std::vector<SlotStats> seats;  ///< ascending
 
   /// A report that arrived `at` after the call's first grant. `seats_left`: how many seats more may be told apart,
-  /// in all of the call; becomes 0 for good when they do not suffice.
+  /// in all of the call; once it is 0 none are any more.
   void add(const std::vector<SeatWork>& report, std::int64_t at, std::size_t& seats_left);
 };
 

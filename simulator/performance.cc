@@ -1,6 +1,7 @@
 #include "simulator/performance.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <ctime>
@@ -39,6 +40,15 @@ double cpu_seconds() {
 }
 
 std::int64_t wall_ns() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
+
+/// The name of the message with this place in Body.
+template <std::size_t at = 0> std::string name_of_kind(std::size_t kind) {
+  if constexpr (at < std::variant_size_v<Body>) {
+    return kind == at ? kind_name(Body(std::in_place_index<at>)) : name_of_kind<at + 1>(kind);
+  } else {
+    return "?";
+  }
+}
 
 struct Delivery {
   std::int64_t at = 0;
@@ -149,7 +159,7 @@ class PerformanceRun final : public AgentWorld {
     hello.pid = 1;
     say(kSetUp, client_connection(), {std::move(hello), {}});
     run_until(0);
-    messages_ = 0;
+    kinds_ = {};
     SchedulerMemory::peak = SchedulerMemory::bytes;
     submit();
     run_until(kNever);
@@ -190,12 +200,12 @@ class PerformanceRun final : public AgentWorld {
   static ConnectionId connection_of(std::uint32_t agent) { return {agent + 2ULL}; }
 
   void say(std::int64_t at, ConnectionId connection, Message&& message) {
-    ++messages_;
+    ++kinds_[message.body.index()];
     network_.push({at + latency_, kToScheduler, connection, std::move(message)});
   }
 
   void tell(ConnectionId connection, Message&& message) {
-    ++messages_;
+    ++kinds_[message.body.index()];
     const bool client = connection == client_connection();
     network_.push({now_ + latency_, client ? kToClient : static_cast<std::uint32_t>(connection.value - 2),
                    connection, std::move(message)});
@@ -376,7 +386,8 @@ class PerformanceRun final : public AgentWorld {
   std::vector<std::uint8_t> delivered_;
 
   // What is measured.
-  std::uint64_t messages_ = 0, arrived_ = 0, run_twice_ = 0, steals_ = 0;
+  std::array<std::uint64_t, std::variant_size_v<Body>> kinds_{};
+  std::uint64_t arrived_ = 0, run_twice_ = 0, steals_ = 0;
   std::int64_t makespan_ = 0;
   double wasted_ = 0;
   std::vector<std::uint8_t> runs_;
@@ -411,7 +422,11 @@ Measured PerformanceRun::measured(double correction) const {
   m.percent_imbalance = busy > 0 ? (busiest / (busy / static_cast<double>(slot_busy_.size())) - 1) * 100 : 0;
   m.utilisation = slots_time > 0 ? busy / slots_time : 0;
   const scheduler::Counters& counters = scheduler_.state().counters;
-  m.messages = messages_;
+  for (std::size_t kind = 0; kind < kinds_.size(); ++kind) {
+    if (kinds_[kind] == 0) continue;
+    m.messages += kinds_[kind];
+    m.messages_by_kind.emplace_back(name_of_kind(kind), kinds_[kind]);
+  }
   m.leases = counters.leases_granted;
   m.splits = counters.leases_cut;
   m.revokes = counters.revokes_sent;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "simulator/cluster.h"
@@ -26,6 +27,7 @@ struct Measured {
   double percent_imbalance = 0;
   double utilisation = 0;      ///< busy time over slots times makespan
   std::uint64_t messages = 0;  ///< to and from the scheduler, from the submission on
+  std::vector<std::pair<std::string, std::uint64_t>> messages_by_kind;
   std::uint64_t leases = 0;
   std::uint64_t splits = 0;  ///< leases cut while they ran, for another worker
   std::uint64_t steals = 0;  ///< cuts between slots of one worker

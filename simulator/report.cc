@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <map>
 
 namespace betterbox::sim {
 namespace {
@@ -114,6 +115,12 @@ std::string json_of(const Options& options, std::span<const Measured> runs) {
   for (const Measured& run : runs) {
     for (std::size_t i = 0; i < load.size(); ++i) load[i] = std::max(load[i], run.scheduler_load[i]);
   }
+  std::map<std::string, std::uint64_t> kinds;
+  for (const Measured& run : runs) {
+    for (const auto& [kind, number] : run.messages_by_kind) kinds[kind] += number;
+  }
+  JsonObject by_kind;
+  for (const auto& [kind, number] : kinds) by_kind.add(kind, number);
   const double bytes = most_of(runs, [](auto& r) { return r.bytes_peak; });
   JsonObject json;
   json.add("makespan_us", makespan / 1000)
@@ -134,6 +141,7 @@ std::string json_of(const Options& options, std::span<const Measured> runs) {
       .add("workers", std::uint64_t{runs.front().workers})
       .add("slots", std::uint64_t{options.slots})
       .add("items", std::uint64_t{runs.front().items})
+      .add_object("messages_by_kind", by_kind)
       .add("leases", sum_of(runs, [](auto& r) { return r.leases; }))
       .add("steals", sum_of(runs, [](auto& r) { return r.steals; }))
       .add("items_run_twice", sum_of(runs, [](auto& r) { return r.run_twice; }))

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "runtime/policy.h"
 
@@ -227,7 +228,7 @@ void FaultClient::on_settled(const Settled& settled) {
     throw Violation("exactly-once", "call " + std::to_string(settled.serial) + " was settled with " +
                                         std::to_string(call.delivered.size()) + " of " +
                                         std::to_string(call.known) + " outcomes delivered");
-  call.settled = true;
+  if (!std::exchange(call.settled, true)) copied_ += settled.stats.copies;
 }
 
 }  // namespace betterbox::sim

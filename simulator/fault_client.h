@@ -46,6 +46,7 @@ class FaultClient {
   std::uint64_t repeated_results() const { return repeated_; }
   std::uint64_t items_delivered() const { return delivered_; }
   std::uint64_t items_lost() const { return lost_; }
+  std::uint64_t items_copied() const { return copied_; }
   std::string unsettled() const;
 
  private:
@@ -76,7 +77,7 @@ class FaultClient {
   std::uint64_t serials_ = 0;
   std::uint64_t ack_ = 0;
   bool unacknowledged_ = false;
-  std::uint64_t repeated_ = 0, delivered_ = 0, lost_ = 0;
+  std::uint64_t repeated_ = 0, delivered_ = 0, lost_ = 0, copied_ = 0;
 };
 
 }  // namespace betterbox::sim

@@ -21,7 +21,7 @@ void FaultWorld::start(Host& host) {
   host.alive = true;
   host.peer = {100 + ++peer_ids_};
   host.session = 0;
-  host.welcomed = false;
+  host.welcomed = host.stopped = false;
   host.link.reset();
   host.lost_since = now_;
   if (host.is_client) {
@@ -52,6 +52,7 @@ void FaultWorld::die(Host& host) {
   host.welcomed = false;
   if (host.is_client) {
     result_.items_delivered += host.client->items_delivered();
+    result_.items_copied += host.client->items_copied();
     result_.stale_results_dropped += host.client->repeated_results();
     host.client.reset();
   } else {
@@ -161,6 +162,9 @@ FaultClient::Say FaultWorld::say_of(Host& host) {
   };
 }
 
+/// Its process ends when its last messages are out.
+void FaultWorld::agent_stopped(SimAgent& agent) { hosts_[agent.number()].stopped = true; }
+
 void FaultWorld::from_agent(SimAgent& agent, Message&& message) {
   const Host& host = hosts_[agent.number()];
   if (host.welcomed && host.link) links_.send_up(now_, *host.link, std::move(message));
@@ -217,11 +221,19 @@ void FaultWorld::fault() {
     note("slot ", slot, " of worker ", host.number, " dies");
     ++counts.crash_slot;
     turn(host);
-  } else if (what < 75) {
+  } else if (what < 73) {
     Host& host = any_worker();
     if (!host.alive) return;
     ++counts.crash_worker;
     die(host);
+  } else if (what < 78) {
+    Host& host = any_worker();
+    if (!host.alive) return;
+    ++counts.leave;
+    note("worker ", host.number, " is asked to end");
+    host.agent->feed(now_, StopAsked{});
+    turn(host);
+    if (host.stopped) die(host);
   } else if (what < 85) {
     Host& host = any_client();
     if (!host.alive) return;

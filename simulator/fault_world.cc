@@ -11,8 +11,9 @@ namespace {
 
 constexpr std::int64_t kMs = 1'000'000, kSecond = 1'000'000'000;
 constexpr std::uint64_t kMostEvents = 3'000'000;
-/// From the end of all faults until every call must be settled: two graces, and all the work several times over.
-constexpr std::int64_t kConvergence = 200 * kSecond;
+/// From the end of all faults until every call must be settled: two graces and more, and all the work several times over.
+constexpr std::int64_t kConvergence = 60 * kSecond;
+constexpr double kWorkOver = 5;
 /// Then calls of clients that died are dropped, too: they are waited for until their connection is seen to be over.
 constexpr std::int64_t kQuiet = 20 * kSecond;
 /// How often the cores compare all their tables.
@@ -77,7 +78,7 @@ void FaultWorld::run() {
   };
   run_until(faults_end_);
   heal();
-  run_until(now_ + kConvergence);
+  run_until(now_ + convergence_time());
   wait_for_convergence();
   healing_ = false;
   for (Host& host : hosts_) {
@@ -158,12 +159,24 @@ void FaultWorld::heal() {
   }
 }
 
+std::int64_t FaultWorld::convergence_time() const {
+  double slots = 0, work_ns = 0;
+  for (const Host& host : hosts_) {
+    if (host.is_client) {
+      work_ns += static_cast<double>(calls_per_client_ * items_per_call_) * mean_ms_ * 1.5e6;
+    } else {
+      slots += host.slots;
+    }
+  }
+  return kConvergence + static_cast<std::int64_t>(kWorkOver * work_ns / slots);
+}
+
 void FaultWorld::wait_for_convergence() {
   std::string open;
   for (const Host& host : hosts_) {
     if (host.is_client) open += host.client->done() ? "" : host.client->unsettled();
   }
-  if (!open.empty()) throw Violation("convergence", "200 s after the last fault are open:" + open);
+  if (!open.empty()) throw Violation("convergence", "long after the last fault are open:" + open);
 }
 
 /// Nothing is left of calls that are over.
@@ -185,6 +198,7 @@ void FaultWorld::add_up() {
     if (host.client != nullptr) {
       result_.items_delivered += host.client->items_delivered();
       result_.items_lost += host.client->items_lost();
+      result_.items_copied += host.client->items_copied();
       result_.stale_results_dropped += host.client->repeated_results();
     }
   }
@@ -280,6 +294,8 @@ void FaultWorld::to_scheduler(std::uint64_t at) {
   const Link& link = links_.at(at);
   if (core_ == nullptr || link.scheduler_life != scheduler_life_ || !link.scheduler_open) return;
   ++result_.messages;
+  const Host& sender = hosts_[link.peer];
+  if (sender.life == link.peer_life && sender.link != at) ++result_.faults.late;
   note(hosts_[link.peer].is_client ? "client " : "worker ", link.peer,
        " -> scheduler: ", kind_name(message.body));
   hear(link, message);

@@ -29,7 +29,7 @@ class FaultWorld final : public AgentWorld {
   void from_agent(SimAgent& agent, Message&& message) override;
   const std::int64_t* sums_of(CallId call) override;
   Frame outcomes(const Executed& executed) override;
-  void agent_stopped(SimAgent&) override {}
+  void agent_stopped(SimAgent& agent) override;
 
  private:
   /// A worker or a client: a place for processes, one after the other.
@@ -42,6 +42,7 @@ class FaultWorld final : public AgentWorld {
     std::uint64_t session = 0;
     std::optional<std::uint64_t> link;
     bool welcomed = false;
+    bool stopped = false;  ///< its core has ended
     std::int64_t lost_since = 0;
     std::int64_t cut_off_until = 0;
     std::int64_t wake = kNever;
@@ -58,6 +59,7 @@ class FaultWorld final : public AgentWorld {
   void step();
   void happen(const Happening& event);
   void heal();
+  std::int64_t convergence_time() const;
   void wait_for_convergence();
   void check_quiet();
   void handle(scheduler::Event&& event);

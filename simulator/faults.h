@@ -24,6 +24,7 @@ struct FaultResult {
   std::uint64_t items_delivered = 0;
   std::uint64_t items_lost = 0;  ///< of these: poisoned or cancelled
   std::uint64_t items_run_twice = 0;
+  std::uint64_t items_copied = 0;  ///< given out a second time on purpose, near the end of a call
   std::uint64_t executions = 0;
   std::uint64_t stale_results_dropped = 0;  ///< by the scheduler (stale attempts) and by clients (sent again)
   std::uint64_t messages = 0;

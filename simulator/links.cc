@@ -14,8 +14,10 @@ void FaultCounts::add(const FaultCounts& other) {
   messages_lost += other.messages_lost;
   delay += other.delay;
   reorder += other.reorder;
+  late += other.late;
   duplication += other.duplication;
   partition += other.partition;
+  leave += other.leave;
   crash_slot += other.crash_slot;
   crash_worker += other.crash_worker;
   crash_client += other.crash_client;

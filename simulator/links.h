@@ -23,8 +23,10 @@ struct FaultCounts {
   std::uint64_t messages_lost = 0;
   std::uint64_t delay = 0;    ///< messages held back for much longer than usual
   std::uint64_t reorder = 0;  ///< messages that arrived before one of another connection sent earlier
+  std::uint64_t late = 0;     ///< messages of a connection whose peer has opened another one or lost it
   std::uint64_t duplication = 0;
   std::uint64_t partition = 0;
+  std::uint64_t leave = 0;  ///< workers that were asked to end
   std::uint64_t crash_slot = 0, crash_worker = 0, crash_client = 0, crash_scheduler = 0;
   std::uint64_t crash_before_commit = 0, crash_after_commit = 0;  ///< of these: in the middle of a turn
   std::uint64_t restart_worker = 0, restart_client = 0, restart_scheduler = 0;

@@ -167,6 +167,7 @@ void FaultTotals::add(const FaultResult& result) {
   sum.items_delivered += result.items_delivered;
   sum.items_lost += result.items_lost;
   sum.items_run_twice += result.items_run_twice;
+  sum.items_copied += result.items_copied;
   sum.executions += result.executions;
   sum.stale_results_dropped += result.stale_results_dropped;
   sum.messages += result.messages;
@@ -185,6 +186,8 @@ std::string json_of(const FaultTotals& totals) {
       .add("partition", f.partition)
       .add("crash", f.crash_slot + f.crash_worker + f.crash_client + f.crash_scheduler)
       .add("restart", f.restart_worker + f.restart_client + f.restart_scheduler)
+      .add("late", f.late)
+      .add("leave", f.leave)
       .add("crash_slot", f.crash_slot)
       .add("crash_worker", f.crash_worker)
       .add("crash_client", f.crash_client)
@@ -202,6 +205,7 @@ std::string json_of(const FaultTotals& totals) {
       .add_object("faults", faults)
       .add("stale_results_dropped", sum.stale_results_dropped)
       .add("items_run_twice", sum.items_run_twice)
+      .add("items_copied", sum.items_copied)
       .add("items_delivered", sum.items_delivered)
       .add("items_lost", sum.items_lost)
       .add("executions", sum.executions)

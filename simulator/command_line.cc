@@ -65,6 +65,10 @@ void declare(CLI::App& app, Options& options, Texts& texts) {
   app.add_option("--wake-us", options.wake_us, "from giving work to an idle slot until it begins")
       ->capture_default_str();
   app.add_option("--policy", options.policy, policy_names())->capture_default_str();
+  app.add_option("--copies", options.copies_permille,
+                 "the call is idempotent: work that copies of its last items may add, in thousandths")
+      ->capture_default_str();
+  app.add_flag("--hints", options.hints, "the client says what each item costs (options(cost=...))");
   auto* seed =
       app.add_option("--seed", texts.seed, "decides item times, speeds and faults")->capture_default_str();
   app.add_option("--seeds", texts.seeds, "A-B: one run for each, and sums over all of them")->excludes(seed);

@@ -46,8 +46,9 @@ int simulate_performance(const Options& options) {
   for (std::uint64_t seed = options.first_seed; seed <= options.last_seed; ++seed) {
     const Case all = make_case(options, seed);
     std::vector<Execution> executions;
-    runs.push_back(run_performance(all, {options.policy, options.latency_us, options.wake_us},
-                                   trace.wanted() ? &executions : nullptr));
+    runs.push_back(run_performance(
+        all, {options.policy, options.latency_us, options.wake_us, options.copies_permille, options.hints},
+        trace.wanted() ? &executions : nullptr));
     if (trace.wanted()) trace.write(executions, seed, options.many_seeds);
     std::printf("%s\n", line_of(runs.back()).c_str());
     std::fflush(stdout);

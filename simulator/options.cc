@@ -119,6 +119,7 @@ void check(const Options& options) {
   require(options.latency_us >= 0 && options.latency_us <= 1e8, "--latency-us is from 0 to 1e8");
   require(options.wake_us >= 0 && options.wake_us <= 1e8, "--wake-us is from 0 to 1e8");
   require(find_policy(options.policy) != nullptr, "there is no policy '" + options.policy + "'");
+  require(options.copies_permille <= 1000, "--copies is at most 1000");
   require(options.faults || !options.plant_bug, "--plant-bug needs --faults");
   require(!options.faults || options.trace_out.empty(), "--trace-out is not written with --faults");
   require(!options.faults || !options.workers_given || options.workers <= 64,

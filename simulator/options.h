@@ -47,6 +47,8 @@ struct Options {
   double latency_us = 100;
   double wake_us = 20;
   std::string policy = "auto";
+  std::uint32_t copies_permille = 0;
+  bool hints = false;
   std::uint64_t first_seed = 1;
   std::uint64_t last_seed = 1;
   bool many_seeds = false;  ///< a range was given

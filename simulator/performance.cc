@@ -29,6 +29,8 @@ constexpr std::uint64_t kSerial = 1;
 constexpr std::int64_t kSetUp = -10'000'000'000;
 /// As the real client does it: what has arrived is acknowledged when nothing more comes for so long.
 constexpr std::int64_t kClientAckDelay = 100'000'000;
+/// Costs of so many items fit a message's body.
+constexpr std::uint64_t kHintsPerMessage = 100'000;
 constexpr int kTenths = 10;
 /// Buckets of scheduler time; the makespan is not known in advance.
 constexpr double kBucketsPerIdeal = 400;
@@ -132,6 +134,7 @@ class PerformanceRun final : public AgentWorld {
         ideal_(ideal) {
     runs_.resize(all.work.items());
     delivered_.resize(all.work.items());
+    if (executions_ == nullptr && options.copies_permille > 0) executions_ = &own_executions_;
     if (executions_ != nullptr) executions_->assign(all.work.items(), {});
     first_start_.assign(all.machines.size() * all.slots, kNever);
     last_end_.assign(first_start_.size(), -1);
@@ -179,8 +182,10 @@ class PerformanceRun final : public AgentWorld {
     first_start_[slot] = std::min(first_start_[slot], start);
     for (std::uint32_t k = 0; k < executed.count; ++k) {
       const std::uint64_t item = executed.first + k;
-      if (runs_[item]++ > 0) ++run_twice_;
-      if (executions_ != nullptr) (*executions_)[item] = {start, executed.ends[k], slot};
+      const bool again = runs_[item]++ > 0;
+      if (again) ++run_twice_;
+      if (executions_ != nullptr)
+        note_execution((*executions_)[item], {start, executed.ends[k], slot}, again);
       start = executed.ends[k];
     }
     last_end_[slot] = std::max(last_end_[slot], start);
@@ -190,6 +195,11 @@ class PerformanceRun final : public AgentWorld {
   void agent_stopped(SimAgent& agent) override { stopped_.push_back(agent.number()); }
 
  private:
+  /// Of copies the first one counts; else the later one, because a worker that left took the first outcome with it.
+  void note_execution(Execution& noted, const Execution& now, bool again) const {
+    if (!again || options_.copies_permille == 0 || now.end < noted.end) noted = now;
+  }
+
   struct Scripted {
     std::int64_t at;
     std::uint32_t agent;
@@ -252,14 +262,22 @@ class PerformanceRun final : public AgentWorld {
     call.method = "simulated";
     call.retries = 2;
     call.policy = options_.policy;
+    call.idempotent = options_.copies_permille > 0;
+    call.copies_permille = options_.copies_permille;
     call.needs.cpus_milli = 1000;
     say(0, client_connection(), {std::move(call), {Frame(std::string("context"))}});
     const std::uint64_t count = case_.work.items();
-    Items items;
-    items.serial = kSerial;
-    items.spans.push_back({0, count});
-    items.closed = true;
-    say(0, client_connection(), {std::move(items), {make_int_range_page(0, 1, count)}});
+    const std::uint64_t most = options_.hints ? kHintsPerMessage : count;
+    for (std::uint64_t first = 0; first < count; first += most) {
+      Items items;
+      items.serial = kSerial;
+      items.spans.push_back({first, std::min(most, count - first)});
+      items.closed = first + most >= count;
+      for (std::uint64_t i = first; options_.hints && i < first + items.spans[0].count; ++i)
+        items.costs.push_back(static_cast<float>(case_.work.us(i)));
+      Frame page = make_int_range_page(static_cast<std::int64_t>(first), 1, items.spans[0].count);
+      say(0, client_connection(), {std::move(items), {std::move(page)}});
+    }
   }
 
   void run_until(std::int64_t end) {
@@ -353,6 +371,10 @@ class PerformanceRun final : public AgentWorld {
   }
 
   void check_end() {
+    if (options_.copies_permille > 0) {
+      makespan_ = 0;
+      for (const Execution& execution : *executions_) makespan_ = std::max(makespan_, execution.end);
+    }
     for (std::uint64_t i = 0; i < delivered_.size(); ++i) {
       if (delivered_[i] != 1) throw std::runtime_error("item " + std::to_string(i) + " has no outcome");
     }
@@ -365,6 +387,7 @@ class PerformanceRun final : public AgentWorld {
   const RunOptions options_;
   const std::int64_t latency_, wake_;
   SchedulerHost scheduler_;
+  std::vector<Execution> own_executions_;
   std::vector<Execution>* executions_;
   const double ideal_;
 

@@ -49,6 +49,8 @@ struct RunOptions {
   std::string policy = "auto";
   double latency_us = 100;
   double wake_us = 20;
+  std::uint32_t copies_permille = 0;  ///< above 0: of an item that ran twice the first outcome counts
+  bool hints = false;                 ///< items come with their costs
 };
 
 /// Runs the case to its end. `executions`: null, or filled by item. Throws std::runtime_error if it never ends or an

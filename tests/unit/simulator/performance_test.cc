@@ -24,7 +24,9 @@ Options small() {
 
 Measured run(const Options& options, std::vector<Execution>* executions = nullptr, std::uint64_t seed = 1) {
   const Case all = make_case(options, seed);
-  return run_performance(all, {options.policy, options.latency_us, options.wake_us}, executions);
+  return run_performance(
+      all, {options.policy, options.latency_us, options.wake_us, options.copies_permille, options.hints},
+      executions);
 }
 
 class PolicyRun : public ::testing::TestWithParam<std::string> {};
@@ -87,6 +89,17 @@ TEST(PerformanceRun, EndsWithWorkersThatComeGoAndSlowDown) {
   EXPECT_TRUE(joined);
   for (const Execution& e : executions) EXPECT_LT(e.start, e.end);
   EXPECT_LT(measured.makespan_ns, 3 * measured.greedy_ns);
+}
+
+TEST(PerformanceRun, TellsCostsAndCopiesTheLastItems) {
+  Options options = small();
+  options.hints = true;
+  options.copies_permille = 50;
+  std::vector<Execution> executions;
+  const Measured measured = run(options, &executions);
+  std::int64_t last = 0;
+  for (const Execution& e : executions) last = std::max(last, e.end);
+  EXPECT_DOUBLE_EQ(measured.makespan_ns, static_cast<double>(last));
 }
 
 TEST(PerformanceRun, NeedsNoMessagesPerItem) {

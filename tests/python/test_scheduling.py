@@ -53,20 +53,40 @@ def test_items_that_need_all_cores_of_a_worker_run_one_at_a_time(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize(
-    ("options", "need"),
-    [
+def test_what_no_worker_can_give_is_an_error_that_names_it() -> None:
+    for options, need in (
         ({"cpus": 3}, "3 cpus"),
         ({"gpus": 1}, "1 gpu"),
+        ({"memory": "900T"}, "900 TiB of memory"),
         ({"resources": {"licence": 1}}, "1 licence"),
-    ],
-)
-def test_what_no_worker_can_give_is_an_error(options: dict[str, object], need: str) -> None:
-    with pytest.raises(ResourceError, match=f"needs .*{need}.*worker"):
-        betterbox.options(**options).submit(work.noop, 1).result(20)
-    with pytest.raises(ResourceError, match=need):
-        betterbox.map(work.noop, range(100), **options).result(20)
+    ):
+        with pytest.raises(ResourceError, match=f"needs .*{need}.*worker"):
+            betterbox.options(**options).submit(work.noop, 1).result(20)
+        with pytest.raises(ResourceError, match=need):
+            betterbox.map(work.noop, range(100), **options).result(20)
     assert betterbox.map(work.noop, [1]).result(20) == [1]
+
+
+def test_what_a_worker_was_given_can_be_asked_for(home: Path, tmp_path: Path) -> None:
+    alone = str(tmp_path / "alone")
+    with LocalCluster(slots=2, cpus=4, memory="4G", resources={"licence": 1}):
+        licensed = betterbox.options(resources={"licence": 1}, memory="1G", cpus=0.5)
+        assert licensed.map(work.alone, [alone] * 20).result() == [True] * 20
+        assert licensed.submit(work.noop, 7).result() == 7
+        with pytest.raises(ResourceError, match="2 licence"):
+            betterbox.options(resources={"licence": 2}).submit(work.noop, 1).result(20)
+        with pytest.raises(ResourceError, match="5 GiB"):
+            betterbox.options(memory="5G").submit(work.noop, 1).result(20)
+
+
+def test_each_slot_sees_devices_of_its_own(home: Path) -> None:
+    with LocalCluster(slots=4, gpus=["3", "5"]):
+        promise = betterbox.map(work.devices_after_a_moment, range(40), gpus=1)
+        assert {devices for devices, _ in promise.result()} == {"3", "5"}
+        assert betterbox.options(gpus=2).submit(work.devices_after_a_moment, 0).result()[0] == "3,5"
+        halves = betterbox.map(work.devices_after_a_moment, range(40), gpus=0.5).result()
+        assert {devices for devices, _ in halves} == {"3", "5"}
+        assert betterbox.submit(work.devices_after_a_moment, 0).result()[0] in ("3", "5")  # an even share
 
 
 # --- copies -------------------------------------------------------------------------------------------

@@ -51,12 +51,14 @@ AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transpor
       core_({self_, options.function_slots, options.in_process, options.capacity, options.devices}),
       executor_({options.in_process, options.control_fd, options.bell_fd, options.log_folder, options.name,
                  options.echo}),
+      sampler_(options.capacity.memory_bytes),
       endpoint_(options.scheduler_endpoint) {
   wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_fd_ < 0) throw std::runtime_error("no eventfd");
   socket_path_ = agent_socket_path(options_.socket_folder, self_);
   transport_->listen("ipc://" + socket_path_);
   lost_since_ = monotonic_now();
+  if (!options_.in_process) sample_at_ = lost_since_;
   connect();
 }
 
@@ -360,6 +362,7 @@ bool AgentLoop::turn(TimePoint deadline) {
     scheduler_closed("it does not answer");
   }
   if (retry_at_ <= now && end_ == End::kRunning && !stopping_) look_for_scheduler();
+  if (sample_at_ <= now) sample_load(now);
   if (fed_ || core_.next_deadline() <= now) {
     feed(TurnEnded{});
     fed_ = false;
@@ -369,10 +372,16 @@ bool AgentLoop::turn(TimePoint deadline) {
   return true;
 }
 
+void AgentLoop::sample_load(TimePoint now) {
+  sample_at_ = now + kSampleInterval;
+  feed(sampler_.sample(now, executor_.pids()));
+}
+
 /// Sleeps until something happens. While outcomes come fast, slots are not asked to ring: a look now and then
 /// (WorkerCore::drain_interval()) is cheaper than a wake-up for each. A slot whose part ends rings in any case.
 void AgentLoop::wait(TimePoint deadline) {
-  deadline = std::min({deadline, core_.next_deadline(), stopping_ ? TimePoint::never() : session_deadline()});
+  deadline = std::min(
+      {deadline, core_.next_deadline(), sample_at_, stopping_ ? TimePoint::never() : session_deadline()});
   TimePoint now = monotonic_now();
   const bool look_again = executor_.busy() && core_.direct_calls() == 0 && !core_.draining_paused();
   if (look_again) {

@@ -18,6 +18,7 @@
 #include "runtime/transport.h"
 #include "worker/core.h"
 #include "worker/executor.h"
+#include "worker/load_sampler.h"
 
 namespace betterbox {
 
@@ -121,6 +122,7 @@ class AgentLoop {
   void collect();
   void run_jobs();
   void wait(TimePoint deadline);
+  void sample_load(TimePoint now);
   void carry_out(SpawnSeat&& e);
   void carry_out(KillSeat&& e);
   void carry_out(DiscardSeat&& e);
@@ -147,6 +149,8 @@ class AgentLoop {
   WorkerCore core_;
   Executor executor_;
   std::string socket_path_;
+  LoadSampler sampler_;
+  TimePoint sample_at_ = TimePoint::never();  // workers only: a script's load is its own affair
 
   End end_ = End::kRunning;
   std::string end_text_;

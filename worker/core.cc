@@ -104,6 +104,7 @@ void WorkerCore::on(SessionBegan&& e) {
     abandon(id, {0, ~std::uint64_t{0}});
   }
   offer_everything();
+  if (load_) tell_load();
   for (const Unacked& sent : unacked_) send(sent.message);
   for (Message& message : to_say_) send(std::move(message));
   to_say_.clear();
@@ -262,6 +263,7 @@ void WorkerCore::kill_if_unwanted(Seat& seat, const Station& place, Position pos
 
 void WorkerCore::on(RevokeAsked&& e) {
   LeaseState* lease = find_lease(e.lease);
+  if (lease != nullptr && starts_nothing()) e.count = lease->open.size();  // all that is untouched
   if (lease == nullptr) {
     if (in_session_) tell(Released{e.lease, {}});
     return;
@@ -386,6 +388,40 @@ void WorkerCore::free_station(Seat& seat, int station) {
   }
   place = Station{};
   reindex(seat);
+}
+
+namespace {
+
+bool differs(double a, double b, double floor) {
+  return std::abs(a - b) > std::max(floor, std::max(a, b) / 10);
+}
+
+/// More than a tenth, and more than what nobody cares about.
+bool differs(const Load& a, const Load& b) {
+  return differs(a.busy_slots, b.busy_slots, 0.5) || differs(a.others_cpus_milli, b.others_cpus_milli, 100) ||
+         differs(static_cast<double>(a.memory_bytes), static_cast<double>(b.memory_bytes), 16 << 20);
+}
+
+}  // namespace
+
+/// A pause: idle processes give their memory back, waiting parts are not taken back unless the scheduler asks.
+void WorkerCore::on(LoadSampled&& e) {
+  const bool was_paused = starts_nothing();
+  load_ = Load{busy_seats_, e.others_cpus_milli, e.memory_bytes, e.paused};
+  if (e.paused) {
+    for (Seat& seat : seats_) {
+      if (seat.kind == SeatKind::kFunction && seat.state == SeatState::kUp && seat.is_free()) discard(seat);
+    }
+  }
+  const bool due = now_ - load_told_at_ >= kLoadInterval;
+  if (in_session_ && (e.paused != was_paused || (due && differs(*load_, told_load_)))) tell_load();
+}
+
+void WorkerCore::tell_load() {
+  told_load_ = *load_;
+  told_load_.busy_slots = busy_seats_;
+  load_told_at_ = now_;
+  tell(told_load_);
 }
 
 void WorkerCore::on(TurnEnded&&) {

@@ -44,6 +44,8 @@ inline constexpr Duration kSeatRoundTrip = microseconds(100);
 inline constexpr Duration kLeastPart = milliseconds(1);
 /// A seat gets its next part when what it has lasts no longer than this: a look at outboxes and a turn.
 inline constexpr Duration kSeatLookAhead = milliseconds(20);
+/// A load that changed by more than a tenth is told at most once in this time (a pause at once).
+inline constexpr Duration kLoadInterval = seconds(1);
 /// A slot for plain functions that has been idle for this long gives its memory back.
 inline constexpr Duration kIdleSeatLife = seconds(60);
 /// A box that died or failed this often without having served anything is given up.
@@ -79,6 +81,7 @@ class WorkerCore {
   /// What Hello says about leases.
   std::vector<HeldLease> held_leases() const;
   /// True while too much is unacknowledged: outboxes are not to be emptied.
+  bool starts_nothing() const { return load_ && load_->paused; }
   bool draining_paused() const { return unacked_bytes_ > kOutcomeWindowBytes; }
   /// How long outcomes may lie in the seats' outboxes: until something is due to be reported, or until a call
   /// has about as few items left as its scheduler wants to hear of at once.
@@ -267,7 +270,9 @@ class WorkerCore {
   void on(CallDropped&& e);
   void on(AcknowledgeArrived&& e);
   void on(CutDone&& e);
+  void on(LoadSampled&& e);
   void on(TurnEnded&& e);
+  void tell_load();
   bool take_pages(LeaseState& lease, LeaseGranted& granted);
   bool take_costs(LeaseState& lease, CallState& call, const std::vector<float>& costs);
   void abandon(LeaseId id, Range range);
@@ -420,6 +425,10 @@ class WorkerCore {
   std::set<std::pair<TimePoint, SeatId>> seat_timers_;  // a seat may want something (or no longer)
   TimePoint idle_check_at_ = TimePoint::never();
   Resources capacity_, left_;
+  std::uint32_t busy_seats_ = 0;
+  std::optional<Load> load_;  // as sampled; busy_slots is filled in when it is told
+  Load told_load_;            // to the scheduler
+  TimePoint load_told_at_{};
   std::vector<std::uint32_t> device_left_;  // thousandths of each device
 
   Leases leases_;

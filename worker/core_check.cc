@@ -88,6 +88,8 @@ void WorkerCore::sanity_check() const {
     });
     BB_CHECK(idle == static_cast<std::ptrdiff_t>(state.idle));
   }
+  const auto busy = std::count_if(seats_.begin(), seats_.end(), [](const Seat& s) { return !s.is_free(); });
+  BB_CHECK(busy == static_cast<std::ptrdiff_t>(busy_seats_));
   Resources left = capacity_;
   for (const Seat& seat : seats_) {
     if (seat.needs != nullptr) take_needs(left, *seat.needs);

@@ -43,6 +43,7 @@ void WorkerCore::reindex(Seat& seat) {
     give_back_needs(left_, *seat.needs);
     give_back_devices(seat);
     seat.needs.reset();
+    --busy_seats_;
   }
   const std::uint8_t sets = sets_of(seat);
   const auto changed = static_cast<std::uint8_t>(sets ^ seat.indexed);
@@ -143,7 +144,7 @@ std::uint32_t WorkerCore::seats_of(Port port) const {
 // --- dividing ------------------------------------------------------------------------------------
 
 void WorkerCore::divide() {
-  if (ending_ || cuts_awaited_ > 0) return;
+  if (ending_ || starts_nothing() || cuts_awaited_ > 0) return;
   switch_at_ = TimePoint::never();
   drop_reservations();
   assign();
@@ -321,6 +322,7 @@ void WorkerCore::give_part(CallId id, CallState& call, LeaseState& lease, Seat& 
     take_needs(left_, *call.needs);
     take_devices(seat, call);
     seat.needs = call.needs;
+    ++busy_seats_;
   }
   const std::uint64_t before = lease.undivided.size();
   const Range range = lease.undivided.take_front(count);

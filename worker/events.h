@@ -155,6 +155,13 @@ struct SeatDied {
 
 // --- the driver itself -----------------------------------------------------------------------------
 
+/// How this machine is, about once a second. `others_cpus_milli`: cores that processes of others take, in
+/// thousandths; `memory_bytes`: taken by the slots; `paused`: so little memory is left that nothing may start.
+struct LoadSampled {
+  std::uint32_t others_cpus_milli = 0;
+  std::uint64_t memory_bytes = 0;
+  bool paused = false;
+};
 /// Nothing more is there to report now: work is divided, outcomes leave, timers fire.
 struct TurnEnded {};
 /// The agent is to end: boxes save and stop, everything else ends at once.
@@ -164,6 +171,6 @@ using Event =
     std::variant<SessionBegan, SessionEnded, ContextArrived, LeaseGranted, RevokeAsked, ItemsAbandoned,
                  CallDropped, AcknowledgeArrived, HostAsked, UndeployAsked, BoxCallArrived, BoxCallCancelled,
                  ClientGone, SeatOpened, SeatCloseAsked, SeatReady, SeatFailed, SeatStopped, SeatProgressed,
-                 SubLeaseDone, SeatReplied, CutDone, SeatDied, TurnEnded, StopAsked>;
+                 SubLeaseDone, SeatReplied, CutDone, SeatDied, LoadSampled, TurnEnded, StopAsked>;
 
 }  // namespace betterbox

@@ -83,6 +83,14 @@ SlotArena* Executor::arena(SeatId seat) {
   return slot == nullptr ? nullptr : &slot->arena;
 }
 
+std::vector<pid_t> Executor::pids() const {
+  std::vector<pid_t> pids;
+  for (const auto& [seat, slot] : slots_) {
+    if (slot->pid > 0) pids.push_back(slot->pid);
+  }
+  return pids;
+}
+
 void Executor::remove(SeatId seat) {
   const auto at = slots_.find(seat);
   if (at == slots_.end()) return;

@@ -69,6 +69,8 @@ class Executor {
   /// In-process seats: the arena stays valid as long as the executor.
   SlotArena* arena(SeatId seat);
   int bell_fd() const { return options_.bell_fd; }
+  /// Of the slots that have been forked.
+  std::vector<pid_t> pids() const;
   bool any_process() const { return !slots_.empty(); }
   void kill_all();
 

@@ -205,6 +205,72 @@ TEST_F(Devices, AreTakenFromIdleProcessesByWhoNeedsThemAlone) {
   EXPECT_EQ(landed(2), (std::vector<Range>{{0, 1}}));
 }
 
+// --- load ----------------------------------------------------------------------------------------
+
+class Loads : public Turns {
+ protected:
+  std::vector<Load> sample(std::uint32_t others, std::uint64_t memory, bool paused) {
+    now_ = now_ + seconds(1);
+    feed(LoadSampled{others, memory, paused});
+    return take<Load>();
+  }
+};
+
+TEST_F(Loads, AreToldWhenTheyChangeByMoreThanATenth) {
+  make(2);
+  EXPECT_EQ(sample(1000, 1U << 30, false).size(), 1u);
+  EXPECT_EQ(sample(1050, 1U << 30, false).size(), 0u);
+  const auto told = sample(1500, 1U << 30, false);
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_EQ(told[0].others_cpus_milli, 1500u);
+  begin(1, call_of(10), {0, 2});
+  const auto busy = sample(1500, 1U << 30, false);
+  ASSERT_EQ(busy.size(), 1u);
+  EXPECT_EQ(busy[0].busy_slots, 2u);
+  run_all(2);
+}
+
+TEST_F(Loads, AreToldAgainInANewSession) {
+  make(1);
+  sample(1000, 0, false);
+  feed(SessionEnded{});
+  EXPECT_TRUE(sample(9000, 0, false).empty());
+  feed(SessionBegan{kScheduler, {}});
+  const auto told = take<Load>();
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_EQ(told[0].others_cpus_milli, 9000u);
+  take<Offer>();
+}
+
+TEST_F(Loads, OfAPausedWorkerStartNothingUntilItGoesOn) {
+  make(2);
+  begin(1, call_of(10), {0, 1});
+  start(0);
+  now_ = now_ + milliseconds(1);
+  feed(LoadSampled{0, 0, true});
+  EXPECT_EQ(take<Load>().size(), 1u) << "at once";
+  lease(2, call_of(10), {1, 9});
+  turn();
+  EXPECT_EQ(held(0) + held(1), 0u);
+  finish(0);
+  EXPECT_FALSE(start(0));
+  turn();
+  feed(RevokeAsked{{2}, 1});
+  const auto released = take<Released>();
+  ASSERT_EQ(released.size(), 1u);
+  EXPECT_EQ(released[0].ranges, (std::vector<Range>{{1, 9}})) << "all that is untouched";
+  lease(3, call_of(10), {9, 12});
+  sample(0, 0, true);
+  EXPECT_FALSE(seat(0).alive) << "idle processes give their memory back";
+  now_ = now_ + milliseconds(1);
+  feed(LoadSampled{0, 0, false});
+  EXPECT_EQ(take<Load>().size(), 1u);
+  turn();
+  EXPECT_GT(held(0) + held(1), 0u);
+  run_all(2);
+  EXPECT_EQ(landed(3), (std::vector<Range>{{9, 12}}));
+}
+
 // --- an item in two leases -------------------------------------------------------------------------
 
 TEST_F(Turns, RunAnItemTwiceAndKillOnlyTheLoser) {

@@ -16,6 +16,7 @@ bool CallItems::may_append(const PageSpan& span) const {
 
 void CallItems::append(const PageSpan& span, Frame page, std::span<const float> costs) {
   const Range range{span.first, span.first + span.count};
+  if (costs.empty() && unsettled_ == 0) forget_costs();
   if (!costs.empty()) {
     if (!costs_) costs_ = std::make_unique<ItemCosts>();
     costs_->add_page(span.first, costs);
@@ -76,6 +77,11 @@ void CallItems::count_pending(Range r, int sign) {
     pending_items_ -= r.size();
   }
   if (costs_) pending_cost_ = pending_items_ == 0 ? 0 : pending_cost_ + sign * costs_->sum(r);
+}
+
+void CallItems::forget_costs() {
+  costs_.reset();
+  unit_ = cost_sum_ = pending_cost_ = 0;
 }
 
 double CallItems::average_items(double cost, std::uint64_t items) const {

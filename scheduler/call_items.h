@@ -34,7 +34,8 @@ class CallItems {
 
   /// True if these items may come next: no gap but over delivered items, no overlap, no overflow.
   bool may_append(const PageSpan& span) const;
-  /// `costs`: of each item, or none. REQUIRES: may_append(span), and costs for all items of the call or for none.
+  /// `costs`: of each item, or none. REQUIRES: may_append(span), and costs for all unsettled items
+  /// or for none, but for pages of which every item is settled.
   void append(const PageSpan& span, Frame page, std::span<const float> costs = {});
   /// No items will follow: delivered items right behind the last one count as known.
   void close();
@@ -101,6 +102,7 @@ class CallItems {
   Pages::const_iterator page_of(std::uint64_t item) const;
   void add_pending(const Part& part);
   void count_pending(Range r, int sign);
+  void forget_costs();
 
   std::uint64_t known_end_ = 0;
   std::uint64_t unsettled_ = 0;

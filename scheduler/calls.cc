@@ -20,7 +20,7 @@ constexpr std::int64_t kMaxTimeoutNs = std::int64_t{1} << 60;
 
 const DeathReport kNoDeath;
 
-/// Costs are given for all items of a call or for none.
+/// Costs are given for all items of a call or for none; of settled ones nothing is known any more.
 Complaint check_costs(const CallState& call, const Items& items) {
   if (items.spans.empty() && items.costs.empty()) return std::nullopt;
   std::uint64_t count = 0;
@@ -29,7 +29,7 @@ Complaint check_costs(const CallState& call, const Items& items) {
     count = std::min(count + span.count, CallItems::kMaxIndex);
   }
   if (!items.costs.empty() && items.costs.size() != count) return "Items need one cost each, or none";
-  if (call.items.known_end() > 0 && call.items.has_costs() == items.costs.empty())
+  if (call.items.unsettled_items() > 0 && call.items.has_costs() == items.costs.empty())
     return "Items with costs in a call whose other items have none, or without";
   for (const float cost : items.costs) {
     if (!std::isfinite(cost) || cost < 0) return "Items with a cost that is negative or no number";

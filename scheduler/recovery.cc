@@ -146,10 +146,11 @@ void append_pages(const CallState& call, std::vector<Record>& records) {
     record.items.serial = call.id.serial;
     for (; at < until; ++at) {
       record.items.spans.push_back(spans[at]);
+      record.pages.push_back(pages[at]);
+      if (spans[at].first >= end) continue;  // settled: its costs are gone, too
       const std::vector<float> costs =
           call.items.costs_of({spans[at].first, spans[at].first + spans[at].count});
       record.items.costs.insert(record.items.costs.end(), costs.begin(), costs.end());
-      record.pages.push_back(pages[at]);
     }
     record.items.closed = call.closed && at == spans.size();
     if (at > 0 || call.closed) records.push_back(std::move(record));

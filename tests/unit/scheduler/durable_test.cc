@@ -280,6 +280,39 @@ TEST_F(DurableTest, ASnapshotKnowsOfItemsThatAreSettledAndGone) {
   EXPECT_EQ(call(open).items.unsettled_items(), 0U);
 }
 
+TEST_F(DurableTest, ASnapshotKnowsCostsButOfSettledItems) {
+  Actor w = worker(1, 1);
+  Actor c = client();
+  const CallId id = open_durable(c, 1);
+  const auto add_costed = [&](std::uint64_t first, std::uint64_t count) {
+    say(c, Items{1, {{first, count}}, false, std::vector<float>(count, 3.0F)},
+        {make_int_range_page(0, 1, count)});
+  };
+  add_costed(0, 2);
+  finish(w, expect_leases(w).at(0).lease, {0, 2});
+  add_costed(2, 4);
+  const Lease lease = expect_leases(w).at(0);
+  add_costed(6, 1);
+  say(c, Cancel{1, {6, 7}});
+  forget_unread();
+  journal = core.snapshot();
+  restart({&w, &c});
+  EXPECT_EQ(call(id).items.known_end(), 7U);
+  EXPECT_THAT(call(id).items.costs_of({2, 6}), ::testing::ElementsAre(3, 3, 3, 3));
+  c.hello.calls = {1};
+  greet(c);
+  add_costed(7, 2);
+  say(c, Cancel{1, {0, 9}});
+  forget_unread();
+  journal = core.snapshot();
+  restart({&c});
+  greet(c);
+  EXPECT_FALSE(call(id).items.has_costs());
+  add_costed(9, 1);
+  EXPECT_TRUE(call(id).items.has_costs()) << "what is settled sets no rule for the rest";
+  forget_unread();
+}
+
 class NoJournalTest : public BusTest {};
 
 TEST_F(NoJournalTest, ADurableCallIsRefusedItemByItemWithTheReason) {

@@ -34,6 +34,8 @@ namespace betterbox {
 
 /// Fast items fill pages: outcomes of one call leave at most once in this time, or more rarely if its leases say so.
 inline constexpr Duration kOutcomeInterval = milliseconds(10);
+/// Where a call's reports are rare, what helps its scheduler to grant more leaves after this part of the interval.
+inline constexpr std::int64_t kSoonDivisor = 16;
 /// Outboxes are looked at no more rarely and (without a bell) no more often than this.
 inline constexpr Duration kLongestDrainInterval = milliseconds(100);
 inline constexpr Duration kShortestDrainInterval = microseconds(200);
@@ -308,6 +310,7 @@ class WorkerCore {
   void close_items(LeaseState& lease, Range range);
   void plan_report(CallState& call, CallId id);
   void report(CallState& call, CallId id);
+  void report_soon(CallState& call, CallId id);
   void flush_outcomes();
   void send_outcomes(LeaseState& lease);
   void finish_leases();

@@ -206,25 +206,41 @@ void WorkerCore::on(SubLeaseDone&& e) {
   }
 }
 
-/// Outcomes leave when their time has come, with the last one of their lease, and when few items of the call are left:
-/// at the crossing, and whenever a seat finds nothing more to do.
+/// Outcomes leave when their time has come, and at once at the crossing of the low water and with the last item that
+/// is here. What else the scheduler can use to grant more leaves soon: a lease that is over, and, below the low
+/// water, a seat that finds nothing more to do.
 void WorkerCore::flush_outcomes() {
-  for (const LeaseId id : over_) {
-    LeaseState* lease = find_lease(id);
-    if (lease != nullptr && lease->open.empty() && !lease->out.empty()) send_outcomes(*lease);
+  for (std::size_t i = 0; i < over_.size(); ++i) {  // reports add to it
+    LeaseState* lease = find_lease(over_[i]);
+    if (lease == nullptr || !lease->open.empty() || lease->out.empty()) continue;
+    CallState& call = *find_call(lease->call);
+    call.open == 0 ? report(call, lease->call) : report_soon(call, lease->call);
   }
   for (const CallId id : std::exchange(touched_, {})) {
     CallState* call = find_call(id);
     if (call == nullptr) continue;
     const bool freed = std::exchange(call->seat_freed, false);
-    if (std::exchange(call->urgent, false) ||
-        (freed && call->open <= call->low_water && call->undivided == 0))
+    if (std::exchange(call->urgent, false)) {
       report(*call, id);
+    } else if (freed && call->open <= call->low_water && call->undivided == 0) {
+      report_soon(*call, id);
+    }
   }
   while (!due_.empty() && due_.begin()->first <= now_) {
     const CallId id = due_.begin()->second;
     report(*find_call(id), id);
   }
+}
+
+/// At once in small pools; where reports are to be rare, slots that fall idle one after the other share one.
+void WorkerCore::report_soon(CallState& call, CallId id) {
+  if (call.due == TimePoint::never()) return;  // nothing waits
+  const TimePoint soon =
+      call.reported ? *call.reported + Duration{call.report_interval.ns / kSoonDivisor} : now_;
+  if (soon >= call.due) return;
+  due_.erase({call.due, id});
+  call.due = soon;
+  due_.insert({call.due, id});
 }
 
 /// All that waits of this call leaves.
@@ -248,6 +264,7 @@ void WorkerCore::send_outcomes(LeaseState& lease) {
   Unacked sent{outcomes.ack, lease.out.bytes, {std::move(outcomes), std::move(lease.out.frames)}};
   lease.out = {};
   find_call(lease.call)->reported = now_;
+  if (lease.open.empty()) over_.push_back(lease.id);
   unacked_bytes_ += sent.bytes;
   if (in_session_) send(sent.message);
   unacked_.push_back(std::move(sent));
@@ -256,8 +273,7 @@ void WorkerCore::send_outcomes(LeaseState& lease) {
 void WorkerCore::finish_leases() {
   for (const LeaseId id : std::exchange(over_, {})) {
     const auto at = leases_.find(id);
-    if (at == leases_.end() || !at->second.open.empty()) continue;
-    BB_CHECK(at->second.out.empty());
+    if (at == leases_.end() || !at->second.open.empty() || !at->second.out.empty()) continue;
     forget_lease(at);
   }
 }

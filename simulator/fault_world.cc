@@ -136,7 +136,6 @@ void FaultWorld::happen(const Happening& event) {
     case Doing::kFault:
       if (!healing_) fault();
       return;
-    case Doing::kHeal: return;
   }
 }
 

@@ -20,7 +20,6 @@ struct FaultOptions {
 
 struct FaultResult {
   FaultCounts faults;
-  std::uint64_t calls = 0;
   std::uint64_t items_delivered = 0;
   std::uint64_t items_lost = 0;  ///< of these: poisoned or cancelled
   std::uint64_t items_run_twice = 0;

@@ -46,7 +46,6 @@ enum class Doing : std::uint8_t {
   kProcessEnded,
   kClientStep,
   kFault,
-  kHeal,
 };
 
 struct Happening {
@@ -82,8 +81,7 @@ struct Link {
   bool peer_open = true;       ///< the peer's end
   bool scheduler_open = true;  ///< the scheduler's end: false: it asked for the end, or saw it
   bool broken = false;
-  bool delaying = false;  ///< down, for a while: nothing arrives before `held_until`
-  std::int64_t held_until = 0;
+  std::int64_t held_until = 0;  ///< nothing arrives before
   struct UnderWay {
     std::int64_t at = 0;
     std::uint64_t order = 0;

@@ -422,6 +422,23 @@ TEST_F(ClientTest, CallsAreSentAgainToTheSuccessorOfALostScheduler) {
   EXPECT_EQ(calls_seen, 1);
 }
 
+TEST_F(ClientTest, ForgetsACallThatItGaveUpWhileItGreeted) {
+  std::atomic<bool> forgotten{false};
+  PlayedPeer scheduler(network_, "scheduler", [&](PlayedPeer& peer, ConnectionId from, Message& message) {
+    if (const auto* hello = std::get_if<Hello>(&message.body)) {
+      Welcome welcome;
+      welcome.peer = PeerId{1};
+      welcome.session = hello->session;
+      welcome.calls = {{99, 3}};
+      peer.send(from, {std::move(welcome), {}});
+    } else if (const auto* forget = std::get_if<Forget>(&message.body)) {
+      forgotten = forget->serial == 99;
+    }
+  });
+  auto client = connect();
+  while (!forgotten) std::this_thread::yield();
+}
+
 TEST_F(ClientTest, ForgetsASettledCallAtTheScheduler) {
   PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
   auto client = connect();

@@ -92,7 +92,8 @@ TEST_F(Division, StealsUntouchedItemsForAnIdleSeat) {
   run(0), run(1);
   turn();
   ASSERT_TRUE(start(0));
-  while (core_->steals() == 0) {
+  for (int i = 0; core_->steals() == 0; ++i) {
+    ASSERT_LT(i, 1000);
     if (start(1)) finish(1);
     turn();
     ASSERT_GT(held(0), 0u);

@@ -61,6 +61,8 @@ void FaultClient::send_items(std::uint64_t serial, Open& call, const Say& say) {
     const std::uint64_t count = std::min<std::uint64_t>(call.known - call.sent, 1 + random_.below(40));
     items.spans.push_back({call.sent, count});
     frames.push_back(make_int_range_page(static_cast<std::int64_t>(call.sent), 1, count));
+    for (std::uint64_t i = 0; call.tells_costs && i < count; ++i)
+      items.costs.push_back(static_cast<float>(1 + (call.sent + i) % 7));
     call.sent += count;
   }
   items.closed = call.closed;
@@ -83,6 +85,7 @@ void FaultClient::open_call(const Say& say) {
   call.opening.idempotent = random_.chance(0.4);
   if (call.opening.idempotent && random_.chance(0.7)) call.opening.copies_permille = 500;
   if (random_.chance(0.5)) call.opening.needs.cpus_milli = 1000;
+  call.tells_costs = random_.chance(0.2);
   call.known = random_.chance(0.5) ? call.planned : random_.below(call.planned + 1);
   call.closed = call.known == call.planned && random_.chance(0.7);
   if (!open_) return;  // with the next Welcome

@@ -57,6 +57,7 @@ class FaultClient {
     std::uint64_t sent = 0;
     bool closed = false, close_sent = false;
     bool settled = false;
+    bool tells_costs = false;
     RangeSet delivered, cancelled;
     std::vector<std::uint64_t> outcomes;  ///< execution numbers; 0: lost, or none yet
     std::uint64_t accepted_items = 0;

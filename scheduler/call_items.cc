@@ -6,12 +6,12 @@
 namespace betterbox::scheduler {
 
 CallItems::CallItems(const std::vector<Range>& delivered) {
-  for (const Range& r : delivered) settled_.insert(r);
+  for (const Range& r : delivered) delivered_.insert(r);
 }
 
 bool CallItems::may_append(const PageSpan& span) const {
   if (span.count == 0 || span.first >= kMaxIndex || span.count > kMaxIndex - span.first) return false;
-  return span.first >= known_end_ && settled_.contains(Range{known_end_, span.first});
+  return span.first >= known_end_ && delivered_.contains(Range{known_end_, span.first});
 }
 
 void CallItems::append(const PageSpan& span, Frame page, std::span<const float> costs) {
@@ -22,12 +22,12 @@ void CallItems::append(const PageSpan& span, Frame page, std::span<const float> 
     costs_->add_page(span.first, costs);
     double sum = 0;
     std::uint64_t items = 0;
-    for (const Range& part : settled_.missing(range)) sum += costs_->sum(part), items += part.size();
+    for (const Range& part : delivered_.missing(range)) sum += costs_->sum(part), items += part.size();
     cost_sum_ += sum;
     if (unit_ == 0 && items > 0) unit_ = sum / static_cast<double>(items);
   }
   std::uint64_t fresh = 0;
-  for (const Range& part : settled_.missing(range)) {
+  for (const Range& part : delivered_.missing(range)) {
     add_pending({part, 0, false});
     fresh += part.size();
   }
@@ -42,7 +42,7 @@ void CallItems::append(const PageSpan& span, Frame page, std::span<const float> 
 }
 
 void CallItems::close() {
-  for (const Range& r : settled_.intersection({known_end_, kMaxIndex})) {
+  for (const Range& r : delivered_.intersection({known_end_, kMaxIndex})) {
     if (r.begin == known_end_) known_end_ = r.end;
   }
 }
@@ -155,8 +155,7 @@ std::vector<Range> CallItems::withdraw(Range r) {
 }
 
 void CallItems::settle(Range r) {
-  BB_CHECK(!r.empty() && r.end <= known_end_);
-  BB_CHECK(settled_.insert(r) == r.size());
+  BB_CHECK(!r.empty() && r.end <= known_end_ && r.size() <= unsettled_);
   unsettled_ -= r.size();
   auto it = pages_.upper_bound(r.begin);
   BB_CHECK(it != pages_.begin());
@@ -164,6 +163,7 @@ void CallItems::settle(Range r) {
   while (it != pages_.end() && it->first < r.end) {
     const std::uint64_t overlap =
         std::min(it->first + it->second.count, r.end) - std::max(it->first, r.begin);
+    BB_CHECK(overlap <= it->second.unsettled);
     it->second.unsettled -= overlap;
     if (it->second.unsettled > 0) {
       ++it;
@@ -173,10 +173,6 @@ void CallItems::settle(Range r) {
     if (costs_) costs_->drop_page(it->first);
     it = pages_.erase(it);
   }
-}
-
-std::vector<Range> CallItems::unsettled_in(Range r) const {
-  return settled_.missing({r.begin, std::max(r.begin, std::min(r.end, known_end_))});
 }
 
 void CallItems::pages_of(Range r, std::vector<PageSpan>& spans, Frames& frames) const {
@@ -193,10 +189,13 @@ void CallItems::all_pages(std::vector<PageSpan>& spans, Frames& frames) const {
   }
 }
 
-std::vector<Range> CallItems::pending_ranges() const {
-  std::vector<Range> all;
-  for (const auto& [begin, queued] : pending_) all.push_back({begin, queued.end});
-  return all;
+std::vector<Range> CallItems::pending_in(Range r) const {
+  std::vector<Range> parts;
+  auto it = pending_.upper_bound(r.begin);
+  if (it != pending_.begin() && std::prev(it)->second.end > r.begin) --it;
+  for (; it != pending_.end() && it->first < r.end; ++it)
+    parts.push_back({std::max(it->first, r.begin), std::min(it->second.end, r.end)});
+  return parts;
 }
 
 void CallItems::sanity_check() const {
@@ -204,7 +203,6 @@ void CallItems::sanity_check() const {
   std::uint64_t previous_end = 0;
   for (const auto& [begin, queued] : pending_) {
     BB_CHECK(previous_end <= begin && begin < queued.end && queued.end <= known_end_);
-    BB_CHECK(settled_.intersection({begin, queued.end}).empty());
     previous_end = queued.end;
     waiting += queued.end - begin;
   }
@@ -212,10 +210,8 @@ void CallItems::sanity_check() const {
   std::uint64_t in_pages = 0;
   std::size_t bytes = 0;
   for (const auto& [first, page] : pages_) {
-    std::uint64_t unsettled = 0;
-    for (const Range& r : settled_.missing({first, first + page.count})) unsettled += r.size();
-    BB_CHECK(unsettled == page.unsettled && unsettled > 0);
-    in_pages += unsettled;
+    BB_CHECK(page.unsettled > 0 && page.unsettled <= page.count && first + page.count <= known_end_);
+    in_pages += page.unsettled;
     bytes += bytes_of(page);
   }
   BB_CHECK(in_pages == unsettled_ && bytes == held_bytes_);

@@ -73,16 +73,17 @@ class CallItems {
   /// REQUIRES: known, not settled, not pending.
   void settle(Range r);
 
-  /// The parts of `r` that are known and not settled.
-  std::vector<Range> unsettled_in(Range r) const;
   /// Appends the pages that hold items of `r`. REQUIRES: `r` is not settled.
   void pages_of(Range r, std::vector<PageSpan>& spans, Frames& frames) const;
 
   /// Appends all pages that are held.
   void all_pages(std::vector<PageSpan>& spans, Frames& frames) const;
 
-  const RangeSet& settled() const { return settled_; }
-  std::vector<Range> pending_ranges() const;
+  /// Items that were settled before this scheduler knew the call.
+  const RangeSet& delivered() const { return delivered_; }
+  /// The parts of `r` that are pending, ascending.
+  std::vector<Range> pending_in(Range r) const;
+  std::vector<Range> pending_ranges() const { return pending_in({0, kMaxIndex}); }
   void sanity_check() const;
 
  private:
@@ -110,7 +111,7 @@ class CallItems {
   std::size_t held_bytes_ = 0;
   std::map<std::uint64_t, Queued> pending_;  // by begin; disjoint
   Pages pages_;                              // by first item; disjoint
-  RangeSet settled_;
+  RangeSet delivered_;
   std::unique_ptr<ItemCosts> costs_;
   double unit_ = 0;  // cost of an average item; 0: no item has cost anything yet
   double cost_sum_ = 0;

@@ -47,18 +47,20 @@ void record_client(const Turn& turn, Peer& client) {
 
 /// What nobody runs any more: pending items and those in leases are taken from where they are.
 std::vector<Range> take_back_unsettled(const Turn& turn, CallState& call, Range range) {
+  std::vector<Range> unsettled = unsettled_in(call, range).ranges();
   call.items.withdraw(range);
   abandon(turn, call, range);
   turn.state.reindex_waiting(call, false);
-  return call.items.unsettled_in(range);
+  return unsettled;
 }
 
 void settle_everything(const Turn& turn, CallState& call, LostCode code, std::string_view detail) {
   const Range all{0, CallItems::kMaxIndex};
+  const std::vector<Range> unsettled = unsettled_in(call, all).ranges();
   call.items.withdraw(all);
   end_leases(turn, call);
   turn.state.reindex_waiting(call, false);
-  settle_as_lost(turn, call, call.items.unsettled_in(all), code, kNoDeath, detail);
+  settle_as_lost(turn, call, unsettled, code, kNoDeath, detail);
 }
 
 }  // namespace

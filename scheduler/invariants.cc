@@ -23,7 +23,7 @@ void State::check_call(const CallState& call) const {
     BB_CHECK(!lease.open.empty() && lease.range.contains(lease.open.front()) &&
              lease.range.contains(lease.open.back()));
     for (const Range& r : lease.open.ranges()) {
-      BB_CHECK(call.items.settled().intersection(r).empty());
+      BB_CHECK(call.items.delivered().intersection(r).empty());
       run_twice += r.size() - seen.insert(r);
     }
     leased += lease.open.size();
@@ -45,8 +45,7 @@ void State::check_call(const CallState& call) const {
     if (share.victim_key) BB_CHECK(pools.at(call.port).victims.at(*share.victim_key) == &share);
   }
   BB_CHECK(hungry == call.hungry_shares.size() && known_slots == call.known_slots);
-  for (const auto& [index, deaths] : call.deaths)
-    BB_CHECK(!call.items.settled().contains(index) && deaths > 0);
+  for (const auto& [index, deaths] : call.deaths) BB_CHECK(seen.contains(index) && deaths > 0);
   BB_CHECK(peers.at(call.id.client).client.calls.contains(call.id.serial));
   if (call.able) BB_CHECK(slots_for(call, *pools.at(call.port).members.at(call.able)) > 0);
   BB_CHECK(call.done == !pools.at(call.port).calls.contains(call.id));

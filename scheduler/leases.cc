@@ -147,11 +147,12 @@ void learn(const Turn& turn, CallState& call, Share& share, const std::vector<Se
 }
 
 /// Average items per item of these spans, as far as they are known and not settled; 1 if that says nothing.
-double weight_of(const CallItems& items, const std::vector<OutcomeSpan>& spans) {
+double weight_of(const LeaseState& lease, const std::vector<OutcomeSpan>& spans) {
+  const CallItems& items = lease.call->items;
   double cost = 0;
   std::uint64_t count = 0;
   for (const OutcomeSpan& span : spans) {
-    for (const Range& part : items.unsettled_in({span.first, span.first + span.count})) {
+    for (const Range& part : lease.open.intersection({span.first, span.first + span.count})) {
       cost += items.cost_of(part);
       count += part.size();
     }
@@ -452,7 +453,7 @@ Complaint on_outcomes(const Turn& turn, Peer& agent, Outcomes&& outcomes, Frames
   }
   if (lease->share->outstanding > lease->share->slots) lease->share->running_since = turn.now;
   lease->share->steals += outcomes.steals;
-  const double weight = lease->call->items.has_costs() ? weight_of(lease->call->items, outcomes.spans) : 1;
+  const double weight = lease->call->items.has_costs() ? weight_of(*lease, outcomes.spans) : 1;
   OutcomeIntake intake(turn, *lease);
   for (std::size_t i = 0; i < outcomes.spans.size(); ++i) intake.take(outcomes.spans[i], frames[i]);
   intake.deliver_taken();

@@ -85,7 +85,7 @@ class Replay {
   CallState& call(CallId id) const { return turn_.state.calls.at(id); }
 
   void settle_known(CallState& call, Range range) const {
-    for (const Range& part : call.items.unsettled_in(range)) {
+    for (const Range& part : call.items.pending_in(range)) {
       call.items.withdraw(part);
       const PageSpan span{part.begin, part.size()};
       settle(turn_, call, std::span(&span, 1));
@@ -120,7 +120,10 @@ Call body_of(const CallState& call) {
   body.fold = call.fold;
   body.timeout_ns = call.timeout_ns;
   body.name = call.name;
-  body.settled = call.items.settled().ranges();
+  RangeSet settled = call.items.delivered();
+  for (const Range& r : unsettled_in(call, {0, call.items.known_end()}).missing({0, call.items.known_end()}))
+    settled.insert(r);
+  body.settled = settled.ranges();
   body.policy = call.policy->name;
   body.priority = call.priority;
   body.needs = call.needs;

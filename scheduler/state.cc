@@ -166,6 +166,15 @@ LeaseState* lease_to_cut(const Share& share) {
   return nullptr;
 }
 
+RangeSet unsettled_in(const CallState& call, Range within) {
+  RangeSet unsettled;
+  for (const Range& r : call.items.pending_in(within)) unsettled.insert(r);
+  for (const LeaseState* lease = call.leases.front(); lease != nullptr; lease = LeasesOfCall::next(*lease)) {
+    for (const Range& r : lease->open.intersection(within)) unsettled.insert(r);
+  }
+  return unsettled;
+}
+
 std::vector<const Share*> sorted_shares(const CallState& call) {
   std::vector<const Share*> sorted;
   sorted.reserve(call.shares.size());

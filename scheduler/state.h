@@ -387,6 +387,10 @@ inline std::uint64_t taken_slots(const Member& member) {
 /// under way.
 LeaseState* lease_to_cut(const Share& share);
 
+/// The known items of `within` that have no outcome: those that are pending, and those that are out in leases. (The
+/// settled ones are not kept: with many slots they are many small ranges, and nobody asks for them often.)
+RangeSet unsettled_in(const CallState& call, Range within);
+
 /// The shares of a call by their agents' ids.
 std::vector<const Share*> sorted_shares(const CallState& call);
 

@@ -71,7 +71,6 @@ TEST_F(CallsTest, SingleSubmissionsGrowOneCallWithoutKeepingWhatIsSettled) {
   }
   const CallState& call = core.state().calls.at(id);
   EXPECT_EQ(call.items.held_pages(), 0U);
-  EXPECT_EQ(call.items.settled().range_count(), 1U);
   EXPECT_TRUE(core.state().leases.empty());
   EXPECT_TRUE(core.state().peers.at(c.hello.peer).client.unacked.empty());
 }

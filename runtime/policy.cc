@@ -9,6 +9,7 @@ namespace {
 
 /// A lease as short as this is not worth cutting smaller.
 constexpr Duration kShortLease = microseconds(500);
+constexpr double kTrust = 16;
 constexpr double kFactor = 0.5;  ///< of a taker's share of what remains, in one lease
 
 std::uint64_t divide_up(std::uint64_t a, std::uint64_t b) { return (a + b - 1) / b; }
@@ -25,15 +26,18 @@ std::uint64_t free_slots(const Taker& taker) {
 // --- auto ------------------------------------------------------------------------------------------
 
 double items_per_ns(const Work& work, const Taker& taker) {
-  const double mean = taker.times.known() ? taker.times.mean() : work.mean_ns;
+  const double mean = taker.times.mean_among(work.mean_ns);
   return mean > 0 ? static_cast<double>(taker.slots) / mean : 0;
 }
+
+/// How many items may be given for being short: a few times as many as were seen to be.
+double trusted(const Taker& taker) { return kTrust * std::max<double>(1, taker.times.weight()); }
 
 std::uint64_t auto_low_water(const Taker& taker, Duration round_trip) {
   if (!taker.times.known()) return taker.slots - 1;
   const double ahead =
       static_cast<double>(round_trip.ns) * static_cast<double>(taker.slots) / taker.times.mean();
-  return std::max(taker.slots, to_items(std::ceil(ahead)));
+  return std::max(taker.slots, to_items(std::ceil(std::min(ahead, trusted(taker)))));
 }
 
 /// Nothing is known: one item for each free slot, so that all of them tell how long items take.
@@ -44,7 +48,7 @@ std::uint64_t probe(const Taker& taker) { return std::max<std::uint64_t>(1, free
 bool better_left_to_others(const Work& work, const Taker& taker) {
   if (!taker.times.known()) return false;
   const Duration others = time_without(work, taker);
-  return taker.times.mean() > static_cast<double>(others.ns) && work.since_given < others;
+  return taker.times.mean_among(work.mean_ns) > static_cast<double>(others.ns) && work.since_given < others;
 }
 
 std::uint64_t auto_items(const Work& work, const Taker& taker, PolicyMemory&) {
@@ -54,7 +58,7 @@ std::uint64_t auto_items(const Work& work, const Taker& taker, PolicyMemory&) {
   const double all = std::max(work.items_per_ns, rate);
   const double share = static_cast<double>(work.remaining) * rate / all;
   const std::uint64_t free = free_slots(taker);
-  const double worth_a_message = rate * static_cast<double>(kShortLease.ns);
+  const double worth_a_message = std::min(trusted(taker), rate * static_cast<double>(kShortLease.ns));
   if (work.remaining <= work.total_slots) {
     // The tail: nothing ahead of time but what is not worth a message, and the rest among those that are idle.
     const double of_idle = static_cast<double>(work.remaining) * static_cast<double>(free) /
@@ -122,8 +126,7 @@ std::uint64_t fac2_items(const Work& work, const Taker& taker, PolicyMemory& mem
 std::uint64_t awf_items(const Work& work, const Taker& taker, PolicyMemory& memory) {
   begin_batch(work, taker, memory);
   const double mean_rate = work.items_per_ns / static_cast<double>(work.total_slots);
-  const double rate = items_per_ns(work, taker) / static_cast<double>(taker.slots);
-  const double weight = mean_rate > 0 && rate > 0 ? rate / mean_rate : 1;
+  const double weight = mean_rate > 0 && taker.times.known() ? 1 / (taker.times.mean() * mean_rate) : 1;
   return std::max<std::uint64_t>(
       1, to_items(std::ceil(weight * static_cast<double>(memory.batch * taker.slots))));
 }
@@ -158,6 +161,11 @@ void ItemTimes::add(std::uint64_t items, double busy_ns, double squares) {
   weight_ += fresh;
   sum_ += std::max(busy_ns, fresh);  // no item takes less than a nanosecond
   squares_ += squares;
+}
+
+double ItemTimes::mean_among(double others) const {
+  if (others <= 0) return mean();
+  return (sum_ + kPrior * others) / (weight_ + kPrior);
 }
 
 double ItemTimes::variance() const {

@@ -16,6 +16,7 @@ namespace betterbox {
 class ItemTimes {
  public:
   static constexpr double kMemory = 64;
+  static constexpr double kPrior = 4;
 
   /// `items` took `busy_ns` together; `squares` is the sum of the squares of their times, in ns^2.
   void add(std::uint64_t items, double busy_ns, double squares);
@@ -24,6 +25,9 @@ class ItemTimes {
   double weight() const { return weight_; }
   /// In ns; 0 while nothing is known.
   double mean() const { return weight_ > 0 ? sum_ / weight_ : 0; }
+  /// Mean of this taker where `others` is the mean of all: a few items say little, so they count as if kPrior items
+  /// of the mean of all had been among them. `others` 0: nothing is known of them.
+  double mean_among(double others) const;
   /// In ns^2; 0 while nothing is known.
   double variance() const;
 

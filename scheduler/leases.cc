@@ -122,7 +122,7 @@ void send_context(const Turn& turn, CallState& call, Share& share) {
 
 /// When the agent will be through with what it holds, by what is known of the items here or elsewhere.
 void expect_finish(const Turn& turn, const CallState& call, Share& share) {
-  const double mean = share.times.known() ? share.times.mean() : call.times.mean();
+  const double mean = share.times.mean_among(call.times.mean());
   const double items = call.items.average_items(share.cost, share.outstanding);
   const double left = items * mean / std::max<double>(1, share.slots);
   share.finish = turn.now + Duration{static_cast<std::int64_t>(std::min(left, kFarAhead))};
@@ -314,11 +314,11 @@ std::uint64_t items_to_steal(const Turn& turn, const Share& victim, const Member
   if (thief_slots == 0 || turn.state.peers.at(call.id.client).client.throttled) return 0;
   const std::uint64_t most = victim.outstanding - std::min<std::uint64_t>(victim.outstanding, victim.slots);
   if (most == 0) return 0;
-  const double victim_mean = victim.times.known() ? victim.times.mean() : call.times.mean();
+  const double victim_mean = victim.times.mean_among(call.times.mean());
   if (victim_mean <= 0) return (most + 1) / 2;  // nothing is known of the items
   const auto known = call.shares.find(thief.agent->id);
-  const bool measured = known != call.shares.end() && known->second.times.known();
-  const double thief_mean = measured ? known->second.times.mean() : call.times.mean();
+  const double thief_mean =
+      (known != call.shares.end() ? known->second.times : ItemTimes()).mean_among(call.times.mean());
   const double left = static_cast<double>((victim.finish - turn.now).ns);
   const double steal_ns = static_cast<double>(kRoundTrip.ns);
   double untouched = static_cast<double>(most);

@@ -79,8 +79,9 @@ void State::count_measured(CallState& call, Share& share, std::uint64_t slots) {
   call.items_per_ns -= share.items_per_ns;
   call.scatter -= share.scatter;
   share.known_slots = slots;
-  share.items_per_ns = slots > 0 ? static_cast<double>(slots) / share.times.mean() : 0;
-  share.scatter = slots > 0 ? static_cast<double>(slots) * share.times.variance() / share.times.mean() : 0;
+  const double mean = share.times.mean_among(call.times.mean());
+  share.items_per_ns = slots > 0 ? static_cast<double>(slots) / mean : 0;
+  share.scatter = slots > 0 ? static_cast<double>(slots) * share.times.variance() / mean : 0;
   call.items_per_ns += share.items_per_ns;
   call.scatter += share.scatter;
   if (call.known_slots == 0) call.items_per_ns = call.scatter = 0;  // nothing is left of rounding errors

@@ -200,9 +200,9 @@ void drop_call(const Turn& turn, CallState& call) {
   end_leases(turn, call);
   state.reindex_waiting(call, false);
   state.set_timer(call.deadline, TimePoint::never(), TimerKind::kCallTimeout, id.client.value, id.serial);
-  for (auto& [agent, share] : call.shares) {
-    state.forget_share(share);
-    share.agent->agent.calls.erase(id);
+  for (Share* share : call.shares.sorted()) {
+    state.forget_share(*share);
+    share->agent->agent.calls.erase(id);
   }
   forget_needs(turn, call);
   state.pool(call.port).calls.erase(id);

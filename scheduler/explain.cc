@@ -59,7 +59,7 @@ void bound(std::vector<AgentStats>& agents) {
 std::vector<AgentStats> agents_of(const CallState& call) {
   std::vector<AgentStats> agents = call.past_shares;
   agents.reserve(agents.size() + call.shares.size());
-  for (const Share* share : sorted_shares(call)) agents.push_back(agent_stats(*share));
+  for (const Share* share : call.shares.sorted()) agents.push_back(agent_stats(*share));
   if (call.seats_left == 0) {
     for (AgentStats& agent : agents) agent.seats.clear();
   }

@@ -37,7 +37,10 @@ void State::check_call(const CallState& call) const {
   BB_CHECK(leased == call.outstanding);
   std::uint64_t known_slots = 0;
   std::size_t hungry = 0;
-  for (const auto& [id, share] : call.shares) {
+  for (const Share* each : call.shares.sorted()) {
+    const Share& share = *each;
+    const PeerId id = share.agent->id;
+    BB_CHECK(&call.shares.at(id) == each);
     BB_CHECK(share.agent == &peers.at(id) && share.agent->agent.calls.contains(call.id));
     BB_CHECK(share.call == &call && share.outstanding == outstanding[id]);
     hungry += call.hungry_shares.contains(share) ? 1 : 0;

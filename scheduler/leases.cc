@@ -511,8 +511,8 @@ void end_leases(const Turn& turn, CallState& call) {
     end_lease(turn.state, lease);
   }
   call.twins.clear();
-  for (const Share* each : sorted_shares(call)) {
-    Share& share = call.shares.at(each->agent->id);
+  for (Share* each : call.shares.sorted()) {
+    Share& share = *each;
     if (!share.context_sent) continue;
     share.context_sent = false;
     turn.send(*share.agent, DropCall{call.id});

@@ -176,15 +176,6 @@ RangeSet unsettled_in(const CallState& call, Range within) {
   return unsettled;
 }
 
-std::vector<const Share*> sorted_shares(const CallState& call) {
-  std::vector<const Share*> sorted;
-  sorted.reserve(call.shares.size());
-  for (const auto& [id, share] : call.shares) sorted.push_back(&share);
-  std::sort(sorted.begin(), sorted.end(),
-            [](const Share* a, const Share* b) { return a->agent->id < b->agent->id; });
-  return sorted;
-}
-
 std::uint64_t slots_to_begin_with(const CallState& call, const Member& member) {
   const std::uint64_t slots = slots_for(call, member);
   const AgentPart& agent = member.agent->agent;

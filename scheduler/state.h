@@ -9,7 +9,6 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -24,6 +23,7 @@
 #include "scheduler/fair_queue.h"
 #include "scheduler/list.h"
 #include "scheduler/load_index.h"
+#include "scheduler/lookup.h"
 #include "scheduler/work_done.h"
 
 namespace betterbox::scheduler {
@@ -146,7 +146,7 @@ struct CallState {
   TimePoint deadline = TimePoint::never();
 
   std::map<std::uint64_t, std::uint32_t> deaths;  ///< unsettled items that lost a process
-  std::unordered_map<PeerId, Share> shares;       ///< never iterated where the order matters: sorted_shares()
+  LookUp<PeerId, Share> shares;
   std::vector<AgentStats> past_shares;            ///< of agents that are gone
   LeasesOfCall leases;
   HungryShares hungry_shares;
@@ -320,9 +320,9 @@ class State {
   Counters counters;
 
   std::map<PeerId, Peer> peers;
-  std::unordered_map<ConnectionId, Peer*> connections;  ///< for look-ups only: its order is chance
+  LookUp<ConnectionId, Peer*> connections;
   std::map<CallId, CallState> calls;
-  std::unordered_map<LeaseId, LeaseState> leases;  ///< for look-ups only: its order is chance
+  LookUp<LeaseId, LeaseState> leases;
   std::map<Port, Pool> pools;
   std::map<Port, std::set<PeerId>> watchers;
   std::map<Port, std::map<std::uint64_t, BoxEntry>> boxes;  ///< by port and order of joining
@@ -390,9 +390,6 @@ LeaseState* lease_to_cut(const Share& share);
 /// The known items of `within` that have no outcome: those that are pending, and those that are out in leases. (The
 /// settled ones are not kept: with many slots they are many small ranges, and nobody asks for them often.)
 RangeSet unsettled_in(const CallState& call, Range within);
-
-/// The shares of a call by their agents' ids.
-std::vector<const Share*> sorted_shares(const CallState& call);
 
 /// What a handler works with.
 struct Turn {

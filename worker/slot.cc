@@ -7,13 +7,13 @@
 
 #include <deque>
 #include <map>
-#include <mutex>
 #include <thread>
 #include <utility>
 
 #include "python/src/object_codec.h"
 #include "python/src/py_ref.h"
 #include "runtime/page.h"
+#include "worker/slot_outlet.h"
 #include "worker/slot_protocol.h"
 
 namespace betterbox {
@@ -38,41 +38,6 @@ template <class T> T take(std::span<const std::byte>& rest) {
   rest = rest.subspan(sizeof value);
   return value;
 }
-
-/// The outbox, shared by the slot's threads. A writer with room writes at once; one that must wait gives up
-/// the GIL first, so no thread ever waits for the mutex with the GIL while its holder wants the GIL.
-class Outlet {
- public:
-  Outlet(SlotArena& arena, int bell_fd)
-      : outbox_(arena.header(), arena.header().outbox, arena.outbox_data(), bell_fd) {}
-
-  void write(FromSlot kind, std::span<const std::byte> head, std::span<const std::byte> tail = {}) {
-    if (std::unique_lock lock(mutex_, std::try_to_lock); lock.owns_lock()) {
-      if (closed_) return;
-      if (outbox_.fits(head.size() + tail.size())) return write_locked(kind, head, tail);
-    }
-    GilRelease release;
-    std::lock_guard lock(mutex_);
-    if (!closed_) write_locked(kind, head, tail);
-  }
-
-  /// Nothing is written afterwards: the arena may go.
-  void close() {
-    GilRelease release;
-    std::lock_guard lock(mutex_);
-    closed_ = true;
-  }
-
- private:
-  void write_locked(FromSlot kind, std::span<const std::byte> head, std::span<const std::byte> tail) {
-    outbox_.write(static_cast<std::uint32_t>(kind), {head, tail});
-    outbox_.ring_bell(kind != FromSlot::kOutcome);
-  }
-
-  std::mutex mutex_;
-  SlotOutbox outbox_;
-  bool closed_ = false;
-};
 
 /// What a call runs: unpickled once per call and slot.
 struct Plan {

@@ -117,7 +117,7 @@ TEST_F(DurableTest, ResultsThatWereNotAcknowledgedComeAgainUnderTheirNumbers) {
   expect_results(c);
   say(c, Acknowledge{last_result});
   if (has_message(w)) expect<Lease>(w);
-  finish(w, core.state().leases.begin()->first, {1, 2});
+  finish(w, core.state().leases.sorted().front()->id, {1, 2});
   expect_results(c);
   EXPECT_EQ(last_result, 2U);
   forget_unread();

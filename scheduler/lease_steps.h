@@ -1,4 +1,4 @@
-// The steps that everything done with leases is made of. For leases.cc and copies.cc.
+// The steps that everything done with leases is made of. For leases.cc, grants.cc and copies.cc.
 #pragma once
 
 #include "scheduler/state.h"
@@ -8,6 +8,9 @@ namespace betterbox::scheduler {
 /// Gives items to the member in a new lease and tells its agent. The caller sees to it that these are not pending, and
 /// calls State::reindex_waiting. REQUIRES: the member is grantable and can run items of the call.
 LeaseState& lend(const Turn& turn, CallState& call, Member& member, Range range, std::uint32_t attempt);
+
+/// Foresees when the share's agent will be through with what it holds, by what is known of the items here or elsewhere.
+void expect_finish(const Turn& turn, const CallState& call, Share& share);
 
 /// Removes items from a lease; they are the caller's now. REQUIRES: they are open in it.
 void take_out(State& state, LeaseState& lease, Range range);

@@ -65,11 +65,11 @@ Work work_of(const Turn& turn, const CallState& call) {
   work.idle_slots = pool.idle_slots;
   work.takers = pool.members.size();
   work.mean_ns = call.times.mean();
-  if (call.known_slots > 0) {
-    // Where nothing was measured yet, slots count as fast as the others are on average.
-    const double all = static_cast<double>(pool.slots) / static_cast<double>(call.known_slots);
-    work.items_per_ns = call.items_per_ns * all;
-    work.scatter = call.scatter * all;
+  if (work.mean_ns > 0) {
+    // An item takes the mean wherever it happens to run, so this is the sum of all rates, measured or not; and no
+    // worker whose few first items were short by chance can distort it for long.
+    work.items_per_ns = static_cast<double>(pool.slots) / work.mean_ns;
+    work.scatter = static_cast<double>(pool.slots) * call.times.variance() / work.mean_ns;
   }
   work.since_given = turn.now - call.last_grant;
   work.round_trip = kRoundTrip;

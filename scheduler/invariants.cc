@@ -35,7 +35,6 @@ void State::check_call(const CallState& call) const {
   for (const auto& [index, twins] : call.twins)
     BB_CHECK(leases.at(twins.original).open.contains(index) && leases.at(twins.copy).open.contains(index));
   BB_CHECK(leased == call.outstanding);
-  std::uint64_t known_slots = 0;
   std::size_t hungry = 0;
   for (const Share* each : call.shares.sorted()) {
     const Share& share = *each;
@@ -44,10 +43,9 @@ void State::check_call(const CallState& call) const {
     BB_CHECK(share.agent == &peers.at(id) && share.agent->agent.calls.contains(call.id));
     BB_CHECK(share.call == &call && share.outstanding == outstanding[id]);
     hungry += call.hungry_shares.contains(share) ? 1 : 0;
-    known_slots += share.known_slots;
     if (share.victim_key) BB_CHECK(pools.at(call.port).victims.at(*share.victim_key) == &share);
   }
-  BB_CHECK(hungry == call.hungry_shares.size() && known_slots == call.known_slots);
+  BB_CHECK(hungry == call.hungry_shares.size());
   for (const auto& [index, deaths] : call.deaths) BB_CHECK(seen.contains(index) && deaths > 0);
   BB_CHECK(peers.at(call.id.client).client.calls.contains(call.id.serial));
   if (call.able) BB_CHECK(slots_for(call, *pools.at(call.port).members.at(call.able)) > 0);

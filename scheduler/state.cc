@@ -72,26 +72,10 @@ void State::reindex(Member& member) {
   }
 }
 
-/// The call's sums over what its shares have measured.
-void State::count_measured(CallState& call, Share& share, std::uint64_t slots) {
-  if (!share.times.known()) slots = 0;
-  call.known_slots += slots - share.known_slots;
-  call.items_per_ns -= share.items_per_ns;
-  call.scatter -= share.scatter;
-  share.known_slots = slots;
-  const double mean = share.times.mean_among(call.times.mean());
-  share.items_per_ns = slots > 0 ? static_cast<double>(slots) / mean : 0;
-  share.scatter = slots > 0 ? static_cast<double>(slots) * share.times.variance() / mean : 0;
-  call.items_per_ns += share.items_per_ns;
-  call.scatter += share.scatter;
-  if (call.known_slots == 0) call.items_per_ns = call.scatter = 0;  // nothing is left of rounding errors
-}
-
 void State::reindex(CallState& call, Share& share) {
   Pool& p = pool(call.port);
   const auto at = share.agent->agent.memberships.find(call.port);
   const std::uint64_t slots = at == share.agent->agent.memberships.end() ? 0 : slots_for(call, at->second);
-  count_measured(call, share, slots);
 
   const bool hungry =
       slots > 0 &&
@@ -116,8 +100,6 @@ void State::reindex(CallState& call, Share& share) {
 void State::forget_share(Share& share) {
   CallState& call = *share.call;
   BB_CHECK(share.leases.empty());
-  share.times = {};
-  count_measured(call, share, 0);
   call.hungry_shares.remove(share);
   if (share.victim_key) pool(call.port).victims.erase(*share.victim_key);
   share.victim_key.reset();

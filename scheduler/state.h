@@ -106,8 +106,6 @@ struct Share {
   LeasesOfShare leases;  ///< in the order of their grants
   // Kept by State::reindex.
   Link<Share> in_hungry;
-  std::uint64_t known_slots = 0;  ///< counted in CallState::known_slots and the sums beside it
-  double items_per_ns = 0, scatter = 0;
   std::optional<VictimKey> victim_key;
 };
 using HungryShares = List<Share, &Share::in_hungry>;
@@ -154,9 +152,6 @@ struct CallState {
 
   ItemTimes times;
   std::uint64_t outstanding = 0;  ///< in all leases
-  /// Sums over the shares whose times are known; kept by State::reindex.
-  std::uint64_t known_slots = 0;
-  double items_per_ns = 0, scatter = 0;
   bool maybe_done = false;  ///< it is in State::maybe_done
   TimePoint first_grant = TimePoint::never();
   TimePoint last_grant{0};
@@ -362,7 +357,6 @@ class State {
   void sanity_check() const;
 
  private:
-  void count_measured(CallState& call, Share& share, std::uint64_t slots);
   void check_call(const CallState& call) const;
   void check_pools() const;
   void check_peers() const;

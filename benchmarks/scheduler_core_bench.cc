@@ -161,7 +161,8 @@ void BM_WideReport(benchmark::State& state) {
     for (std::uint64_t i = 0; i < kSlots; ++i) {
       const std::uint64_t item = window + 2 * i;
       if (item < range.end) outcomes.spans.push_back({item, 1, 1'000'000'000});
-      outcomes.seats.push_back({SeatId{static_cast<std::uint32_t>(i)}, 1, 1'000'000'000, 1e18, 1'000'000'000});
+      outcomes.seats.push_back(
+          {SeatId{static_cast<std::uint32_t>(i)}, 1, 1'000'000'000, 1e18, 1'000'000'000});
     }
     items += outcomes.spans.size();
     ++now.next;

@@ -9,12 +9,11 @@ namespace betterbox {
 namespace {
 
 constexpr std::array<const char*, std::variant_size_v<Body>> kNames = {
-    "Hello",  "Welcome", "Refused",     "Bye",      "Offer",    "Watch",       "Unwatch",
-    "Boxes",  "BoxCall", "BoxCancel",   "BoxReply", "Call",     "Items",       "Cancel",
-    "Forget", "Results", "Acknowledge", "Settled",  "Explain",  "Explanation", "Context",
-    "Lease",  "Revoke",  "Released",    "Abandon",  "DropCall", "Outcomes",    "Deploy",
-    "Host",   "Hosted",  "Deployed",    "Undeploy", "Status",   "StatusReport",
-    "Accepted", "Load"};
+    "Hello",       "Welcome",      "Refused",  "Bye",         "Offer",   "Watch",  "Unwatch",  "Boxes",
+    "BoxCall",     "BoxCancel",    "BoxReply", "Call",        "Items",   "Cancel", "Forget",   "Results",
+    "Acknowledge", "Settled",      "Explain",  "Explanation", "Context", "Lease",  "Revoke",   "Released",
+    "Abandon",     "DropCall",     "Outcomes", "Deploy",      "Host",    "Hosted", "Deployed", "Undeploy",
+    "Status",      "StatusReport", "Accepted", "Load"};
 
 }  // namespace
 

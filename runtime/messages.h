@@ -106,8 +106,8 @@ inline constexpr std::uint64_t kAnyMemory = ~std::uint64_t{0};
 struct Resources {
   std::uint64_t cpus_milli = 0;  ///< cores, in thousandths
   std::uint64_t memory_bytes = 0;
-  std::uint64_t gpus_milli = 0;    ///< devices, in thousandths
-  std::vector<Amount> named;       ///< ascending names
+  std::uint64_t gpus_milli = 0;  ///< devices, in thousandths
+  std::vector<Amount> named;     ///< ascending names
   template <class A> void serialize(A& a) { a(cpus_milli, memory_bytes, gpus_milli, named); }
 };
 

@@ -30,7 +30,8 @@ template <class Key, class Value> class LookUp : private std::unordered_map<Key,
   template <class Pointer, class Self> static std::vector<Pointer> sorted_of(Self& self) {
     std::vector<std::pair<Key, Pointer>> entries;
     entries.reserve(self.size());
-    for (auto& [key, value] : static_cast<std::conditional_t<std::is_const_v<Self>, const Table&, Table&>>(self))
+    for (auto& [key, value] :
+         static_cast<std::conditional_t<std::is_const_v<Self>, const Table&, Table&>>(self))
       entries.emplace_back(key, &value);
     std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     std::vector<Pointer> values;

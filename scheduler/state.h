@@ -145,14 +145,14 @@ struct CallState {
 
   std::map<std::uint64_t, std::uint32_t> deaths;  ///< unsettled items that lost a process
   LookUp<PeerId, Share> shares;
-  std::vector<AgentStats> past_shares;            ///< of agents that are gone
+  std::vector<AgentStats> past_shares;  ///< of agents that are gone
   LeasesOfCall leases;
   HungryShares hungry_shares;
   PeerId untouched_cursor;  ///< pool members up to here were looked at for a first grant
 
   ItemTimes times;
   std::uint64_t outstanding = 0;  ///< in all leases
-  bool maybe_done = false;  ///< it is in State::maybe_done
+  bool maybe_done = false;        ///< it is in State::maybe_done
   TimePoint first_grant = TimePoint::never();
   TimePoint last_grant{0};
   TimePoint last_outcome{0};

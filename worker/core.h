@@ -34,7 +34,8 @@ namespace betterbox {
 
 /// Fast items fill pages: outcomes of one call leave at most once in this time, or more rarely if its leases say so.
 inline constexpr Duration kOutcomeInterval = milliseconds(10);
-/// Where a call's reports are rare, what helps its scheduler to grant more leaves after this part of the interval.
+/// Where a call's reports are rare, what helps its scheduler to grant more leaves after this part of the interval; up
+/// to twice as late where that is below an eighth of an item's time.
 inline constexpr std::int64_t kSoonDivisor = 16;
 /// Outboxes are looked at no more rarely and (without a bell) no more often than this.
 inline constexpr Duration kLongestDrainInterval = milliseconds(100);

@@ -235,8 +235,9 @@ void WorkerCore::flush_outcomes() {
 /// At once in small pools; where reports are to be rare, slots that fall idle one after the other share one.
 void WorkerCore::report_soon(CallState& call, CallId id) {
   if (call.due == TimePoint::never()) return;  // nothing waits
-  const TimePoint soon =
-      call.reported ? *call.reported + Duration{call.report_interval.ns / kSoonDivisor} : now_;
+  const std::int64_t part = call.report_interval.ns / kSoonDivisor;
+  const Duration wait{std::clamp(static_cast<std::int64_t>(call.times.mean()) / 8, part, 2 * part)};
+  const TimePoint soon = call.reported ? *call.reported + wait : now_;
   if (soon >= call.due) return;
   due_.erase({call.due, id});
   call.due = soon;

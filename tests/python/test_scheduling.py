@@ -8,7 +8,7 @@ from pathlib import Path
 import betterbox
 import pytest
 import work
-from betterbox import LocalCluster, ResourceError
+from betterbox import LocalCluster, ResourceError, _bus
 from helpers import wait_until
 
 # --- priorities ---------------------------------------------------------------------------------------
@@ -107,3 +107,24 @@ def test_what_is_not_idempotent_runs_once(tmp_path: Path) -> None:
     betterbox.map(work.log_after, [(f"item {i}", str(log), "/") for i in range(300)]).result()
     assert len(log.read_text().splitlines()) == 300
     assert sorted(set(os.listdir(tmp_path))) == ["log"]
+
+
+# --- load ---------------------------------------------------------------------------------------------
+
+
+def pauses() -> bool:
+    peers = _bus.current().client.status(5.0)["peers"]
+    return any(peer["load"]["paused"] for peer in peers if peer["slots"] > 0)
+
+
+def test_a_worker_whose_memory_is_taken_starts_nothing_until_it_has_some_again(home: Path, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with LocalCluster(slots=2, memory="300M"):
+        holder = betterbox.submit(work.hold_memory, 295, str(gate))
+        wait_until(pauses, "the worker pauses")
+        later = betterbox.map(work.double, range(100))
+        wait_until(lambda: "paused" in later.explain().waiting, lambda: str(later.explain()))
+        assert later.progress() == (0, 100) and not holder.done()
+        gate.touch()
+        assert holder.result() == 295
+        assert later.result() == [2 * x for x in range(100)]

@@ -78,6 +78,12 @@ def wait_for_file(path: str) -> str:
     return path
 
 
+def hold_memory(mebibytes: int, path: str) -> int:
+    taken = bytearray(b"x") * (mebibytes << 20)
+    wait_for_file(path)
+    return len(taken) >> 20
+
+
 def touch_and_wait(path: str) -> None:
     Path(path).touch()
     while True:

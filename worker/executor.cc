@@ -295,6 +295,7 @@ void Executor::collect(std::vector<Event>& events, bool drain_outcomes) {
     if (tag == kBellTag) {
       std::uint64_t rings = 0;
       [[maybe_unused]] const ssize_t n = ::read(options_.bell_fd, &rings, sizeof rings);
+      wake_up();  // who rang will not ring again unless asked: what it says from now on may be urgent
     } else if ((tag & kOutputTag) != 0) {
       if (Slot* slot = find({static_cast<std::uint32_t>(tag >> 8)}))
         read_output(*slot, (tag & 1) != 0 ? slot->err : slot->out);

@@ -275,5 +275,30 @@ TEST_F(Processes, DieWithTheTemplate) {
   ::kill(child, SIGKILL);  // what a slot left behind when nobody could kill its group
 }
 
+/// A bell that the agent answered while it was awake must not be the last: it may go on to wait without another word
+/// to the slots (AgentLoop::wait, while outcomes come fast).
+TEST(Bells, RingAgainForWhatIsUrgentAfterALookThatAnsweredOne) {
+  Executor::Options options;
+  options.in_process = true;
+  options.bell_fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  Executor executor(options);
+  executor.spawn({SeatId{0}, 1, "", Frame()});
+  SlotArena& arena = *executor.arena(SeatId{0});
+  SlotOutbox outbox(arena.header(), arena.header().outbox, arena.outbox_data(), options.bell_fd);
+  const auto rings = [&] {
+    pollfd entry{executor.wait_fd(), POLLIN, 0};
+    return ::poll(&entry, 1, 0) == 1;
+  };
+  std::vector<Event> events;
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_FALSE(rings());
+    outbox.write(static_cast<std::uint32_t>(FromSlot::kReply), {bytes_of(packed(std::uint64_t{7}))});
+    outbox.ring_bell();
+    EXPECT_TRUE(rings());
+    executor.collect(events, true);
+  }
+  EXPECT_EQ(events.size(), 3u);
+}
+
 }  // namespace
 }  // namespace betterbox

@@ -15,6 +15,9 @@ MISSING: Any = object()
 POLICIES = ("auto", "static", "ss", "gss", "tss", "fac2", "awf", "af")
 _DEFAULT_COPIES = 0.05  # of idempotent calls
 _LARGEST_COST = 3.4e38  # what a 32-bit float holds
+_MOST_RETRIES = (1 << 32) - 1
+_LONGEST_NAME = 1000
+_LONGEST_TIMEOUT = 1e9  # seconds, 31 years: the bus counts nanoseconds, and longer is never
 
 
 class Options:
@@ -123,6 +126,7 @@ class Options:
         self.copies = given.get("copies")
         self._wires = {}
         self._check()
+        self.timeout = _counted(self.timeout)
 
     def _check(self) -> None:
         if not isinstance(self.policy, str) or self.policy not in POLICIES:
@@ -130,8 +134,8 @@ class Options:
             raise ValueError(f"policy {self.policy!r} is not known{close or ';'} the policies are {', '.join(POLICIES)}")
         if self.detach:
             raise ValueError("detach=True is not in this version: a call ends with its client; keep the client running")
-        if not _is_whole(self.retries) or self.retries < 0:
-            raise ValueError(f"retries must be a whole number from 0, not {self.retries!r}")
+        if not _is_whole(self.retries) or not 0 <= self.retries <= _MOST_RETRIES:
+            raise ValueError(f"retries must be a whole number from 0 to {_MOST_RETRIES}, not {self.retries!r}")
         if not _is_whole(self.priority) or not -(1 << 31) <= self.priority < 1 << 31:
             raise ValueError(f"priority must be a whole number of 32 bits, not {self.priority!r}")
         check_timeout(self.timeout)
@@ -141,6 +145,8 @@ class Options:
             raise TypeError("initial= is the start of a fold: it needs reduce=")
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"name must be a string, not {self.name!r}")
+        if self.name is not None and (len(self.name) > _LONGEST_NAME or not _resources.is_text(self.name)):
+            raise ValueError(f"name must be a text of at most {_LONGEST_NAME} characters, not {self.name!r:.60}")
         if self.cost is not None and not callable(self.cost):
             if not isinstance(self.cost, Sized) or isinstance(self.cost, (str, bytes, dict, set)):
                 raise TypeError(f"cost must be a function of an item or a sequence of numbers, not {self.cost!r:.60}")
@@ -239,6 +245,13 @@ def check_timeout(timeout: Any) -> None:
         return
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
         raise ValueError(f"timeout must be a number of seconds from 0, or None, not {timeout!r}")
+
+
+def _counted(timeout: float | None) -> float | None:
+    """As the bus counts it: whole nanoseconds, of which 0 would mean never."""
+    if timeout is None or timeout > _LONGEST_TIMEOUT:
+        return None
+    return max(timeout, 1e-9)
 
 
 def packed_costs(costs: Iterable[Any], count: int) -> bytes:

@@ -11,6 +11,8 @@ Needs = tuple[int, int, int, list[tuple[str, int]]]
 _MOST = 1e12
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _OWN_NAMES = ("cpus", "memory", "gpus")
+_MOST_NAMES = 64
+_LONGEST_NAME = 200
 
 
 def thousandths(option: str, value: Any) -> int:
@@ -73,13 +75,26 @@ def named_amounts(option: str, value: Any) -> list[tuple[str, int]]:
     """
     if not isinstance(value, Mapping):
         raise ValueError(f"{option} must map names to amounts, as in {{'licence': 1}}, not {value!r}")
+    if len(value) > _MOST_NAMES:
+        raise ValueError(f"{option} can hold {_MOST_NAMES} names, not {len(value)}")
     for name in value:
-        if not isinstance(name, str) or not name or "=" in name or name != name.strip():
-            raise ValueError(f"{option} must have names that are words, not {name!r}")
+        if not isinstance(name, str) or not name or "=" in name or name != name.strip() or not is_text(name):
+            raise ValueError(f"{option} must have names that are words, not {name!r:.60}")
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(f"{option} must have names of at most {_LONGEST_NAME} characters, not {name!r:.60}")
         if name in _OWN_NAMES:
             raise ValueError(f"{option} cannot hold {name!r}: it is an option of its own, {name}={value[name]!r}")
     named = [(name, thousandths(f"{option}[{name!r}]", amount)) for name, amount in value.items()]
     return sorted(named, key=lambda pair: pair[0].encode())
+
+
+def is_text(value: str) -> bool:
+    """True if the bus can carry it: it has no half characters (lone surrogates)."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def worker_arguments(cpus: Any, memory: Any, gpus: Any, resources: Any) -> list[str]:

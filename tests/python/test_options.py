@@ -61,6 +61,32 @@ def test_a_worker_is_told_what_it_has() -> None:
     assert arguments == ["--cpus", "2.5", "--memory", str(1 << 30), "--gpus", "2", "--resource", "licence=3"]
 
 
+@pytest.mark.parametrize("timeout", [float("inf"), 1e12, 10**30])
+def test_a_timeout_longer_than_the_bus_counts_is_never(timeout: float) -> None:
+    assert Options({"timeout": timeout}).wire(True)["timeout"] is None
+
+
+@pytest.mark.parametrize("timeout", [0, 0.0, 1e-12])
+def test_a_timeout_shorter_than_the_bus_counts_is_not_never(timeout: float) -> None:
+    assert Options({"timeout": timeout}).wire(True)["timeout"] == 1e-9
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"retries": 1 << 32},
+        {"name": "x" * 1001},
+        {"name": "half \udc80"},
+        {"resources": {f"r{i}": 1 for i in range(65)}},
+        {"resources": {"r" * 201: 1}},
+        {"resources": {"half \udc80": 1}},
+    ],
+)
+def test_what_the_bus_would_refuse_is_refused_at_the_caller(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(given))} "):
+        Options(given)
+
+
 # --- on a bus ---------------------------------------------------------------------------------------
 
 
@@ -70,6 +96,13 @@ def test_every_policy_gives_right_results(policy: str) -> None:
     promise = betterbox.map(work.double, range(2000), policy=policy)
     assert promise.result() == [2 * x for x in range(2000)]
     assert promise.explain()["policy"] == policy
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_endless_timeout_leaves_the_client_on_the_bus_and_none_at_all_ends_the_call() -> None:
+    assert betterbox.map(work.double, [1, 2], timeout=float("inf")).result() == [2, 4]
+    with pytest.raises(TimeoutError):
+        betterbox.map(work.double, [1, 2], timeout=0).result()
 
 
 @pytest.mark.usefixtures("cluster")

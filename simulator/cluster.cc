@@ -75,7 +75,7 @@ Case make_case(const Options& options, std::uint64_t seed) {
   if (options.speeds_file.empty()) {
     speeds = draw_speeds(workers, options.speed_spread, seed);
   } else {
-    speeds = read_numbers(options.speeds_file, 1e-6);
+    speeds = read_numbers(options.speeds_file, 1 / kMostSpeed, kMostSpeed);
     if (speeds.size() != workers) {
       throw std::invalid_argument(options.speeds_file + " holds " + std::to_string(speeds.size()) +
                                   " speeds for " + std::to_string(workers) + " workers");

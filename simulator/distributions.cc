@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdio>
 #include <fstream>
 #include <functional>
 #include <stdexcept>
@@ -11,6 +12,9 @@
 
 namespace betterbox::sim {
 namespace {
+
+/// Of one item of a trace: 285 years.
+constexpr double kMostTraceUs = 9e15;
 
 /// Pareto with shape 1.5, cut at ten means: its least value, so that the mean of what was cut is 1.
 /// E min(X, c) = 3x - 2x sqrt(x / c); c = 10.
@@ -120,7 +124,7 @@ const std::vector<std::string_view>& distribution_names() {
 ItemWork make_work(const std::string& distribution, std::uint64_t items, double mean_us, std::uint64_t seed) {
   if (distribution.starts_with("trace:")) {
     const std::string file = distribution.substr(6);
-    std::vector<double> times = read_numbers(file, 0);
+    std::vector<double> times = read_numbers(file, 0, kMostTraceUs);
     if (items > times.size())
       throw std::invalid_argument(file + " holds " + std::to_string(times.size()) + " items, not " +
                                   std::to_string(items));
@@ -134,7 +138,7 @@ ItemWork make_work(const std::string& distribution, std::uint64_t items, double 
   return sum_up(items, [&](std::uint64_t i) { return draw(i) * mean_us * 1000; });
 }
 
-std::vector<double> read_numbers(const std::string& file, double least) {
+std::vector<double> read_numbers(const std::string& file, double least, double most) {
   std::ifstream in(file);
   if (!in) throw std::invalid_argument("cannot read " + file);
   std::vector<double> numbers;
@@ -146,9 +150,12 @@ std::vector<double> read_numbers(const std::string& file, double least) {
     double value = 0;
     const char* end = line.data() + last + 1;
     const auto [stop, error] = std::from_chars(line.data() + first, end, value);
-    if (error != std::errc() || stop != end || !std::isfinite(value) || value < least)
-      throw std::invalid_argument(file + ", line " + std::to_string(at) + ": '" + line + "' is not a number" +
-                                  (least > 0 ? " above 0" : " from 0 on"));
+    if (error != std::errc() || stop != end || !(value >= least && value <= most)) {
+      char bounds[64];
+      std::snprintf(bounds, sizeof bounds, "%g to %g", least, most);
+      throw std::invalid_argument(file + ", line " + std::to_string(at) + ": '" + line +
+                                  "' is not a number from " + bounds);
+    }
     numbers.push_back(value);
   }
   if (numbers.empty()) throw std::invalid_argument(file + " holds no numbers");

@@ -26,11 +26,12 @@ struct ItemWork {
 /// All names but "trace:FILE".
 const std::vector<std::string_view>& distribution_names();
 
-/// `items` 0: as many as the trace has, else at most those of the trace. Throws std::invalid_argument for a name that is none, a file that cannot be read or holds something else,
-/// or times that are too large for 63 bits of nanoseconds.
+/// `items` 0: as many as the trace has, else at most those of the trace. Throws std::invalid_argument for a name
+/// that is none, a file that cannot be read or holds something else, or times that are too large for 63 bits of
+/// nanoseconds.
 ItemWork make_work(const std::string& distribution, std::uint64_t items, double mean_us, std::uint64_t seed);
 
-/// One number a line, at least `least`. Throws std::invalid_argument.
-std::vector<double> read_numbers(const std::string& file, double least);
+/// One number a line, from `least` to `most`. Throws std::invalid_argument.
+std::vector<double> read_numbers(const std::string& file, double least, double most);
 
 }  // namespace betterbox::sim

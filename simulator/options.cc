@@ -1,5 +1,6 @@
 #include "simulator/options.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <stdexcept>
@@ -9,6 +10,10 @@
 
 namespace betterbox::sim {
 namespace {
+
+/// The farthest that anything is planned, and by how much anything slows down: nanoseconds have 64 bits.
+constexpr double kMostSeconds = 1e9;
+constexpr double kMostTimes = 1e6;
 
 [[noreturn]] void refuse(const std::string& text, const char* form) {
   throw std::invalid_argument("'" + text + "' is not of the form " + form);
@@ -48,14 +53,14 @@ When parse_when_in(std::string text, const std::string& whole, const char* form)
     strip("s", 1);
   }
   const double value = parse_number(text, whole, form) * unit;
-  if (value < 0) refuse(whole, form);
+  if (value < 0 || value > kMostSeconds) refuse(whole, form);
   return {value, of_ideal};
 }
 
 }  // namespace
 
 std::int64_t When::ns(double ideal_ns) const {
-  return std::llround(of_ideal ? value * ideal_ns : value * 1e9);
+  return std::llround(std::min(kMostSeconds * 1e9, of_ideal ? value * ideal_ns : value * 1e9));
 }
 
 When parse_when(const std::string& text) { return parse_when_in(text, text, "SECONDS or 0.5x"); }
@@ -69,7 +74,7 @@ Slowdown parse_slowdown(const std::string& text) {
   slowdown.worker = parse_count<std::uint32_t>(text.substr(0, at), text, kForm);
   slowdown.at = parse_when_in(text.substr(at + 1, colon - at - 1), text, kForm);
   slowdown.times = parse_number(text.substr(colon + 1), text, kForm);
-  if (!(slowdown.times > 0)) refuse(text, kForm);
+  if (slowdown.times < 1 / kMostTimes || slowdown.times > kMostTimes) refuse(text, kForm);
   return slowdown;
 }
 
@@ -106,6 +111,8 @@ void check(const Options& options) {
   auto require = [](bool condition, const std::string& text) {
     if (!condition) throw std::invalid_argument(text);
   };
+  // Seeds are counted up to the last one, and past it.
+  require(options.last_seed < ~std::uint64_t{0}, "--seed and --seeds are at most 18446744073709551614");
   require(options.workers > 0 || !options.joins.empty(), "--workers must be at least 1");
   require(options.workers <= 1'000'000, "--workers is at most 1000000");
   require(options.slots > 0 && options.slots <= kMaxSlots,
@@ -114,8 +121,8 @@ void check(const Options& options) {
   require(options.items <= 2'000'000'000, "--items is at most 2000000000");
   require(std::isfinite(options.mean_us) && options.mean_us >= 0.01 && options.mean_us <= 1e11,
           "--mean-us is from 0.01 to 1e11");
-  require(std::isfinite(options.speed_spread) && options.speed_spread >= 1,
-          "--speed-spread is the fastest worker's speed over the slowest's, so at least 1");
+  require(options.speed_spread >= 1 && options.speed_spread <= kMostSpeed,
+          "--speed-spread is the fastest worker's speed over the slowest's, so from 1 to 1e6");
   require(options.latency_us >= 0 && options.latency_us <= 1e8, "--latency-us is from 0 to 1e8");
   require(options.wake_us >= 0 && options.wake_us <= 1e8, "--wake-us is from 0 to 1e8");
   require(find_policy(options.policy) != nullptr, "there is no policy '" + options.policy + "'");

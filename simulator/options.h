@@ -7,6 +7,9 @@
 
 namespace betterbox::sim {
 
+/// Of a worker, over that of a worker of speed 1; and how much slower one may be.
+inline constexpr double kMostSpeed = 1e6;
+
 /// A point in time as users give it: seconds from the submission, or a share of the ideal makespan.
 struct When {
   double value = 0;

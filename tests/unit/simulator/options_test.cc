@@ -26,15 +26,24 @@ TEST(SimulatorOptions, ReadWhatHappensToWorkers) {
 }
 
 TEST(SimulatorOptions, RefuseWhatTheyDoNotUnderstand) {
-  for (const char* text : {"", "x", "1@2", "@1:2", "1@:2", "1@2:0", "1@2:-1", "1@-2:3", "a@2:3"})
+  for (const char* text : {"", "x", "1@2", "@1:2", "1@:2", "1@2:0", "1@2:-1", "1@-2:3", "a@2:3", "1@2:1e7",
+                           "1@2:1e-7", "1@2e9:3"})
     EXPECT_THROW(parse_slowdown(text), std::invalid_argument) << text;
-  for (const char* text : {"", ":2", "1:0", "1:x", "-1"})
+  for (const char* text : {"", ":2", "1:0", "1:x", "-1", "1e300:1"})
     EXPECT_THROW(parse_join(text), std::invalid_argument);
   for (const char* text : {"", "1", "@3", "x@3"}) EXPECT_THROW(parse_leave(text), std::invalid_argument);
   Options options;
   for (const char* text : {"", "5", "7-5", "a-b", "-3"})
     EXPECT_THROW(parse_seeds(text, options), std::invalid_argument) << text;
 }
+
+TEST(SimulatorOptions, RefuseASeedThatNoOtherFollows) {
+  Options options;
+  options.first_seed = options.last_seed = ~std::uint64_t{0};
+  EXPECT_THROW(check(options), std::invalid_argument);
+}
+
+TEST(SimulatorOptions, KeepFarTimesCountable) { EXPECT_GT(parse_when("1e9x").ns(1e17), 0); }
 
 TEST(SimulatorOptions, RefuseWorkersThatDoNotExist) {
   Options options;

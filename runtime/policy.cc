@@ -80,7 +80,8 @@ std::uint64_t when_idle(const Taker& taker, Duration) { return taker.slots - 1; 
 
 /// Static: N / P each.
 std::uint64_t static_items(const Work& work, const Taker& taker, PolicyMemory&) {
-  return divide_up(work.total * taker.slots, work.total_slots);
+  const double slots = static_cast<double>(taker.slots) / static_cast<double>(work.total_slots);
+  return to_items(std::ceil(static_cast<double>(work.total) * slots));
 }
 
 /// Self-scheduling: one item at a time.

@@ -18,6 +18,8 @@ constexpr Duration kLeastInterval = milliseconds(1);
 constexpr Duration kLookCostPerLease = microseconds(10);
 /// Calls that one look goes over.
 constexpr std::size_t kCallsLookedAt = 64;
+/// Items for which no helper is found before a look at a call ends: which idle member may help goes with the item.
+constexpr int kHelpedInVain = 16;
 /// Idle members that are asked for one copy.
 constexpr int kHelpersLookedAt = 16;
 
@@ -49,11 +51,12 @@ bool within_budget(const CallState& call) {
   return spent <= static_cast<double>(call.busy_ns) * call.copies_permille / 1000;
 }
 
+Duration long_time(double ns) { return {static_cast<std::int64_t>(std::min(1e17, ns))}; }
+
 /// `mean` is that of average items.
 Duration long_for(const CallState& call, double mean, std::uint64_t item) {
   const double expected = mean * call.items.average_items(call.items.cost_of({item, item + 1}), 1);
-  return std::max(kWorthAProcess,
-                  Duration{static_cast<std::int64_t>(std::min(1e17, kLongerThanMean * expected))});
+  return std::max(kWorthAProcess, long_time(kLongerThanMean * expected));
 }
 
 /// What runs too long already. `next` becomes the time at which another item will, if that is earlier.
@@ -79,8 +82,8 @@ std::vector<Candidate> find_candidates(const Turn& turn, const CallState& call, 
   return found;
 }
 
-/// An idle member for a copy: another agent, unless there is none; then the same, if the item hangs. Nobody who is known to be slower than the time
-/// that the item has run.
+/// An idle member for a copy: another agent, unless there is none; then the same, if the item hangs. Nobody who is
+/// known to be slower than the time that the item has run.
 Member* find_helper(const Turn& turn, const CallState& call, const Pool& pool, const Candidate& candidate) {
   Member* own = nullptr;
   int looked = 0;
@@ -111,12 +114,17 @@ void copy(const Turn& turn, CallState& call, const Candidate& candidate, Member&
 TimePoint copy_what_runs_long(const Turn& turn, Pool& pool, CallState& call) {
   TimePoint next = TimePoint::never();
   const std::vector<Candidate> candidates = find_candidates(turn, call, next);
+  const TimePoint later = turn.now + long_time(call.times.mean());
+  int in_vain = 0;
   for (const Candidate& candidate : candidates) {
-    Member* helper = within_budget(call) ? find_helper(turn, call, pool, candidate) : nullptr;
-    if (helper == nullptr) return turn.now + Duration{static_cast<std::int64_t>(call.times.mean())};
-    copy(turn, call, candidate, *helper);
+    if (!within_budget(call) || in_vain == kHelpedInVain) return later;
+    if (Member* helper = find_helper(turn, call, pool, candidate)) {
+      copy(turn, call, candidate, *helper);
+    } else {
+      ++in_vain;
+    }
   }
-  return next;
+  return in_vain > 0 ? std::min(next, later) : next;
 }
 
 Duration least_interval(const CallState& call) {

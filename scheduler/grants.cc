@@ -50,15 +50,20 @@ LeaseState& new_lease(State& state, CallState& call, Member& member, Share& shar
   return lease;
 }
 
+/// Average items, of which costs that differ wildly may make more than can be counted.
+std::uint64_t to_count(double average_items) {
+  constexpr double kMost = 1e15;
+  return static_cast<std::uint64_t>(std::clamp(average_items, 1.0, kMost));
+}
+
 Work work_of(const Turn& turn, const CallState& call) {
   const Pool& pool = turn.state.pool(call.port);
   Work work;
   work.remaining = call.items.pending_items();
   work.total = call.items.known_end();
   if (call.items.has_costs()) {
-    work.remaining =
-        std::max<std::uint64_t>(1, static_cast<std::uint64_t>(call.items.pending_average_items()));
-    work.total = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(call.items.known_average_items()));
+    work.remaining = to_count(call.items.pending_average_items());
+    work.total = to_count(call.items.known_average_items());
   }
   work.outstanding = call.outstanding;
   work.total_slots = pool.slots;

@@ -61,14 +61,14 @@ std::uint64_t ItemCosts::items_for(Range r, double cost) const {
   bool full = false;
   for_each_part(page_of(r.begin), r, [&](const Page& page, std::size_t begin, std::size_t end) {
     while (!full && begin < end) {
-      const bool whole_block = begin % kBlock == 0 && begin + kBlock <= end;
-      const double block =
-          whole_block ? page.before[begin / kBlock + 1] - page.before[begin / kBlock] : left + 1;
-      if (block <= left) {
-        left -= block;
-        items += kBlock;
-        begin += kBlock;
-        continue;
+      if (begin % kBlock == 0 && begin + kBlock <= end) {
+        const double block = page.before[begin / kBlock + 1] - page.before[begin / kBlock];
+        if (block <= left) {
+          left -= block;
+          items += kBlock;
+          begin += kBlock;
+          continue;
+        }
       }
       const auto next = static_cast<double>(page.costs[begin]);
       full = next / 2 > left;  // to the nearest

@@ -236,7 +236,8 @@ void WorkerCore::flush_outcomes() {
 void WorkerCore::report_soon(CallState& call, CallId id) {
   if (call.due == TimePoint::never()) return;  // nothing waits
   const std::int64_t part = call.report_interval.ns / kSoonDivisor;
-  const Duration wait{std::clamp(static_cast<std::int64_t>(call.times.mean()) / 8, part, 2 * part)};
+  const double least = static_cast<double>(part);
+  const Duration wait{static_cast<std::int64_t>(std::clamp(call.times.mean() / 8, least, 2 * least))};
   const TimePoint soon = call.reported ? *call.reported + wait : now_;
   if (soon >= call.due) return;
   due_.erase({call.due, id});

@@ -50,6 +50,13 @@ TEST(ItemCostsTest, CountsItemsOfAboutACost) {
   EXPECT_EQ(costs.items_for({1000, 1010}, 260), 3U) << "to the nearest";
 }
 
+TEST(ItemCostsTest, CountsItemsOfCostsBeyondWholeNumbers) {
+  ItemCosts costs;
+  costs.add_page(0, std::vector<float>(300, 0x1p60F));
+  EXPECT_EQ(costs.items_for({0, 300}, 0x1p60 * 300), 300U);
+  EXPECT_EQ(costs.items_for({0, 100}, 0x1p60 * 7), 7U) << "less than a block of them";
+}
+
 class CostsTest : public BusTest {
  public:
   void add_costed(const Actor& client, std::uint64_t serial, std::uint64_t first, std::vector<float> costs,

@@ -257,8 +257,17 @@ def _at_end() -> None:
             wait_for_stop()
     except (KeyboardInterrupt, SystemExit):
         pass  # a signal between the end of the script and the wait: there is nothing to wait for
-    finally:
+    try:
         stop_all()
+    except (KeyboardInterrupt, SystemExit):
+        _end_at_once()
+
+
+def _end_at_once() -> None:
+    """A second signal: whoever sends it does not want to wait for the running call."""
+    print("betterbox: asked twice to stop, so the running call and unsaved state are lost", file=sys.stderr)
+    flush_standard_streams()
+    os._exit(1)
 
 
 def wait_for_stop() -> None:

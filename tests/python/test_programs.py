@@ -260,6 +260,28 @@ def test_a_term_during_the_script_stops_cleanly_and_saves(scripts: Scripts, home
     assert (home / "boxes/abox/current").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_wait_for_the_running_call(scripts: Scripts, number: signal.Signals) -> None:
+    hanging = """
+    def hang(self) -> None:
+        import signal, threading, time
+        print("hanging")
+        while getattr(signal.getsignal(signal.SIGINT), "__name__", "") == "stop":
+            time.sleep(0.01)  # the first signal gives it back
+        print("stopping")
+        threading.Event().wait()
+"""
+    server = scripts.start("server.py", SERVER + hanging + READY)
+    server.wait_for("ready")
+    client = scripts.start("hang.py", "from betterbox import RemoteBox\nRemoteBox.connect(8090).hang().any()\n")
+    server.wait_for("hanging")
+    server.process.send_signal(number)
+    server.wait_for("stopping")
+    assert server.end(number) == 1
+    assert "asked twice to stop" in server.output and "Traceback" not in server.output
+    assert client.wait() == 1
+
+
 @pytest.mark.parametrize("flush", [1, 2])  # the interpreter's own at the end of the script, and ours before the wait
 def test_a_term_between_the_script_and_the_wait_is_not_lost(scripts: Scripts, flush: int) -> None:
     ending = f"""

@@ -89,9 +89,11 @@ std::vector<std::string> parse_devices(const std::string& text, const std::strin
     const std::uint64_t milli = parse_thousandths("--gpus", text);
     const std::size_t count = milli / 1000;
     if (milli % 1000 != 0) throw std::invalid_argument("--gpus takes whole devices, not '" + text + "'");
+    if (count > kMaxDevices)
+      throw std::invalid_argument("--gpus takes at most " + std::to_string(kMaxDevices) + " devices");
     names = split(visible);
     if (visible.empty()) {
-      for (std::size_t i = 0; i < std::min(count, kMaxDevices + 1); ++i) names.push_back(std::to_string(i));
+      for (std::size_t i = 0; i < count; ++i) names.push_back(std::to_string(i));
     }
     if (names.size() < count) {
       throw std::invalid_argument("--gpus " + text + ", but CUDA_VISIBLE_DEVICES names only '" + visible +

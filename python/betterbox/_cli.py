@@ -197,8 +197,7 @@ def _worker(args: argparse.Namespace) -> int:
     from betterbox._resources import worker_arguments
 
     try:
-        memory = int(args.memory) if args.memory and args.memory.isdecimal() else args.memory
-        capacity = worker_arguments(args.cpus, memory, args.gpus, dict(args.resource))
+        capacity = worker_arguments(args.cpus, args.memory, args.gpus, dict(args.resource))
     except ValueError as error:
         raise _UsageError(str(error)) from error
     _exec([*_worker_command(args, args.slots or _settings.cpu_count()), *capacity])

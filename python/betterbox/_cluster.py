@@ -187,7 +187,10 @@ class _Child:
                 readable, _, _ = select.select([self._ready], [], [], max(0.0, deadline - monotonic()))
                 if not readable:
                     raise BusError(f"the {self.name} of the local cluster was not ready after {_START_TIMEOUT:g} s")
-                if os.read(self._ready, 4096):
+                said = os.read(self._ready, 4096).decode(errors="replace").strip()
+                if said.startswith("error: "):
+                    raise BusError(f"the {self.name} of the local cluster did not start: {said[7:]}")
+                if said:
                     return
                 raise BusError(f"the {self.name} of the local cluster ended at once{self._last_words()}")
         finally:

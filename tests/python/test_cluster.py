@@ -76,6 +76,11 @@ def test_capacities_that_make_no_sense_are_refused(given: dict[str, object], tex
         LocalCluster(1, **given)  # type: ignore[arg-type]
 
 
+def test_a_worker_that_cannot_start_is_an_error_with_its_reason() -> None:
+    with pytest.raises(BusError, match="did not start: --gpus takes at most 64 devices"):
+        LocalCluster(1, gpus=100)
+
+
 HOLD = """
 import time, betterbox
 cluster = betterbox.LocalCluster(slots=2)

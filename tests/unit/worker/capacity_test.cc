@@ -5,6 +5,8 @@
 
 #include <stdexcept>
 
+#include "worker/core.h"
+
 namespace betterbox {
 namespace {
 
@@ -31,6 +33,13 @@ TEST(Capacity, CountsOrNamesDevices) {
   EXPECT_EQ(parse_devices("0,2", "4,5"), (Names{"0", "2"}));
   EXPECT_EQ(parse_devices("3,", ""), (Names{"3"}));
   EXPECT_EQ(parse_devices("0", ""), Names{});
+  EXPECT_EQ(parse_devices(std::to_string(kMaxDevices), "").size(), kMaxDevices);
+  try {
+    parse_devices("100", "");
+    ADD_FAILURE() << "more devices than a worker can have";
+  } catch (const std::invalid_argument& error) {
+    EXPECT_STREQ(error.what(), "--gpus takes at most 64 devices");
+  }
   for (const char* text : {"3", "1.5", "1,1", "many"})
     EXPECT_THROW(parse_devices(text, "4,5"), std::invalid_argument) << text;
 }

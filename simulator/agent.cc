@@ -176,7 +176,6 @@ void SimAgent::look_changed(std::uint32_t seat) {
 }
 
 void SimAgent::report_outcomes(std::int64_t now, std::uint32_t seat, const SlotRecord& record) {
-  (void)now;
   Process& process = processes_[seat];
   for (std::uint32_t at = 0; at < record.count; at += OutcomePages::kMostItems) {
     const std::uint32_t first = record.first + at;

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
+from operator import index
 from typing import Any
 
 Needs = tuple[int, int, int, list[tuple[str, int]]]
@@ -28,10 +30,14 @@ def thousandths(option: str, value: Any) -> int:
     >>> thousandths("gpus", 0.5)
     500
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST:
+    try:
+        number = -1.0 if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    except OverflowError:
+        number = -1.0
+    if not 0 <= number <= _MOST:
         raise ValueError(f"{option} must be a number from 0, not {value!r}")
-    milli = round(value * 1000)
-    if value > 0 and milli == 0:
+    milli = round(number * 1000)
+    if number > 0 and milli == 0:
         raise ValueError(f"{option} must be 0 or at least 0.001, not {value!r}")
     return milli
 
@@ -49,8 +55,8 @@ def memory_bytes(option: str, value: Any) -> int:
     >>> memory_bytes("memory", "1.5G")
     1610612736
     """
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63:
-        return value
+    if hasattr(value, "__index__") and not isinstance(value, bool) and 0 <= index(value) < 1 << 63:
+        return index(value)
     if isinstance(value, str):
         text = value.strip().lower()
         for ending in ("ib", "b"):

@@ -6,6 +6,7 @@ from array import array
 from typing import Any
 
 import betterbox
+import numpy
 import pytest
 import work
 from betterbox._options import POLICIES, Options, packed_costs
@@ -31,6 +32,11 @@ def test_needs_are_a_core_for_functions_and_none_for_boxes_unless_told() -> None
     assert Options({}).needs(False) == (0, 0, 0, [])
     told = Options({"cpus": 0.5, "memory": "1K", "gpus": 2, "resources": {"b": 1, "a": 2}})
     assert told.needs(True) == told.needs(False) == (500, 1024, 2000, [("a", 2000), ("b", 1000)])
+
+
+def test_amounts_may_be_numbers_of_numpy() -> None:
+    told = Options({"cpus": numpy.float32(0.5), "memory": numpy.int64(1024), "gpus": numpy.uint8(2)})
+    assert told.needs(True) == (500, 1024, 2000, [])
 
 
 def test_copies_are_for_idempotent_functions_alone() -> None:

@@ -67,6 +67,10 @@ Client::Client(std::unique_ptr<Transport> transport, Options options)
 
 Client::~Client() {
   close();
+  links_.clear();
+  for (const int fd : lane_pipe_) {
+    if (fd >= 0) ::close(fd);
+  }
   ::close(wake_fd_);
   ::close(waiter_wake_fd_);
 }
@@ -83,6 +87,9 @@ void Client::close() {
   pump();
   if (session_ == Session::kOpen) send({Bye{}, {}});
   for (auto& [agent, link] : links_) {
+    for (auto& [box, route] : link.routes) {
+      if (route.lane) route.lane->leave();
+    }
     transport_->send(link.connection, {Bye{}, {}});
     transport_->close(link.connection);
   }
@@ -103,11 +110,14 @@ void Client::close() {
 int Client::poll_transport(Lock& lock, TimePoint until, int wake_fd) {
   std::vector<pollfd> fds{{wake_fd, POLLIN, 0}};
   for (const int fd : transport_->wait_fds()) fds.push_back({fd, POLLIN, 0});
+  if (lane_pipe_[0] >= 0) fds.push_back({lane_pipe_[0], POLLIN, 0});
+  if (!prepare_lanes_for_sleep()) return 1;
   lock.unlock();
   const int result = ::poll(fds.data(), fds.size(), poll_timeout_ms(monotonic_now(), until));
   const bool interrupted = result < 0 && errno == EINTR;
   if (fds[0].revents != 0) clear(wake_fd);
   lock.lock();
+  lanes_are_awake();
   return interrupted ? -1 : result;
 }
 
@@ -124,6 +134,7 @@ bool Client::wait(const Condition& condition, TimePoint deadline, const Interrup
   flush_streams();
   drain();
   if (condition()) return true;
+  if (look_at_lanes(lock) && condition()) return true;
 
   ++waiters_;
   ++waits_;
@@ -361,6 +372,7 @@ void Client::send(Message message) { transport_->send(scheduler_, message); }
 
 void Client::drain() {
   if (session_ == Session::kClosed) return;
+  drain_lanes();
   bool any = false;
   while (auto event = transport_->receive()) {
     on_event(*event);
@@ -470,12 +482,14 @@ Client::Link& Client::link_to(const BoxEntry& entry) {
 
 void Client::on_link(Link& link, Message& message) {
   if (auto* reply = std::get_if<BoxReply>(&message.body)) {
+    const Frame page = make_single_page(message.frames.at(0).bytes());
     const auto found = link.in_flight.find(reply->serial);
-    if (found == link.in_flight.end()) return;  // cancelled
-    const auto [call, item] = found->second;
+    if (found == link.in_flight.end()) return settle_in_lane(link, reply->serial, page);
+    const Link::OnLink flight = found->second;
     link.in_flight.erase(found);
-    settle(call, item, 1, make_single_page(message.frames.at(0).bytes()));
-    check_over(call);
+    if (flight.call == nullptr && flight.route != nullptr) return end_lane(*flight.route, page);
+    settle_flight(flight, page);
+    if (flight.route != nullptr) --flight.route->on_link, pump(*flight.route);
     while (link.waiting_from < link.waiting.size() && link.sent_in_flight() < kMaxDirectCallsInFlight) {
       transport_->send(link.connection, link.waiting[link.waiting_from++]);
     }
@@ -494,15 +508,21 @@ void Client::on_link_closed(ConnectionId connection) {
   if (found == link_of_.end()) return;
   const PeerId agent = found->second;
   link_of_.erase(found);
-  const auto in_flight = std::move(links_.at(agent).in_flight);
-  links_.erase(agent);
-  for (const auto& [serial, place] : in_flight) {
-    const auto& [call, item] = place;
-    if (call->over) continue;
-    settle_lost(call, item, 1, LostCode::kBoxLost,
-                "its process ended or the connection to it broke while the call was under way");
-    check_over(call);
+  Link& link = links_.at(agent);
+  std::vector<Flight> lost;
+  for (auto& [box, route] : link.routes) {
+    drain_lane(route);
+    for (const auto& [serial, flight] : route.in_lane) lost.push_back(flight);
+    for (const auto& [serial, flight] : route.queued) lost.push_back(flight);
+    busy_lanes_.erase(&route);
   }
+  for (const auto& [serial, flight] : link.in_flight) lost.push_back(flight);
+  links_.erase(agent);
+  const std::string item =
+      make_lost_item(LostCode::kBoxLost, 0, {},
+                     "its process ended or the connection to it broke while the call was under way");
+  const Frame page = make_single_page(std::as_bytes(std::span(item)));
+  for (const Flight& flight : lost) settle_flight(flight, page);
 }
 
 std::vector<BoxEntry> Client::answered(Port port) {

@@ -11,6 +11,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -24,6 +25,7 @@
 #include <vector>
 
 #include "runtime/ids.h"
+#include "runtime/lane.h"
 #include "runtime/limits.h"
 #include "runtime/messages.h"
 #include "runtime/page.h"
@@ -251,14 +253,38 @@ class Client {
     std::unordered_map<std::uint64_t, CallPtr> waiting;  ///< by index
     std::uint64_t last_use = 0;
   };
+  struct Link;
+  /// A direct call under way to one box.
+  struct Flight {
+    CallPtr call;  ///< null: cancelled meanwhile, or no call but the lane itself
+    std::uint64_t item = 0;
+  };
+  /// How calls get to one box. Those that run in order of arrival go all through its lane or all over the link: as long
+  /// as some are under way on one of them, others wait for the other one.
+  struct BoxRoute {
+    Link* link = nullptr;
+    std::set<std::string> express;  ///< concurrent and async methods: in no order, always over the link
+    bool near = false;              ///< on this host: may have a lane
+    std::uint64_t calls = 0;
+    std::shared_ptr<ClientLane> lane;
+    std::uint64_t lane_serial = 0;
+    std::map<std::uint64_t, Flight> in_lane;  ///< under way in the lane, by serial
+    std::size_t on_link = 0;                  ///< calls in order that are under way over the link
+    std::deque<Message> queue;                ///< wait for room in the lane, or for the other way to be empty
+    std::map<std::uint64_t, Flight> queued;   ///< of `queue`, by serial
+  };
   /// A connection to an agent.
   struct Link {
     std::string endpoint;
     ConnectionId connection;
     PeerId agent;
     std::uint64_t ready = 0;  ///< order of its Welcome; 0: none yet
-    std::map<std::uint64_t, std::pair<CallPtr, std::uint64_t>> in_flight;  ///< by wire serial: call, item
-    std::vector<Message> waiting;                                          ///< beyond kMaxDirectCallsInFlight
+    struct OnLink : Flight {
+      BoxRoute* route = nullptr;  ///< of calls that run in order
+    };
+    std::map<std::uint64_t, OnLink> in_flight;  ///< by wire serial
+    std::map<BoxId, BoxRoute> routes;
+    std::vector<Message> waiting;  ///< beyond kMaxDirectCallsInFlight
     std::size_t waiting_from = 0;
     std::size_t sent_in_flight() const { return in_flight.size() - (waiting.size() - waiting_from); }
   };
@@ -310,6 +336,22 @@ class Client {
   void wake_waiters();
   Link& link_to(const BoxEntry& entry);
   void send_on_link(Link& link, Message message);
+
+  // Lanes (client_lanes.cc).
+  BoxRoute& route_to(Link& link, const BoxId& box);
+  void begin_direct(BoxRoute& route, Message message, Flight flight);
+  bool dispatch(BoxRoute& route, Message& message, Flight& flight);
+  void pump(BoxRoute& route);
+  void open_lane(BoxRoute& route, const BoxId& box);
+  void end_lane(BoxRoute& route, const Frame& page);
+  void settle_flight(const Flight& flight, const Frame& page);
+  void settle_in_lane(Link& link, std::uint64_t serial, const Frame& page);
+  void drop_direct(const CallPtr& call);
+  void drain_lane(BoxRoute& route);
+  void drain_lanes();
+  bool prepare_lanes_for_sleep();
+  void lanes_are_awake();
+  bool look_at_lanes(Lock& lock);
   void send(Message message);
   const BoxEntry* find_entry(const BoxId& box) const;
   std::optional<BoxEntry> first_answer(Port port);
@@ -350,6 +392,10 @@ class Client {
 
   std::map<Port, WatchedPort> watched_;
   std::map<PeerId, Link> links_;
+  std::set<BoxRoute*> busy_lanes_;  ///< with calls under way
+  int lane_pipe_[2] = {-1, -1};     ///< slots write into it when a lane has a reply and we asked for a ring
+  Spinner spinner_;
+  bool spinning_ = false;
   std::unordered_map<ConnectionId, PeerId> link_of_;
 
   std::uint64_t ack_seen_ = 0, ack_sent_ = 0;

@@ -66,9 +66,8 @@ CallPtr Client::box_call(const std::vector<BoxId>& boxes, const std::string& met
       settle_lost(call, i, 1, LostCode::kBoxLost, "its process is gone");
       continue;
     }
-    const std::uint64_t serial = next_direct_serial_++;
-    link->second.in_flight[serial] = {call, i};
-    send_on_link(link->second, {BoxCall{serial, boxes[i], method}, {arguments}});
+    begin_direct(route_to(link->second, boxes[i]),
+                 {BoxCall{next_direct_serial_++, boxes[i], method}, {arguments}}, {call, i});
   }
   check_over(call);
   drain();
@@ -321,13 +320,7 @@ void Client::check_deadlines(TimePoint now) {
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
     const CallPtr call = direct_.at(deadlines_.begin()->second);
     deadlines_.erase(deadlines_.begin());
-    for (auto& [agent, link] : links_) {
-      std::erase_if(link.in_flight, [&](const auto& entry) {
-        if (entry.second.first != call) return false;
-        transport_->send(link.connection, {BoxCancel{entry.first}, {}});
-        return true;
-      });
-    }
+    drop_direct(call);
     lose_unsettled(call, LostCode::kTimeout, "");
   }
 }
@@ -341,15 +334,7 @@ bool Client::cancel(const CallPtr& call) {
   call->cancelled = true;
   call->closed = true;
   switch (call->kind) {
-    case CallState::Kind::kDirect:
-      for (auto& [agent, link] : links_) {
-        std::erase_if(link.in_flight, [&](const auto& entry) {
-          if (entry.second.first != call) return false;
-          transport_->send(link.connection, {BoxCancel{entry.first}, {}});
-          return true;
-        });
-      }
-      break;
+    case CallState::Kind::kDirect: drop_direct(call); break;
     case CallState::Kind::kSubmission:
       flush_streams();
       if (const auto stream = stream_of_.find(call->serial); stream != stream_of_.end()) {

@@ -42,6 +42,11 @@ inline constexpr std::size_t kOutcomeWindowBytes = 64U << 20;
 inline constexpr std::size_t kAckEveryBytes = 1U << 20;
 /// Direct calls of one client that may wait at one agent; further ones wait in the client.
 inline constexpr std::size_t kMaxDirectCallsInFlight = 1024;
+/// Each direction of a lane. What is larger than half of it takes the other way.
+inline constexpr std::size_t kLaneRingBytes = 64U << 10;
+/// How long either end of a lane looks for the next record before it sleeps: about what the other end does between
+/// two calls in a loop.
+inline constexpr Duration kLaneSpin = microseconds(40);
 /// Items of a generator call that may be out (pulled and not yet taken by the user).
 inline constexpr std::uint64_t kGeneratorWindowItems = 64U << 10;
 /// Leases that one worker may hold: two per slot keep a slot busy while a result travels.

@@ -180,6 +180,16 @@ struct BoxCancel {
   std::uint64_t serial = 0;
   template <class A> void serialize(A& a) { a(serial); }
 };
+/// client -> agent on its host: serve this box through the lane (runtime/lane.h) that is `descriptor` of process
+/// `pid`. Answered by a BoxReply with a lost item when the lane is over; ended by a BoxCancel.
+struct OpenLane {
+  std::uint64_t serial = 0;  ///< as of a BoxCall
+  BoxId box;
+  std::uint32_t pid = 0;
+  std::uint32_t descriptor = 0;
+  std::uint64_t nonce = 0;  ///< what lies in the lane: tells it from any other file
+  template <class A> void serialize(A& a) { a(serial, box, pid, descriptor, nonce); }
+};
 /// agent -> client. frames: [one item (runtime/page.h)]
 struct BoxReply {
   std::uint64_t serial = 0;
@@ -538,7 +548,7 @@ struct StatusReport {
 using Body = std::variant<Hello, Welcome, Refused, Bye, Offer, Watch, Unwatch, Boxes, BoxCall, BoxCancel,
                           BoxReply, Call, Items, Cancel, Forget, Results, Acknowledge, Settled, Explain,
                           Explanation, Context, Lease, Revoke, Released, Abandon, DropCall, Outcomes, Deploy,
-                          Host, Hosted, Deployed, Undeploy, Status, StatusReport, Accepted, Load>;
+                          Host, Hosted, Deployed, Undeploy, Status, StatusReport, Accepted, Load, OpenLane>;
 
 struct Message {
   Body body;

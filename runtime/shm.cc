@@ -9,8 +9,10 @@
 // wake-up that comes before the sleep makes the sleep return at once.
 #include "runtime/shm.h"
 
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -59,26 +61,6 @@ void futex_wake(std::atomic<std::uint32_t>& word) {
   ::syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&word), FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
 }
 
-/// The agent moved head or tail of `ring`: wakes the slot if it sleeps on it. The wish is taken back, so
-/// that a slot which has not come to run yet is not woken again for each record.
-void wake_slot(RingHeader& ring) {
-  full_fence();
-  if (ring.slot_waits.load(std::memory_order_relaxed) == 0) return;
-  if (ring.slot_waits.exchange(0, std::memory_order_relaxed) == 0) return;
-  ring.signal.fetch_add(1, std::memory_order_release);
-  futex_wake(ring.signal);
-}
-
-/// The slot sleeps until `ready()` or the deadline. Result: ready().
-template <class Ready> bool slot_sleep(RingHeader& ring, TimePoint deadline, Ready ready) {
-  const std::uint32_t seen = ring.signal.load(std::memory_order_acquire);
-  ring.slot_waits.store(1, std::memory_order_relaxed);
-  full_fence();
-  if (!ready()) futex_wait(ring.signal, seen, deadline);
-  ring.slot_waits.store(0, std::memory_order_relaxed);
-  return ready();
-}
-
 void write_bell(int bell_fd) {
   const std::uint64_t one = 1;
   // Fails only when the counter is full: the agent has been rung then.
@@ -105,6 +87,12 @@ void copy_out(const std::byte* data, std::uint64_t capacity, std::uint64_t at, v
   if (first < size) std::memcpy(static_cast<std::byte*>(to) + first, data, size - first);
 }
 
+std::uint64_t make_nonce() {
+  std::uint64_t nonce = 0;
+  [[maybe_unused]] const auto got = ::getrandom(&nonce, sizeof nonce, 0);  // only to tell mistakes apart
+  return nonce;
+}
+
 std::system_error failed(const char* what) { return std::system_error(errno, std::generic_category(), what); }
 
 ArenaHeader* make_header(void* memory) {
@@ -112,19 +100,43 @@ ArenaHeader* make_header(void* memory) {
   header->inbox.capacity = kInboxBytes;
   header->express.capacity = kExpressBytes;
   header->outbox.capacity = kOutboxBytes;
+  header->bell.magic = kBellMagic;
+  header->bell.nonce = make_nonce();
   header->magic = kArenaMagic;
   return header;
 }
 
 }  // namespace
 
+// --- waking -------------------------------------------------------------------------------------
+
+/// The wish is taken back, so that a slot which has not come to run yet is not woken again for each record.
+void wake_slot(SlotBell& bell) {
+  full_fence();
+  if (bell.slot_waits.load(std::memory_order_relaxed) == 0) return;
+  if (bell.slot_waits.exchange(0, std::memory_order_relaxed) == 0) return;
+  bell.signal.fetch_add(1, std::memory_order_release);
+  futex_wake(bell.signal);
+}
+
+bool slot_sleep(SlotBell& bell, TimePoint deadline, const std::function<bool()>& ready) {
+  const std::uint32_t seen = bell.signal.load(std::memory_order_acquire);
+  bell.slot_waits.store(1, std::memory_order_relaxed);
+  full_fence();
+  if (!ready()) futex_wait(bell.signal, seen, deadline);
+  bell.slot_waits.store(0, std::memory_order_relaxed);
+  return ready();
+}
+
 // --- arena --------------------------------------------------------------------------------------
 
 SlotArena SlotArena::create() {
   SlotArena arena;
-  arena.fd_ = ::memfd_create("betterbox-slot", MFD_CLOEXEC);
+  arena.fd_ = ::memfd_create("betterbox-slot", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (arena.fd_ < 0) throw failed("memory file for a slot");
-  if (::ftruncate(arena.fd_, kArenaBytes) != 0) throw failed("size of a slot's memory file");
+  if (::ftruncate(arena.fd_, kArenaBytes) != 0 || ::fcntl(arena.fd_, F_ADD_SEALS, F_SEAL_SHRINK) != 0) {
+    throw failed("size of a slot's memory file");
+  }
   void* memory = ::mmap(nullptr, kArenaBytes, PROT_READ | PROT_WRITE, MAP_SHARED, arena.fd_, 0);
   if (memory == MAP_FAILED) throw failed("mapping a slot's memory file");
   arena.mapped_ = kArenaBytes;
@@ -142,7 +154,6 @@ SlotArena SlotArena::attach(int fd) {
   arena.header_ = std::launder(static_cast<ArenaHeader*>(memory));
   arena.data_ = static_cast<std::byte*>(memory) + kHeaderSpace;
   BB_CHECK(arena.header_->magic == kArenaMagic);
-  arena.close_fd();
   return arena;
 }
 
@@ -243,13 +254,13 @@ bool RingWriter::flush() {
     move_what_fits();
     if (pending_.empty()) ring_.agent_waits.store(0, std::memory_order_relaxed);
   }
-  wake_slot(ring_);
+  wake_slot(bell_);
   return pending_.empty();
 }
 
 bool SlotInbox::wait(TimePoint deadline) {
   if (has_bytes()) return true;
-  return slot_sleep(ring_, deadline, [this] { return has_bytes(); });
+  return slot_sleep(bell_, deadline, [this] { return has_bytes(); });
 }
 
 void SlotInbox::read_bytes(void* to, std::size_t size) {
@@ -307,7 +318,7 @@ void SlotOutbox::write_bytes(const void* from, std::size_t size) {
     if (room == 0) {
       // Until half of it is free: slot and agent take turns by many records, not by one.
       ring_bell();
-      slot_sleep(ring_, TimePoint::never(), [this] { return used_bytes(ring_) <= ring_.capacity / 2; });
+      slot_sleep(ring_.bell, TimePoint::never(), [this] { return used_bytes(ring_) <= ring_.capacity / 2; });
       continue;
     }
     const std::size_t bytes = std::min<std::size_t>(room, size);
@@ -386,7 +397,7 @@ void RingReader::publish() {
   published_ = at_;
   ring_.tail.store(at_, std::memory_order_release);
   full_fence();
-  if (ring_.head.load(std::memory_order_acquire) - at_ <= capacity_ / 2) wake_slot(ring_);
+  if (ring_.head.load(std::memory_order_acquire) - at_ <= capacity_ / 2) wake_slot(ring_.bell);
 }
 
 }  // namespace betterbox

@@ -17,6 +17,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -33,14 +34,28 @@ namespace betterbox {
 /// used up, a reply, or a ring without room.
 enum class Bell : std::uint32_t { kNone = 0, kUrgent = 1, kAny = 2 };
 
+/// What wakes a slot. The one of its inbox has a page of the arena to itself, which clients with a lane map, too
+/// (runtime/lane.h).
+struct SlotBell {
+  alignas(64) std::atomic<std::uint32_t> signal{0};  ///< futex: changed to wake the slot
+  std::atomic<std::uint32_t> slot_waits{0};          ///< the slot sleeps on `signal`
+  std::uint64_t magic = 0, nonce = 0;                ///< of the inbox's bell: who maps it checks them
+};
+inline constexpr std::size_t kBellBytes = 4096;
+inline constexpr std::uint64_t kBellMagic = 0x314C4C4542414242ULL;
+
+/// Wakes the slot if it sleeps. To be called after the store that the slot is to see.
+void wake_slot(SlotBell& bell);
+/// The slot sleeps until `ready()` or the deadline. Result: ready(). Hold no GIL.
+bool slot_sleep(SlotBell& bell, TimePoint deadline, const std::function<bool()>& ready);
+
 /// The shared part of a ring. All counters count bytes since the arena was made.
 struct RingHeader {
-  alignas(64) std::atomic<std::uint64_t> head{0};    ///< written by the producer
-  alignas(64) std::atomic<std::uint64_t> tail{0};    ///< written by the consumer
-  alignas(64) std::atomic<std::uint32_t> signal{0};  ///< futex: changed to wake the slot side of this ring
-  std::atomic<std::uint32_t> slot_waits{0};          ///< the slot side sleeps on `signal`
-  std::atomic<std::uint32_t> agent_waits{0};         ///< the agent side has no room and wants the bell
-  std::uint32_t capacity = 0;                        ///< a power of two
+  alignas(64) std::atomic<std::uint64_t> head{0};  ///< written by the producer
+  alignas(64) std::atomic<std::uint64_t> tail{0};  ///< written by the consumer
+  SlotBell bell;  ///< wakes the slot side of this ring (the inbox has another one)
+  std::atomic<std::uint32_t> agent_waits{0};  ///< the agent side has no room and wants the bell
+  std::uint32_t capacity = 0;                 ///< a power of two
 };
 
 /// A place for one lease (part) in a slot. Two of them, so that the next one waits while one runs.
@@ -56,7 +71,8 @@ struct LeaseStation {
 inline constexpr int kStations = 2;
 
 struct ArenaHeader {
-  std::uint64_t magic = 0;
+  SlotBell bell;  ///< of the inbox and of all lanes
+  alignas(kBellBytes) std::uint64_t magic = 0;
   LeaseStation stations[kStations];
   RingHeader inbox, express, outbox;
   /// A Bell: what the agent wants to be rung for. Rung once, it is kNone until the agent sets it again.
@@ -75,7 +91,8 @@ class SlotArena {
   /// A memfd arena; the fd stays open until close_fd() (it is handed to the template).
   /// Throws std::system_error.
   static SlotArena create();
-  /// Maps an arena made by create() in another process; takes over `fd`.
+  /// Maps an arena made by create() in another process; takes over `fd`, which stays open: clients reach the
+  /// bell through it.
   static SlotArena attach(int fd);
   /// For a slot that is a thread of this process.
   static SlotArena create_private();
@@ -108,7 +125,8 @@ struct Record {
 /// The agent's end of an inbox or express ring: never blocks; what does not fit waits here.
 class RingWriter {
  public:
-  RingWriter(RingHeader& ring, std::byte* data) : ring_(ring), data_(data), capacity_(ring.capacity) {}
+  RingWriter(RingHeader& ring, SlotBell& bell, std::byte* data)
+      : ring_(ring), bell_(bell), data_(data), capacity_(ring.capacity) {}
   /// Queues a record made of `head` (copied) followed by `tail` (shared).
   void push(std::uint32_t kind, std::string head, Frames tail = {});
   /// Moves what fits into the ring and wakes the slot. Result: true if nothing is left to move.
@@ -118,6 +136,7 @@ class RingWriter {
  private:
   std::uint64_t room_at(std::uint64_t head) const;
   RingHeader& ring_;
+  SlotBell& bell_;
   std::byte* data_;
   std::uint64_t capacity_;  // not read again from memory that a slot can write over
   std::deque<Frame> pending_;
@@ -151,14 +170,18 @@ class RingReader {
 /// The slot's end of an inbox or express ring.
 class SlotInbox {
  public:
-  SlotInbox(RingHeader& ring, const std::byte* data, int bell_fd)
-      : ring_(ring), data_(data), bell_fd_(bell_fd) {}
+  SlotInbox(RingHeader& ring, SlotBell& bell, const std::byte* data, int bell_fd)
+      : ring_(ring), bell_(bell), data_(data), bell_fd_(bell_fd) {}
   /// True if a record has begun to arrive: cheap, for a look between two items.
   bool has_bytes() const {
     return ring_.head.load(std::memory_order_acquire) != ring_.tail.load(std::memory_order_relaxed);
   }
   /// Waits at most until `deadline` for bytes. Result: has_bytes(). Hold no GIL.
   bool wait(TimePoint deadline);
+  /// The same for `ready`, which may look at other things that ring the same bell.
+  bool wait(TimePoint deadline, const std::function<bool()>& ready) {
+    return ready() || slot_sleep(bell_, deadline, ready);
+  }
   /// Reads one record; once it has begun, waits for the rest. Hold no GIL for large ones.
   /// REQUIRES: has_bytes().
   void read(Record& record);
@@ -166,6 +189,7 @@ class SlotInbox {
  private:
   void read_bytes(void* to, std::size_t size);
   RingHeader& ring_;
+  SlotBell& bell_;
   const std::byte* data_;
   int bell_fd_;
 };

@@ -204,6 +204,8 @@ void AgentLoop::from_client(ConnectionId from, Message&& message) {
     feed(BoxCallArrived{{from.value},
                         std::move(*call),
                         message.frames.empty() ? Frame() : std::move(message.frames.front())});
+  } else if (auto* lane = std::get_if<OpenLane>(&message.body)) {
+    feed(LaneAsked{{from.value}, *lane});
   } else if (auto* cancel = std::get_if<BoxCancel>(&message.body)) {
     feed(BoxCallCancelled{{from.value}, cancel->serial});
   } else if (std::holds_alternative<Bye>(message.body)) {
@@ -285,6 +287,7 @@ void AgentLoop::carry_out(DropContext&& e) { executor_.drop_context(e); }
 void AgentLoop::carry_out(InstallLease&& e) { executor_.install(std::move(e)); }
 void AgentLoop::carry_out(CutLease&& e) { feed(executor_.cut(e)); }
 void AgentLoop::carry_out(CallSeat&& e) { executor_.call(std::move(e)); }
+void AgentLoop::carry_out(OpenSeatLane&& e) { executor_.open_lane(e); }
 void AgentLoop::carry_out(CancelSeatCall&& e) { executor_.cancel(e); }
 void AgentLoop::carry_out(SendToScheduler&& e) { send(scheduler_, e.message); }
 void AgentLoop::carry_out(ReplyToClient&& e) {

@@ -132,6 +132,7 @@ class AgentLoop {
   void carry_out(InstallLease&& e);
   void carry_out(CutLease&& e);
   void carry_out(CallSeat&& e);
+  void carry_out(OpenSeatLane&& e);
   void carry_out(CancelSeatCall&& e);
   void carry_out(SendToScheduler&& e);
   void carry_out(ReplyToClient&& e);

@@ -92,8 +92,8 @@ class WorkerCore {
   /// The number of the seat that the next SeatOpened makes.
   SeatId next_seat() const { return {static_cast<std::uint32_t>(seats_.size())}; }
   std::uint64_t steals() const { return steals_; }
-  std::size_t direct_calls() const { return direct_.size(); }
-  bool idle() const { return leases_.empty() && direct_.empty(); }
+  std::size_t direct_calls() const { return direct_.size() - lanes_; }
+  bool idle() const { return leases_.empty() && direct_calls() == 0; }
   /// Checks every invariant across all tables (tests, and the end of simulations).
   void sanity_check() const;
 
@@ -253,6 +253,7 @@ class WorkerCore {
     ClientRef client;
     std::uint64_t serial = 0;
     SeatId seat;
+    bool lane = false;  ///< no call but a lane: answered when it ends
   };
   struct Hosting {
     CallId deployment;
@@ -384,6 +385,8 @@ class WorkerCore {
   void on(HostAsked&& e);
   void on(UndeployAsked&& e);
   void on(BoxCallArrived&& e);
+  void on(LaneAsked&& e);
+  void on(LaneReplied&& e);
   void on(BoxCallCancelled&& e);
   void on(ClientGone&& e);
   void on(SeatOpened&& e);
@@ -407,6 +410,8 @@ class WorkerCore {
   void retry_or_give_up(Seat& seat, const DeathReport& death);
   void hosting_ready(std::size_t index);
   void hosting_failed(std::size_t index, Frame error);
+  Seat* begin_direct_call(ClientRef client, std::uint64_t serial, const BoxId& box, bool lane);
+  DirectCall end_direct_call(std::uint64_t token);
   void forget_direct_call(ClientRef client, std::uint64_t serial);
   void refuse_call(ClientRef client, std::uint64_t serial, LostCode code, std::string_view detail);
   void run_seat_timers();
@@ -454,6 +459,7 @@ class WorkerCore {
 
   std::uint64_t next_token_ = 1;
   std::map<std::uint64_t, DirectCall> direct_;
+  std::size_t lanes_ = 0;  // of direct_
   std::map<std::pair<ClientRef, std::uint64_t>, std::uint64_t> direct_by_client_;
   std::map<ClientRef, std::size_t> direct_counts_;
 

@@ -415,21 +415,56 @@ void WorkerCore::on(BoxCallArrived&& e) {
     return refuse_call(e.client, e.call.serial, LostCode::kNoSuchMethod,
                        nearest_names(e.call.method, methods));
   }
-  std::size_t& count = direct_counts_[e.client];
-  const auto key = std::pair(e.client, e.call.serial);
+  if (begin_direct_call(e.client, e.call.serial, e.call.box, false) == nullptr) return;
+  const bool express = method != methods.end() && (method->flags & (kConcurrentMethod | kAsyncMethod)) != 0;
+  effect(CallSeat{seat->id, next_token_ - 1, std::move(e.call.method), std::move(e.arguments), express});
+}
+
+/// A call, or a lane, that is to be answered gets the token `next_token_ - 1`. Null: it was refused.
+WorkerCore::Seat* WorkerCore::begin_direct_call(ClientRef client, std::uint64_t serial, const BoxId& box,
+                                                bool lane) {
+  Seat* seat = box.agent == options_.self ? find_seat(box.seat, box.life) : nullptr;
+  if (seat == nullptr || seat->box == nullptr || !seat->box->offered) {
+    refuse_call(client, serial, LostCode::kNoSuchBox, "");
+    return nullptr;
+  }
+  std::size_t& count = direct_counts_[client];
+  const auto key = std::pair(client, serial);
   if (count >= kMaxDirectCallsInFlight || direct_by_client_.contains(key)) {
-    effect(RefuseClient{e.client,
+    effect(RefuseClient{client,
                         {count >= kMaxDirectCallsInFlight ? RefusalCode::kCapacity : RefusalCode::kProtocol,
                          "more direct calls at once than an agent takes, or a serial number used twice"}});
-    return;
+    return nullptr;
   }
   ++count;
+  if (lane) ++lanes_;
   const std::uint64_t token = next_token_++;
   direct_by_client_.emplace(key, token);
-  direct_.emplace(token, DirectCall{e.client, e.call.serial, seat->id});
+  direct_.emplace(token, DirectCall{client, serial, seat->id, lane});
   seat->box->tokens.insert(token);
-  const bool express = method != methods.end() && (method->flags & (kConcurrentMethod | kAsyncMethod)) != 0;
-  effect(CallSeat{seat->id, token, std::move(e.call.method), std::move(e.arguments), express});
+  return seat;
+}
+
+/// The seat keeps its list of tokens: the caller's affair.
+WorkerCore::DirectCall WorkerCore::end_direct_call(std::uint64_t token) {
+  const auto at = direct_.find(token);
+  const DirectCall call = at->second;
+  if (call.lane) --lanes_;
+  direct_.erase(at);
+  forget_direct_call(call.client, call.serial);
+  return call;
+}
+
+void WorkerCore::on(LaneAsked&& e) {
+  const Seat* seat = begin_direct_call(e.client, e.lane.serial, e.lane.box, true);
+  if (seat == nullptr) return;
+  effect(OpenSeatLane{seat->id, next_token_ - 1, e.lane.pid, e.lane.descriptor, e.lane.nonce});
+}
+
+void WorkerCore::on(LaneReplied&& e) {
+  const auto at = direct_.find(e.token);
+  if (at == direct_.end() || at->second.seat != e.seat || find_seat(e.seat, e.life) == nullptr) return;
+  effect(ReplyToClient{at->second.client, e.serial, std::move(e.item)});
 }
 
 void WorkerCore::on(BoxCallCancelled&& e) {
@@ -439,18 +474,18 @@ void WorkerCore::on(BoxCallCancelled&& e) {
   const SeatId seat = direct_.at(token).seat;
   effect(CancelSeatCall{seat, token});
   seats_[seat.value].box->tokens.erase(token);
-  direct_.erase(token);
-  forget_direct_call(e.client, e.serial);
+  end_direct_call(token);
 }
 
 /// A client that took its leave wants its calls to take effect (the last line of a script that sets something); one
 /// that was lost is not there to care.
 void WorkerCore::on(ClientGone&& e) {
-  if (e.took_leave) return;  // their replies go nowhere
-  for (;;) {
-    const auto at = direct_by_client_.lower_bound({e.client, 0});
-    if (at == direct_by_client_.end() || at->first.first != e.client) break;
-    on(BoxCallCancelled{e.client, at->first.second});
+  auto at = direct_by_client_.lower_bound({e.client, 0});
+  while (at != direct_by_client_.end() && at->first.first == e.client) {
+    const auto [client, serial] = at->first;
+    const bool ends = !e.took_leave || direct_.at(at->second).lane;  // the replies of others go nowhere
+    ++at;
+    if (ends) on(BoxCallCancelled{client, serial});
   }
 }
 
@@ -467,19 +502,15 @@ void WorkerCore::on(SeatReplied&& e) {
   seat->fruitless = 0;
   const auto at = direct_.find(e.token);
   if (at == direct_.end() || at->second.seat != seat->id) return;  // cancelled
-  const DirectCall call = at->second;
   seat->box->tokens.erase(e.token);
-  direct_.erase(at);
-  forget_direct_call(call.client, call.serial);
+  const DirectCall call = end_direct_call(e.token);
   effect(ReplyToClient{call.client, call.serial, std::move(e.item)});
 }
 
 void WorkerCore::lose_direct_calls(Seat& seat, const DeathReport& death, std::string_view detail) {
   if (seat.box == nullptr) return;
   for (const std::uint64_t token : seat.box->tokens) {
-    const DirectCall call = direct_.at(token);
-    direct_.erase(token);
-    forget_direct_call(call.client, call.serial);
+    const DirectCall call = end_direct_call(token);
     effect(ReplyToClient{call.client, call.serial, lost_frame(LostCode::kBoxLost, death, detail)});
   }
   seat.box->tokens.clear();

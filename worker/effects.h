@@ -70,6 +70,14 @@ struct CallSeat {
   Frame arguments;
   bool express = false;  ///< runs beside other calls
 };
+/// The slot is to serve a lane; CancelSeatCall with its token ends it.
+struct OpenSeatLane {
+  SeatId seat;
+  std::uint64_t token = 0;
+  std::uint32_t pid = 0;
+  std::uint32_t descriptor = 0;
+  std::uint64_t nonce = 0;
+};
 struct CancelSeatCall {
   SeatId seat;
   std::uint64_t token = 0;
@@ -107,8 +115,8 @@ struct LogLine {
 struct Stopped {};
 
 using Effect = std::variant<SpawnSeat, KillSeat, DiscardSeat, StopSeat, SendContext, DropContext,
-                            InstallLease, CutLease, CallSeat, CancelSeatCall, SendToScheduler, ReplyToClient,
-                            RefuseClient, SeatReport, HostingReport, LogLine, Stopped>;
+                            InstallLease, CutLease, CallSeat, OpenSeatLane, CancelSeatCall, SendToScheduler,
+                            ReplyToClient, RefuseClient, SeatReport, HostingReport, LogLine, Stopped>;
 
 struct Effects {
   std::vector<Effect> send;

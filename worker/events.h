@@ -69,6 +69,10 @@ struct BoxCallArrived {
   BoxCall call;
   Frame arguments;
 };
+struct LaneAsked {
+  ClientRef client;
+  OpenLane lane;
+};
 struct BoxCallCancelled {
   ClientRef client;
   std::uint64_t serial = 0;
@@ -132,6 +136,14 @@ struct SeatReplied {
   std::uint64_t token = 0;
   Frame item;
 };
+/// The outcome of call `serial` that came through the lane `token` and is too large to go back through it.
+struct LaneReplied {
+  SeatId seat;
+  std::uint32_t life = 0;
+  std::uint64_t token = 0;
+  std::uint64_t serial = 0;
+  Frame item;
+};
 /// The answer to CutLease, in the same turn. `cut` and `position` are offsets; `done` items have outcomes.
 struct CutDone {
   SeatId seat;
@@ -167,10 +179,10 @@ struct TurnEnded {};
 /// The agent is to end: boxes save and stop, everything else ends at once.
 struct StopAsked {};
 
-using Event =
-    std::variant<SessionBegan, SessionEnded, ContextArrived, LeaseGranted, RevokeAsked, ItemsAbandoned,
-                 CallDropped, AcknowledgeArrived, HostAsked, UndeployAsked, BoxCallArrived, BoxCallCancelled,
-                 ClientGone, SeatOpened, SeatCloseAsked, SeatReady, SeatFailed, SeatStopped, SeatProgressed,
-                 SubLeaseDone, SeatReplied, CutDone, SeatDied, LoadSampled, TurnEnded, StopAsked>;
+using Event = std::variant<SessionBegan, SessionEnded, ContextArrived, LeaseGranted, RevokeAsked,
+                           ItemsAbandoned, CallDropped, AcknowledgeArrived, HostAsked, UndeployAsked,
+                           BoxCallArrived, BoxCallCancelled, ClientGone, SeatOpened, SeatCloseAsked,
+                           SeatReady, SeatFailed, SeatStopped, SeatProgressed, SubLeaseDone, SeatReplied,
+                           LaneAsked, LaneReplied, CutDone, SeatDied, LoadSampled, TurnEnded, StopAsked>;
 
 }  // namespace betterbox

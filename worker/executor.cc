@@ -107,8 +107,7 @@ void Executor::say(Slot& slot, ToSlot kind, std::string head, Frames tail) {
 
 void Executor::spawn(SpawnSeat&& e) {
   remove(e.seat);
-  auto slot = std::make_unique<Slot>(options_.in_process ? SlotArena::create_private() : SlotArena::create(),
-                                     e.seat, e.life);
+  auto slot = std::make_unique<Slot>(SlotArena::create(), e.seat, e.life);
   say(*slot, ToSlot::kInit, std::move(e.head), {std::move(e.payload)});
   Slot& placed = *(slots_[e.seat] = std::move(slot));
   want_bell(placed, Bell::kUrgent);
@@ -260,6 +259,11 @@ void Executor::call(CallSeat&& e) {
   ring.flush();
 }
 
+void Executor::open_lane(const OpenSeatLane& e) {
+  const SlotLaneAsked head{e.token, e.nonce, e.pid, e.descriptor};
+  if (Slot* slot = find(e.seat)) say(*slot, ToSlot::kOpenLane, bytes_of(head));
+}
+
 void Executor::cancel(const CancelSeatCall& e) {
   if (Slot* slot = find(e.seat)) say(*slot, ToSlot::kCancelCall, bytes_of(e.token));
 }
@@ -396,6 +400,13 @@ void Executor::take_record(Slot& slot, Record& record, std::vector<Event>& event
       if (!take(rest, token)) return;
       events.emplace_back(
           SeatReplied{slot.seat, slot.life, token, frame_behind(std::move(record.payload), sizeof token)});
+      return;
+    }
+    case FromSlot::kLaneReply: {
+      SlotLaneReply head;
+      if (!take(rest, head)) return;
+      events.emplace_back(LaneReplied{slot.seat, slot.life, head.token, head.serial,
+                                      frame_behind(std::move(record.payload), sizeof head)});
       return;
     }
     case FromSlot::kReady: {

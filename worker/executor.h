@@ -49,6 +49,7 @@ class Executor {
   void install(InstallLease&& e);
   CutDone cut(const CutLease& e);
   void call(CallSeat&& e);
+  void open_lane(const OpenSeatLane& e);
   void cancel(const CancelSeatCall& e);
 
   /// Everything that happened. `drain_outcomes` false: rings are left alone (credit).
@@ -91,8 +92,8 @@ class Executor {
         : seat(s),
           life(l),
           arena(std::move(a)),
-          inbox(arena.header().inbox, arena.inbox_data()),
-          express(arena.header().express, arena.express_data()),
+          inbox(arena.header().inbox, arena.header().bell, arena.inbox_data()),
+          express(arena.header().express, arena.header().express.bell, arena.express_data()),
           outbox(arena.header().outbox, arena.outbox_data()) {}
     SeatId seat;
     std::uint32_t life;

@@ -5,6 +5,7 @@
 // item's outcome is in the outbox, so whoever finds this process dead knows what it was doing.
 #include "worker/slot.h"
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <thread>
@@ -12,6 +13,7 @@
 
 #include "python/src/object_codec.h"
 #include "python/src/py_ref.h"
+#include "runtime/lane.h"
 #include "runtime/page.h"
 #include "worker/slot_outlet.h"
 #include "worker/slot_protocol.h"
@@ -69,20 +71,21 @@ class Slot {
   Slot(SlotArena& arena, const SlotOptions& options)
       : arena_(arena),
         options_(options),
-        inbox_(arena.header().inbox, arena.inbox_data(), options.bell_fd),
+        inbox_(arena.header().inbox, arena.header().bell, arena.inbox_data(), options.bell_fd),
         outlet_(std::make_shared<Outlet>(arena, options.bell_fd)) {}
 
   void run() {
     if (!start()) return end();
     while (!stopped_) {
-      while (inbox_.has_bytes()) {
-        inbox_.read(record_);
-        arrive();
-      }
+      take_arrivals();
       if (!waiting_.empty()) {
-        record_ = std::move(waiting_.front());
+        current_ = std::move(waiting_.front());
         waiting_.pop_front();
-        handle(record_);
+        if (current_.lane != nullptr) {
+          run_lane_call(current_);
+        } else {
+          handle(current_.record);
+        }
       } else if (!leases_.empty()) {
         run_items(leases_.front());
       } else {
@@ -177,13 +180,17 @@ class Slot {
 
   /// Sleeps until a record is there (read without the GIL, however large) or something is due.
   void wait() {
-    bool arrived = false;
     {
       GilRelease release;
-      arrived = inbox_.wait(next_tick_);
-      if (arrived) inbox_.read(record_);
+      const auto ready = [this] { return has_arrivals(); };
+      // After a call through a lane the next one often comes soon.
+      if (!std::exchange(chatty_, false) || !spinner_.spin(ready)) inbox_.wait(next_tick_, ready);
+      if (inbox_.has_bytes())
+        inbox_.read(record_);
+      else
+        record_.kind = 0;
     }
-    if (arrived) arrive();
+    if (record_.kind != 0) arrive();
     if (next_tick_ != TimePoint::never() && monotonic_now() >= next_tick_) tick();
   }
 
@@ -213,15 +220,124 @@ class Slot {
   /// Everything waits in order of arrival, so that a call can be cancelled before it has begun.
   void arrive() {
     if (record_.kind != static_cast<std::uint32_t>(ToSlot::kCancelCall)) {
-      waiting_.push_back(std::exchange(record_, {}));
+      if (record_.kind == static_cast<std::uint32_t>(ToSlot::kOpenLane)) return open_lane();
+      waiting_.push_back({std::exchange(record_, {}), nullptr});
       return;
     }
     std::span<const std::byte> rest = bytes_of(record_.payload);
     const auto token = take<std::uint64_t>(rest);
-    std::erase_if(waiting_, [token](const Record& record) {
-      std::span<const std::byte> call = bytes_of(record.payload);
-      return record.kind == static_cast<std::uint32_t>(ToSlot::kCall) && take<SlotCall>(call).token == token;
+    if (close_lane(token)) return;
+    std::erase_if(waiting_, [token](const Waiting& waiting) {
+      std::span<const std::byte> call = bytes_of(waiting.record.payload);
+      return waiting.lane == nullptr && waiting.record.kind == static_cast<std::uint32_t>(ToSlot::kCall) &&
+             take<SlotCall>(call).token == token;
     });
+  }
+
+  // --- lanes (runtime/lane.h) ---
+
+  /// A lane, which lives until the last call that came through it is answered.
+  struct Lane {
+    std::uint64_t token = 0;
+    std::unique_ptr<SlotLane> end;
+    std::size_t waiting = 0;  // calls of it in waiting_
+  };
+  using LanePtr = std::shared_ptr<Lane>;
+  struct Waiting {
+    Record record;
+    LanePtr lane;  // where it came from; null: the agent
+  };
+
+  bool has_arrivals() const {
+    return inbox_.has_bytes() || std::any_of(lanes_.begin(), lanes_.end(),
+                                             [](const LanePtr& lane) { return lane->end->has_requests(); });
+  }
+
+  void take_arrivals() {
+    while (inbox_.has_bytes()) {
+      inbox_.read(record_);
+      arrive();
+    }
+    for (std::size_t i = lanes_.size(); i-- > 0;) take_requests(lanes_[i]);
+  }
+
+  /// One by one, so that a call can be cancelled before it has begun; no more than a client may have under way.
+  void take_requests(const LanePtr& held) {
+    const LanePtr lane = held;
+    Record record;
+    while (lane->waiting < kMaxDirectCallsInFlight && lane->end->receive(record)) {
+      std::span<const std::byte> rest = bytes_of(record.payload);
+      const bool call = record.kind == static_cast<std::uint32_t>(LaneRecord::kCall);
+      if (rest.size() < (call ? sizeof(LaneCall) : sizeof(std::uint64_t))) continue;
+      if (call) {
+        waiting_.push_back({std::exchange(record, {}), lane});
+        ++lane->waiting;
+      } else if (record.kind == static_cast<std::uint32_t>(LaneRecord::kCancel)) {
+        skip_call(lane, take<std::uint64_t>(rest));
+      }
+    }
+    if (lane->end->broken()) {
+      close_lane(lane->token);
+      const std::string lost = make_lost_item(LostCode::kBadRequest, 0, {}, "its lane was written over");
+      outlet_->write(FromSlot::kReply, bytes_of_struct(lane->token), bytes_of(lost));
+    }
+  }
+
+  void skip_call(const LanePtr& lane, std::uint64_t serial) {
+    const std::size_t skipped = std::erase_if(waiting_, [&](const Waiting& waiting) {
+      if (waiting.lane != lane) return false;
+      std::span<const std::byte> rest = bytes_of(waiting.record.payload);
+      return take<LaneCall>(rest).serial == serial;
+    });
+    lane->waiting -= skipped;
+    if (skipped > 0) send_reply(*lane, LaneRecord::kSkipped, serial, {});
+  }
+
+  void open_lane() {
+    std::span<const std::byte> rest = bytes_of(record_.payload);
+    const auto asked = take<SlotLaneAsked>(rest);
+    auto end = SlotLane::open(asked.pid, asked.fd, asked.nonce, arena_);
+    if (end) lanes_.push_back(std::make_shared<Lane>(Lane{asked.token, std::move(end)}));
+  }
+
+  /// What a client that took its leave has sent is still run. Result: false if there is no such lane.
+  bool close_lane(std::uint64_t token) {
+    const auto at =
+        std::find_if(lanes_.begin(), lanes_.end(), [&](const LanePtr& l) { return l->token == token; });
+    if (at == lanes_.end()) return false;
+    const LanePtr lane = *at;
+    if (lane->end->client_left()) {
+      if (!lane->end->broken()) take_requests(lane);
+    } else {
+      std::erase_if(waiting_, [&](const Waiting& waiting) { return waiting.lane == lane; });
+    }
+    std::erase(lanes_, lane);
+    return true;
+  }
+
+  void run_lane_call(Waiting& waiting) {
+    --waiting.lane->waiting;
+    chatty_ = true;
+    std::span<const std::byte> rest = bytes_of(waiting.record.payload);
+    const auto call = take<LaneCall>(rest);
+    PyRef result;
+    if (call.method_size <= rest.size()) {
+      result = PyRef(call_method(rest, call.method_size));
+    } else {
+      PyErr_SetString(PyExc_RuntimeError, "betterbox: the call arrived unreadable");
+    }
+    item_.clear();
+    if (!result || !encode_item(result.get(), "result", item_)) item_ = encode_current_error();
+    send_reply(*waiting.lane, LaneRecord::kReply, call.serial, bytes_of(item_));
+    waiting.lane.reset();
+    if (next_tick_ != TimePoint::never() && monotonic_now() >= next_tick_) tick();
+  }
+
+  /// Through the lane, or, where it has no room, through the agent.
+  void send_reply(Lane& lane, LaneRecord kind, std::uint64_t serial, std::span<const std::byte> item) {
+    if (LaneRing::may_fit(item.size()) && lane.end->reply(kind, {bytes_of_struct(serial), item})) return;
+    if (kind == LaneRecord::kSkipped) return;
+    outlet_->write(FromSlot::kLaneReply, bytes_of_struct(SlotLaneReply{lane.token, serial}), item);
   }
 
   void handle(Record& record) {
@@ -235,6 +351,7 @@ class Slot {
       }
       case ToSlot::kLease: return accept_lease(take<SlotLease>(rest), std::move(record.payload));
       case ToSlot::kCall: return run_call(take<SlotCall>(rest), rest);
+      case ToSlot::kOpenLane:
       case ToSlot::kCancelCall: break;
       case ToSlot::kStop: return stop();
       case ToSlot::kInit: break;
@@ -322,7 +439,7 @@ class Slot {
     LeaseStation& station = arena_.header().stations[active.lease.station];
     TimePoint before = monotonic_now();
     Fold fold{before};
-    while (!inbox_.has_bytes()) {
+    while (!has_arrivals()) {
       const auto offset = station.word.claim();
       if (!offset) {
         write_fold(active, station, fold);
@@ -473,17 +590,19 @@ class Slot {
   // --- direct calls ---
 
   void run_call(const SlotCall& call, std::span<const std::byte> rest) {
-    const std::string method(reinterpret_cast<const char*>(rest.data()), call.method_size);
-    PyObject *args = nullptr, *kwargs = nullptr, *result = nullptr;
-    PyRef callable(
-        PyObject_CallFunction(direct_.get(), "s#", method.data(), static_cast<Py_ssize_t>(method.size())));
-    if (callable && decode_arguments(rest.subspan(call.method_size), args, kwargs)) {
-      PyRef held_args(args), held_kwargs(kwargs);
-      result = finished(PyObject_Call(callable.get(), args, kwargs));
-    }
-    PyRef held(result);
-    reply(*outlet_, call.token, result, item_);
+    PyRef result(call_method(rest, call.method_size));
+    reply(*outlet_, call.token, result.get(), item_);
     if (next_tick_ != TimePoint::never() && monotonic_now() >= next_tick_) tick();
+  }
+
+  /// `call`: the method's name, then the page of its arguments.
+  PyObject* call_method(std::span<const std::byte> call, std::size_t name_size) {
+    PyRef callable(PyObject_CallFunction(direct_.get(), "s#", reinterpret_cast<const char*>(call.data()),
+                                         static_cast<Py_ssize_t>(name_size)));
+    PyObject *args = nullptr, *kwargs = nullptr;
+    if (!callable || !decode_arguments(call.subspan(name_size), args, kwargs)) return nullptr;
+    PyRef held_args(args), held_kwargs(kwargs);
+    return finished(PyObject_Call(callable.get(), args, kwargs));
   }
 
   static void reply(Outlet& outlet, std::uint64_t token, PyObject* result, std::string& item) {
@@ -501,7 +620,8 @@ class Slot {
   }
 
   void run_express(PyObject* state) {
-    SlotInbox express(arena_.header().express, arena_.express_data(), options_.bell_fd);
+    SlotInbox express(arena_.header().express, arena_.header().express.bell, arena_.express_data(),
+                      options_.bell_fd);
     Record record;
     {
       GilHold gil;
@@ -561,7 +681,11 @@ class Slot {
   PyRef hooks_, direct_, finish_, promise_type_;
   std::map<CallId, Plan> plans_;
   std::deque<ActiveLease> leases_;
-  std::deque<Record> waiting_;  // bounded: the agent holds each client to kMaxDirectCallsInFlight
+  std::deque<Waiting> waiting_;  // bounded: each client has at most kMaxDirectCallsInFlight here
+  Waiting current_;
+  std::vector<LanePtr> lanes_;
+  Spinner spinner_;
+  bool chatty_ = false;  // the last thing done was a call through a lane
   Record record_;
   std::string item_;
   TimePoint next_tick_ = TimePoint::never();

@@ -14,6 +14,7 @@ enum class ToSlot : std::uint32_t {
   kLease = 4,        ///< SlotLease, then its pages: each u64 first, u64 count, u64 size, page padded to 8
   kCall = 5,         ///< SlotCall, method name, arguments frame (express for concurrent and async methods)
   kCancelCall = 6,   ///< u64 token: do not start it (it may have run)
+  kOpenLane = 8,     ///< SlotLaneAsked: serve calls through this lane, until kCancelCall with its token
   kStop = 7,         ///< finish the running item or call, save, answer kStopped, end
 };
 
@@ -24,6 +25,7 @@ enum class FromSlot : std::uint32_t {
   kOutcome = 3,    ///< SlotOutcome, then one item
   kLeaseDone = 4,  ///< SlotLeaseDone: this station is free again
   kReply = 5,      ///< u64 token, then one item
+  kLaneReply = 7,  ///< SlotLaneReply, then one item: it did not fit into the lane
   kStopped = 6,    ///< payload: empty, or one error item (saving failed); nothing comes after
 };
 
@@ -51,6 +53,16 @@ struct SlotCall {
   std::uint64_t token = 0;
   std::uint32_t method_size = 0;  ///< bytes of the method's name, which follows
   std::uint32_t reserved = 0;
+};
+struct SlotLaneAsked {
+  std::uint64_t token = 0;
+  std::uint64_t nonce = 0;
+  std::uint32_t pid = 0;
+  std::uint32_t fd = 0;
+};
+struct SlotLaneReply {
+  std::uint64_t token = 0;   ///< of the lane
+  std::uint64_t serial = 0;  ///< of the call
 };
 struct SlotReady {
   std::uint32_t sandbox = 0;

@@ -59,9 +59,9 @@ class Rings : public ::testing::Test {
  protected:
   SlotArena arena_ = SlotArena::create_private();
   Bell bell_;
-  RingWriter writer_{arena_.header().inbox, arena_.inbox_data()};
+  RingWriter writer_{arena_.header().inbox, arena_.header().bell, arena_.inbox_data()};
   RingReader reader_{arena_.header().outbox, arena_.outbox_data()};
-  SlotInbox inbox_{arena_.header().inbox, arena_.inbox_data(), bell_.fd()};
+  SlotInbox inbox_{arena_.header().inbox, arena_.header().bell, arena_.inbox_data(), bell_.fd()};
   SlotOutbox outbox_{arena_.header(), arena_.header().outbox, arena_.outbox_data(), bell_.fd()};
 };
 

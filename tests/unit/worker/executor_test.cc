@@ -31,7 +31,7 @@ template <class T> std::string packed(const T& value) {
 
 /// The slot: runs leases item by item; a direct call's method says what to do.
 void run_test_slot(SlotArena& arena, int bell_fd) {
-  SlotInbox inbox(arena.header().inbox, arena.inbox_data(), bell_fd);
+  SlotInbox inbox(arena.header().inbox, arena.header().bell, arena.inbox_data(), bell_fd);
   SlotOutbox outbox(arena.header(), arena.header().outbox, arena.outbox_data(), bell_fd);
   auto say = [&](FromSlot kind, const std::string& head, const std::string& tail = {}) {
     outbox.write(static_cast<std::uint32_t>(kind), {bytes_of(head), bytes_of(tail)});

@@ -38,7 +38,7 @@ struct FakeSeat {
   std::deque<std::uint32_t> queue;  // stations in order of arrival
   std::set<CallId> contexts;
   std::deque<CallSeat> calls;
-  std::set<std::uint64_t> cancelled;
+  std::set<std::uint64_t> cancelled, lanes;
   std::optional<std::uint32_t> running;  // claimed item of queue.front()
 };
 
@@ -127,6 +127,7 @@ class WorkerFixture : public ::testing::Test {
     ++installs_;
   }
   void apply(CallSeat&& e) { seats_[e.seat].calls.push_back(std::move(e)); }
+  void apply(OpenSeatLane&& e) { seats_[e.seat].lanes.insert(e.token); }
   void apply(CancelSeatCall&& e) { seats_[e.seat].cancelled.insert(e.token); }
   void apply(SendToScheduler&& e) { messages_.push_back(std::move(e.message)); }
   void apply(ReplyToClient&& e) { replies_.push_back(std::move(e)); }

@@ -100,6 +100,7 @@ void Client::close() {
   const auto direct = direct_;
   for (const auto& [token, call] : direct)
     lose_unsettled(call, LostCode::kBusLost, "the connection was closed");
+  drop_lanes();
   wake_waiters();
   drivers_turn_.notify_all();
   wake_driver();
@@ -112,11 +113,13 @@ int Client::poll_transport(Lock& lock, TimePoint until, int wake_fd) {
   for (const int fd : transport_->wait_fds()) fds.push_back({fd, POLLIN, 0});
   if (lane_pipe_[0] >= 0) fds.push_back({lane_pipe_[0], POLLIN, 0});
   if (!prepare_lanes_for_sleep()) return 1;
+  ++pollers_;
   lock.unlock();
   const int result = ::poll(fds.data(), fds.size(), poll_timeout_ms(monotonic_now(), until));
   const bool interrupted = result < 0 && errno == EINTR;
   if (fds[0].revents != 0) clear(wake_fd);
   lock.lock();
+  --pollers_;
   lanes_are_awake();
   return interrupted ? -1 : result;
 }
@@ -124,9 +127,13 @@ int Client::poll_transport(Lock& lock, TimePoint until, int wake_fd) {
 /// A new descriptor: whoever polls has to look at it, too.
 ConnectionId Client::connect(const std::string& endpoint) {
   const ConnectionId connection = transport_->connect(endpoint);
+  wake_pollers();
+  return connection;
+}
+
+void Client::wake_pollers() {
   if (waiter_polls_) ring(waiter_wake_fd_);
   if (driver_polls_) ring(wake_fd_);
-  return connection;
 }
 
 bool Client::wait(const Condition& condition, TimePoint deadline, const Interrupt& interrupt) {
@@ -457,6 +464,7 @@ void Client::on_boxes(const Boxes& boxes) {
   if (boxes.snapshot) watched.boxes.clear();
   for (const BoxId& box : boxes.left) {
     std::erase_if(watched.boxes, [&](const auto& entry) { return entry.second.info.box == box; });
+    forget_route(box);
   }
   for (const BoxEntry& entry : boxes.joined) {
     std::erase_if(watched.boxes, [&](const auto& known) { return known.second.info.box == entry.info.box; });

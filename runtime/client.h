@@ -172,6 +172,9 @@ class Client {
   /// Of those that have answered, the one whose answer came first.
   std::optional<BoxEntry> first_box(Port port, TimePoint deadline, const Interrupt& interrupt);
 
+  /// Boxes whose calls go through lanes now.
+  std::size_t lanes();
+
   // --- calls ---
   CallPtr box_call(const std::vector<BoxId>& boxes, const std::string& method, Frame arguments,
                    std::optional<Duration> timeout);
@@ -347,7 +350,9 @@ class Client {
   void settle_flight(const Flight& flight, const Frame& page);
   void settle_in_lane(Link& link, std::uint64_t serial, const Frame& page);
   void drop_direct(const CallPtr& call);
-  void drain_lane(BoxRoute& route);
+  void drop_lanes();
+  void forget_route(const BoxId& box);
+  bool drain_lane(BoxRoute& route);
   void drain_lanes();
   bool prepare_lanes_for_sleep();
   void lanes_are_awake();
@@ -357,6 +362,7 @@ class Client {
   std::optional<BoxEntry> first_answer(Port port);
   std::vector<BoxEntry> answered(Port port);
   void wake_driver();
+  void wake_pollers();
   TimePoint next_deadline() const;
   int poll_transport(Lock& lock, TimePoint until, int wake_fd);
   ConnectionId connect(const std::string& endpoint);
@@ -396,6 +402,7 @@ class Client {
   int lane_pipe_[2] = {-1, -1};     ///< slots write into it when a lane has a reply and we asked for a ring
   Spinner spinner_;
   bool spinning_ = false;
+  int pollers_ = 0;  ///< threads in poll(): lanes must ring for them
   std::unordered_map<ConnectionId, PeerId> link_of_;
 
   std::uint64_t ack_seen_ = 0, ack_sent_ = 0;

@@ -69,6 +69,7 @@ bool Client::dispatch(BoxRoute& route, Message& message, Flight& flight) {
   const bool has_lane = route.lane && route.lane->up();
   if (has_lane && LaneRing::may_fit(call.method.size() + arguments.size() + sizeof(LaneCall))) {
     if (route.on_link > 0 || route.in_lane.size() >= kMaxDirectCallsInFlight) return false;
+    if (pollers_ > 0) route.lane->want_bell(true);  // they do not know of this lane
     const LaneCall head{serial, static_cast<std::uint32_t>(call.method.size()), 0};
     if (!route.lane->send(LaneRecord::kCall,
                           {bytes_of(head), std::as_bytes(std::span(call.method)), arguments.bytes()})) {
@@ -110,7 +111,10 @@ void Client::pump(BoxRoute& route) {
 // --- the life of a lane -------------------------------------------------------------------------
 
 void Client::open_lane(BoxRoute& route, const BoxId& box) {
-  if (lane_pipe_[0] < 0 && ::pipe2(lane_pipe_, O_CLOEXEC | O_NONBLOCK) != 0) return;
+  if (lane_pipe_[0] < 0) {
+    if (::pipe2(lane_pipe_, O_CLOEXEC | O_NONBLOCK) != 0) return;
+    wake_pollers();
+  }
   route.lane = ClientLane::create(lane_pipe_[1]);
   if (!route.lane) return;
   route.lane_serial = next_direct_serial_++;
@@ -129,6 +133,37 @@ void Client::end_lane(BoxRoute& route, const Frame& page) {
   const auto lost = std::exchange(route.in_lane, {});
   for (const auto& [serial, flight] : lost) settle_flight(flight, page);
   pump(route);
+}
+
+std::size_t Client::lanes() {
+  Lock lock(mutex_);
+  std::size_t count = 0;
+  for (auto& [agent, link] : links_) {
+    for (auto& [box, route] : link.routes) count += route.lane && route.lane->up() ? 1 : 0;
+  }
+  return count;
+}
+
+/// When the client is closed: its calls are over, the memory can go.
+void Client::drop_lanes() {
+  busy_lanes_.clear();
+  for (auto& [agent, link] : links_) {
+    for (auto& [box, route] : link.routes) {
+      route.lane.reset();
+      route.in_lane.clear();
+    }
+  }
+}
+
+/// A box that has left the bus is called no more, once what is under way has ended.
+void Client::forget_route(const BoxId& box) {
+  const auto link = links_.find(box.agent);
+  if (link == links_.end()) return;
+  const auto at = link->second.routes.find(box);
+  if (at == link->second.routes.end()) return;
+  const BoxRoute& route = at->second;
+  if (!route.lane && route.in_lane.empty() && route.queue.empty() && route.on_link == 0)
+    link->second.routes.erase(at);
 }
 
 // --- replies ------------------------------------------------------------------------------------
@@ -152,8 +187,9 @@ void Client::settle_in_lane(Link& link, std::uint64_t serial, const Frame& page)
   }
 }
 
-void Client::drain_lane(BoxRoute& route) {
-  if (!route.lane) return;
+bool Client::drain_lane(BoxRoute& route) {
+  if (!route.lane) return false;
+  bool any = false;
   Record record;
   while (route.lane->receive(record)) {
     std::uint64_t serial = 0;
@@ -163,24 +199,29 @@ void Client::drain_lane(BoxRoute& route) {
     if (at == route.in_lane.end()) continue;
     const Flight flight = std::move(at->second);
     route.in_lane.erase(at);
+    any = true;
     if (record.kind != static_cast<std::uint32_t>(LaneRecord::kReply)) continue;
     settle_flight(flight, make_single_page(std::as_bytes(std::span(record.payload)).subspan(sizeof serial)));
   }
   if (route.in_lane.empty()) busy_lanes_.erase(&route);
+  return any;
 }
 
 void Client::drain_lanes() {
   if (busy_lanes_.empty()) return;
+  bool any = false;
   const std::vector<BoxRoute*> routes(busy_lanes_.begin(), busy_lanes_.end());
   for (BoxRoute* route : routes) {
-    drain_lane(*route);
+    any = drain_lane(*route) || any;
     pump(*route);
     if (!route->lane->broken()) continue;
     transport_->send(route->link->connection, {BoxCancel{route->lane_serial}, {}});
     route->link->in_flight.erase(route->lane_serial);
     const std::string item = make_lost_item(LostCode::kBoxLost, 0, {}, "its lane was written over");
     end_lane(*route, make_single_page(std::as_bytes(std::span(item))));
+    any = true;
   }
+  if (any && waiters_ > 0) wake_waiters();  // whoever polls will not see what was taken from under it
 }
 
 /// Cancelled, or too late: what has not begun is not to begin.
@@ -221,9 +262,11 @@ bool Client::prepare_lanes_for_sleep() {
   return true;
 }
 
+/// Who still polls may not have seen the ring that is taken away here: it is armed again. What has come until then
+/// the caller drains.
 void Client::lanes_are_awake() {
   if (lane_pipe_[0] < 0) return;
-  for (BoxRoute* route : busy_lanes_) route->lane->want_bell(false);
+  for (BoxRoute* route : busy_lanes_) route->lane->want_bell(pollers_ > 0);
   char rings[64];
   while (::read(lane_pipe_[0], rings, sizeof rings) == sizeof rings) {}
 }
@@ -243,8 +286,11 @@ bool Client::look_at_lanes(Lock& lock) {
   });
   lock.lock();
   spinning_ = false;
-  if (found) drain_lanes();
-  return found;
+  if (!found) return false;
+  drain_lanes();
+  ++waits_;
+  last_wait_ = monotonic_now();  // the driver stays away
+  return true;
 }
 
 }  // namespace betterbox

@@ -105,7 +105,7 @@ bool LaneRing::write(LaneRecord kind, std::initializer_list<std::span<const std:
 bool LaneRing::read(Record& record) {
   const std::uint64_t at = counters_.tail.load(std::memory_order_relaxed);
   const std::uint64_t there = counters_.head.load(std::memory_order_acquire) - at;
-  if (there == 0 || broken_) return false;
+  if (there == 0 || broken()) return false;
   const auto get = [&](std::uint64_t from, void* to, std::size_t bytes) {
     const std::size_t offset = from & (kLaneRingBytes - 1);
     const std::size_t first = std::min(bytes, kLaneRingBytes - offset);
@@ -115,7 +115,7 @@ bool LaneRing::read(Record& record) {
   RecordHeader header;
   if (there >= sizeof header && there <= kLaneRingBytes) get(at, &header, sizeof header);
   if (there < sizeof header || there > kLaneRingBytes || header.size > there - sizeof header) {
-    broken_ = true;
+    broken_.store(true, std::memory_order_relaxed);
     return false;
   }
   record.kind = header.kind;

@@ -69,12 +69,12 @@ class LaneRing {
   /// The next record, if there is one.
   bool read(Record& record);
   /// The other end wrote what cannot be: nothing more is read.
-  bool broken() const { return broken_; }
+  bool broken() const { return broken_.load(std::memory_order_relaxed); }
 
  private:
   LaneCounters& counters_;
   std::byte* data_;
-  bool broken_ = false;
+  std::atomic<bool> broken_{false};  // has_replies() looks from other threads
 };
 
 /// A mapped piece of a memory file.

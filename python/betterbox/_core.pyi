@@ -133,6 +133,9 @@ class Client:
         """
     @property
     def peer(self) -> int: ...
+    @property
+    def lanes(self) -> int:
+        """Boxes whose calls go through shared memory now."""
     def connected(self) -> bool: ...
     def drive(self) -> list[int]:
         """The background thread's body: carries messages while nobody waits; returns tokens of calls

@@ -482,6 +482,7 @@ void register_client(py::module_& module) {
            py::arg("find_bus") = py::none())
       .def_property_readonly("peer", [](const Client& self) { return self.peer().value; })
       .def("connected", &Client::connected, no_gil)
+      .def_property_readonly("lanes", [](Client& self) { return self.lanes(); })
       .def("drive", &Client::drive, no_gil)
       .def("close", &Client::close, no_gil)
       .def(

@@ -127,6 +127,7 @@ MESSAGES: list[tuple[str, int | str, list[tuple[str, str]]]] = [
     ('Accepted', 0, [('serial', 'u64'), ('items', 'u64')]),
     ('Load', 0, [('busy_slots', 'u32'), ('others_cpus_milli', 'u32'), ('memory_bytes', 'u64'),
                  ('paused', 'bool')]),
+    ('OpenLane', 0, [('serial', 'u64'), ('box', 'BoxId'), ('pid', 'u32'), ('descriptor', 'u32'), ('nonce', 'u64')]),
 ]
 KIND_NUMBERS = {name: number for number, (name, _, _) in enumerate(MESSAGES, 1)}
 ENUMS = {'role': ('u8', 4), 'refusal': ('u16', 5)}

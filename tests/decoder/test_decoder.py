@@ -123,6 +123,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
                                    {'name': 'stale_outcomes', 'value': 1}]}, []),
     'Accepted': ({'serial': 9, 'items': 5}, []),
     'Load': (LOAD, []),
+    'OpenLane': ({'serial': 42, 'box': BOX, 'pid': 4711, 'descriptor': 17, 'nonce': 0x1122334455667788}, []),
 }
 
 

@@ -175,6 +175,7 @@ void add_status(std::vector<Message>& all) {
 void add_engine(std::vector<Message>& all) {
   all.push_back({Accepted{9, 5}, {}});
   all.push_back({load(), {}});
+  all.push_back({OpenLane{42, kBox, 4711, 17, 0x1122334455667788}, {}});
 }
 
 std::string hex(std::span<const std::byte> bytes) {

@@ -1,0 +1,228 @@
+// Lanes: whole records in order, both ends wake each other, and nothing that one end writes hurts the other.
+#include "runtime/lane.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <csignal>
+
+#include <cstring>
+#include <thread>
+#include <vector>
+
+namespace betterbox {
+namespace {
+
+std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
+
+std::string text_of(std::uint64_t i) {
+  std::string text((i * 37) % 500, '\0');
+  for (std::size_t k = 0; k < text.size(); ++k) text[k] = static_cast<char>(i * 31 + k * 7);
+  return text;
+}
+
+class Lanes : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_EQ(::pipe2(pipe_, O_CLOEXEC | O_NONBLOCK), 0);
+    client_ = ClientLane::create(pipe_[1]);
+    ASSERT_TRUE(client_);
+  }
+  void TearDown() override {
+    ::close(pipe_[0]);
+    ::close(pipe_[1]);
+  }
+  std::unique_ptr<SlotLane> open() {
+    return SlotLane::open(static_cast<std::uint32_t>(::getpid()), static_cast<std::uint32_t>(client_->fd()),
+                          client_->nonce(), arena_);
+  }
+  /// The client's memory as somebody else would see it who writes over it.
+  LaneHeader& header() {
+    void* memory = ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, client_->fd(), 0);
+    return *static_cast<LaneHeader*>(memory);
+  }
+  /// Result: false if nobody rang for 20 s: a lost wake-up.
+  bool wait_for_ring() {
+    pollfd entry{pipe_[0], POLLIN, 0};
+    if (::poll(&entry, 1, 20'000) != 1) return false;
+    char rings[64];
+    while (::read(pipe_[0], rings, sizeof rings) > 0) {}
+    return true;
+  }
+  bool rung() {
+    pollfd entry{pipe_[0], POLLIN, 0};
+    return ::poll(&entry, 1, 0) == 1;
+  }
+
+  SlotArena arena_ = SlotArena::create();
+  int pipe_[2] = {-1, -1};
+  std::unique_ptr<ClientLane> client_;
+};
+
+TEST_F(Lanes, CarryACallAndItsReply) {
+  EXPECT_FALSE(client_->up());
+  auto slot = open();
+  ASSERT_TRUE(slot);
+  ASSERT_TRUE(client_->up());
+  ASSERT_TRUE(client_->send(LaneRecord::kCall, {bytes_of("one"), bytes_of(""), bytes_of("two")}));
+  Record record;
+  ASSERT_TRUE(slot->has_requests());
+  ASSERT_TRUE(slot->receive(record));
+  EXPECT_EQ(record.payload, "onetwo");
+  EXPECT_FALSE(slot->receive(record));
+  ASSERT_TRUE(slot->reply(LaneRecord::kReply, {bytes_of("three")}));
+  ASSERT_TRUE(client_->has_replies());
+  ASSERT_TRUE(client_->receive(record));
+  EXPECT_EQ(record.kind, static_cast<std::uint32_t>(LaneRecord::kReply));
+  EXPECT_EQ(record.payload, "three");
+}
+
+TEST_F(Lanes, RefuseWhatHasNoRoomAndTakeItLater) {
+  auto slot = open();
+  ASSERT_TRUE(slot && client_->up());
+  const std::string half(kLaneRingBytes / 2, 'x');
+  EXPECT_TRUE(LaneRing::may_fit(half.size()));
+  ASSERT_TRUE(client_->send(LaneRecord::kCall, {bytes_of(half)}));
+  EXPECT_FALSE(client_->send(LaneRecord::kCall, {bytes_of(half)}));
+  Record record;
+  ASSERT_TRUE(slot->receive(record));
+  EXPECT_EQ(record.payload, half);
+  EXPECT_TRUE(client_->send(LaneRecord::kCall, {bytes_of(half)}));
+}
+
+TEST_F(Lanes, RingOnlyWhenAsked) {
+  auto slot = open();
+  ASSERT_TRUE(slot && client_->up());
+  ASSERT_TRUE(slot->reply(LaneRecord::kReply, {}));
+  EXPECT_FALSE(rung());
+  client_->want_bell(true);
+  ASSERT_TRUE(slot->reply(LaneRecord::kReply, {}));
+  EXPECT_TRUE(rung());
+}
+
+TEST_F(Lanes, CarryManyRecordsBetweenSleepers) {
+  constexpr std::uint64_t kRecords = 20'000;
+  auto slot = open();
+  ASSERT_TRUE(slot && client_->up());
+  SlotInbox inbox(arena_.header().inbox, arena_.header().bell, arena_.inbox_data(), -1);
+  std::thread serving([&] {
+    Record record;
+    for (std::uint64_t i = 0; i < kRecords;) {
+      inbox.wait(TimePoint::never(), [&] { return slot->has_requests(); });
+      while (slot->receive(record)) {
+        while (!slot->reply(LaneRecord::kReply, {bytes_of(record.payload)})) std::this_thread::yield();
+        ++i;
+      }
+    }
+  });
+  Record record;
+  std::uint64_t sent = 0, got = 0;
+  while (got < kRecords) {
+    while (sent < kRecords && sent < got + 1 + sent % 50) {
+      if (!client_->send(LaneRecord::kCall, {bytes_of(text_of(sent))})) break;
+      ++sent;
+    }
+    client_->want_bell(true);
+    if (!client_->has_replies()) {
+      ASSERT_TRUE(wait_for_ring());
+    }
+    while (client_->receive(record)) ASSERT_EQ(record.payload, text_of(got++));
+  }
+  serving.join();
+}
+
+TEST_F(Lanes, AreNotOpenedForSomethingElse) {
+  const auto pid = static_cast<std::uint32_t>(::getpid());
+  const auto fd = static_cast<std::uint32_t>(client_->fd());
+  EXPECT_FALSE(SlotLane::open(pid, fd, client_->nonce() + 1, arena_));
+  EXPECT_FALSE(SlotLane::open(pid, static_cast<std::uint32_t>(pipe_[0]), client_->nonce(), arena_));
+  EXPECT_FALSE(SlotLane::open(pid, 99'999, client_->nonce(), arena_));
+  EXPECT_FALSE(SlotLane::open(0, fd, client_->nonce(), arena_));
+  SlotArena private_arena = SlotArena::create_private();
+  EXPECT_FALSE(SlotLane::open(pid, fd, client_->nonce(), private_arena));
+  EXPECT_FALSE(client_->up());
+}
+
+TEST_F(Lanes, DoWithoutABellThatIsNotTheirs) {
+  auto slot = open();
+  ASSERT_TRUE(slot);
+  header().slot_nonce += 1;
+  EXPECT_FALSE(client_->up());
+  EXPECT_FALSE(client_->up());
+}
+
+TEST_F(Lanes, BreakWhereTheCountersAreWrittenOver) {
+  auto slot = open();
+  ASSERT_TRUE(slot && client_->up());
+  LaneHeader& shared = header();
+  Record record;
+  shared.requests.head.store(~std::uint64_t{0} / 2);
+  EXPECT_FALSE(slot->receive(record));
+  EXPECT_TRUE(slot->broken());
+  EXPECT_FALSE(slot->has_requests());
+  shared.replies.tail.store(12345);
+  EXPECT_FALSE(slot->reply(LaneRecord::kReply, {bytes_of("x")}));
+  shared.replies.tail.store(0);
+  shared.replies.head.store(3);  // less than a header
+  EXPECT_FALSE(client_->receive(record));
+  EXPECT_TRUE(client_->broken());
+  EXPECT_FALSE(client_->has_replies());
+}
+
+TEST_F(Lanes, BreakWhereASizePassesTheEnd) {
+  auto slot = open();
+  ASSERT_TRUE(slot && client_->up());
+  ASSERT_TRUE(client_->send(LaneRecord::kCall, {bytes_of("12345678")}));
+  const std::size_t header_space = (sizeof(LaneHeader) + 4095) / 4096 * 4096;
+  const std::uint64_t size = ~std::uint64_t{0} - 7;
+  ASSERT_EQ(::pwrite(client_->fd(), &size, sizeof size, static_cast<off_t>(header_space + 8)), 8);
+  Record record;
+  EXPECT_FALSE(slot->receive(record));
+  EXPECT_TRUE(slot->broken());
+}
+
+TEST_F(Lanes, KeepWhatASlotHadRepliedBeforeItWasKilled) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    auto slot = SlotLane::open(static_cast<std::uint32_t>(::getppid()),
+                               static_cast<std::uint32_t>(client_->fd()), client_->nonce(), arena_);
+    if (slot) slot->reply(LaneRecord::kReply, {bytes_of("last words")});
+    ::kill(::getpid(), SIGKILL);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  Record record;
+  ASSERT_TRUE(client_->receive(record));
+  EXPECT_EQ(record.payload, "last words");
+  EXPECT_FALSE(client_->up()) << "its bell went with it";
+}
+
+TEST_F(Lanes, StayWithASlotWhoseClientIsGone) {
+  auto slot = open();
+  ASSERT_TRUE(slot && client_->up());
+  ASSERT_TRUE(client_->send(LaneRecord::kCall, {bytes_of("x")}));
+  client_->want_bell(true);
+  client_.reset();
+  ::close(pipe_[0]);
+  Record record;
+  EXPECT_TRUE(slot->receive(record));
+  EXPECT_TRUE(slot->reply(LaneRecord::kReply, {bytes_of("nobody reads this")}));
+  pipe_[0] = ::dup(pipe_[1]);
+}
+
+TEST(Spinning, IsGivenUpWhileItDoesNotHelp) {
+  Spinner spinner;
+  int looks = 0;
+  for (int i = 0; i < 100; ++i) {
+    spinner.spin([&] { return ++looks, false; });
+  }
+  // Whatever the number of cpus: at least one look each time, many only a few times.
+  EXPECT_GE(looks, 100);
+  EXPECT_TRUE(spinner.spin([] { return true; }));
+}
+
+}  // namespace
+}  // namespace betterbox

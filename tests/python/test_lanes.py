@@ -17,11 +17,14 @@ from helpers import LONG, Scripts, wait_until
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
-SERVER = """
-    import os, betterbox, work
-    with betterbox.serve(work.Tester(), 8090, block=False):
-        print("up", flush=True)
-        betterbox.serve(work.Tester(), 8091)
+SERVER = f"""
+    import sys, threading
+    import betterbox
+    sys.path.insert(0, {str(Path(__file__).parent)!r})
+    import work
+    serving = betterbox.serve(work.Tester(), 8090, block=False)
+    print("serving", flush=True)
+    threading.Event().wait()
 """
 
 
@@ -163,8 +166,8 @@ def test_a_box_that_is_killed_ends_its_calls(cluster: Any, tmp_path: Path) -> No
 
 
 def test_a_script_that_is_killed_ends_its_calls(scripts: Scripts, tmp_path: Path) -> None:
-    server = scripts.start("server.py", SERVER, PYTHONPATH=str(Path(work.__file__).parent))
-    server.wait_for("up")
+    server = scripts.start("server.py", SERVER)
+    server.wait_for("serving\n")
     box: Any = RemoteBox.connect(8090)
     take_a_lane(box)
     busy = box.wait(str(tmp_path / "never"))

@@ -248,6 +248,51 @@ TEST_F(Boxes, CancelTheCallsOfAClientThatIsGone) {
   take_messages();
 }
 
+TEST_F(Boxes, AnswerALaneWhenItsBoxDies) {
+  make(0);
+  host(1);
+  ready(0);
+  feed(LaneAsked{kAlice, {7, box(0), 4711, 17, 1}});
+  EXPECT_EQ(seat(0).lanes.size(), 1u);
+  EXPECT_EQ(core_->direct_calls(), 0u) << "a lane is no call";
+  const std::uint64_t token = *seat(0).lanes.begin();
+  feed(LaneReplied{{0}, seat(0).life, token, 8, Frame(std::string("large"))});
+  ASSERT_EQ(replies_.size(), 1u);
+  EXPECT_EQ(replies_[0].serial, 8u);
+  die(0, 9);
+  ASSERT_EQ(replies_.size(), 2u);
+  EXPECT_EQ(replies_[1].serial, 7u);
+  const auto item = parse_lost_item(replies_[1].item.bytes());
+  ASSERT_TRUE(item);
+  EXPECT_EQ(item->code, LostCode::kBoxLost);
+  take_messages();
+}
+
+TEST_F(Boxes, EndALaneWhoseClientIsGoneHoweverItWent) {
+  make(0);
+  host(1);
+  ready(0);
+  feed(LaneAsked{kAlice, {7, box(0), 4711, 17, 1}});
+  feed(LaneAsked{kBob, {7, box(0), 4712, 17, 2}});
+  feed(ClientGone{kAlice, true});
+  feed(ClientGone{kBob, false});
+  EXPECT_EQ(seat(0).cancelled, seat(0).lanes);
+  EXPECT_TRUE(replies_.empty());
+  take_messages();
+}
+
+TEST_F(Boxes, RefuseALaneToABoxThatIsNotThere) {
+  make(0);
+  host(1);
+  ready(0);
+  BoxId other = box(0);
+  other.life += 1;
+  feed(LaneAsked{kAlice, {7, other, 4711, 17, 1}});
+  EXPECT_TRUE(seat(0).lanes.empty());
+  ASSERT_EQ(replies_.size(), 1u);
+  take_messages();
+}
+
 TEST_F(Boxes, FinishTheCallsOfAClientThatTookItsLeave) {
   make(0);
   host(1);

@@ -139,9 +139,12 @@ void Client::wake_pollers() {
 bool Client::wait(const Condition& condition, TimePoint deadline, const Interrupt& interrupt) {
   Lock lock(mutex_);
   flush_streams();
+  if (!busy_lanes_.empty()) {  // without a system call
+    drain_lanes();
+    if (condition() || (look_at_lanes(lock) && condition())) return true;
+  }
   drain();
   if (condition()) return true;
-  if (look_at_lanes(lock) && condition()) return true;
 
   ++waiters_;
   ++waits_;

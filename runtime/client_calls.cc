@@ -70,7 +70,7 @@ CallPtr Client::box_call(const std::vector<BoxId>& boxes, const std::string& met
                  {BoxCall{next_direct_serial_++, boxes[i], method}, {arguments}}, {call, i});
   }
   check_over(call);
-  drain();
+  if (std::exchange(sent_on_link_, false)) drain();
   return call;
 }
 
@@ -79,6 +79,7 @@ void Client::send_on_link(Link& link, Message message) {
     link.waiting.push_back(std::move(message));
   } else {
     transport_->send(link.connection, message);
+    sent_on_link_ = true;
   }
 }
 

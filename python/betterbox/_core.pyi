@@ -87,6 +87,8 @@ class Call:
         """Wait until items may be fed (window, bytes); returns how many, 0 after the timeout or when the call is over."""
     def free_running(self, on: bool) -> None:
         """`all()` waits: the window of a generator call is lifted. Counts up (True) and down (False)."""
+    def answer(self, timeout: float) -> tuple[bool, Any] | None:
+        """`wait` for item 0, then `get` it; None if it is not there in time."""
     def wait(self, until: int, timeout: float | None) -> bool:
         """Wait for item number `until` (>= 0), or ALL, ANY, LANDED. False after the timeout.
         Runs signal handlers (KeyboardInterrupt); the GIL is released."""

@@ -89,8 +89,11 @@ class Promise(Generic[T]):
             What the call raised; of several, the error of the lowest index.
         """
         if self._shape == SINGLE:
-            call = self._started_call(timeout, 0)
-            ok, value = call.get(0)
+            call = self._call
+            if timeout is None and type(call) is _core.Call and not self._progress:
+                ok, value = self._answer(call)
+            else:
+                ok, value = self._started_call(timeout, 0).get(0)
             if not ok:
                 raise value
             return cast(T, value)
@@ -165,6 +168,12 @@ class Promise(Generic[T]):
         return call.outcomes() if return_exceptions else call.results()
 
     # --- waiting ---
+
+    def _answer(self, call: _core.Call) -> tuple[bool, Any]:
+        """What `call.get(0)` gives, after waiting for it."""
+        while (answer := call.answer(_LOOK_SECONDS)) is None:
+            self._look_after(call)
+        return answer
 
     def _started_call(self, timeout: float | None, until: int, freely: bool = False) -> AnyCall:
         """The call, after waiting for `until` (see `_core.Call.wait`)."""

@@ -111,6 +111,19 @@ class CallHandle {
     if (!now.failure.empty() && now.settled < now.known) throw BusError(now.failure);
     return met;
   }
+  /// wait(0) and get(0) with the GIL released once; None if it is not there in time.
+  py::object answer(double timeout) {
+    const TimePoint deadline = monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)};
+    std::optional<Outcome> outcome;
+    {
+      py::gil_scoped_release release;
+      if (client_->wait(client_->settled_item(call_, 0), deadline, check_signals)) {
+        outcome = client_->outcome(call_, 0, false);
+      }
+    }
+    if (outcome) return decode(outcome->item);
+    return wait(0, py::float_(0.0)) ? py::object(get(0, false)) : py::object(py::none());
+  }
   bool cancel() {
     py::gil_scoped_release release;
     return client_->cancel(call_);
@@ -449,6 +462,7 @@ void register_call(py::module_& module) {
       .def("feed_room", &CallHandle::feed_room, py::arg("timeout"))
       .def("free_running", &CallHandle::free_running, py::arg("on"))
       .def("wait", &CallHandle::wait, py::arg("until"), py::arg("timeout"))
+      .def("answer", &CallHandle::answer, py::arg("timeout"))
       .def("done", [](const CallHandle& self) { return self.progress().over; })
       .def("cancelled", [](const CallHandle& self) { return self.progress().cancelled; })
       .def("cancel", &CallHandle::cancel)

@@ -392,7 +392,7 @@ class Client {
   std::map<std::string, Stream> streams_;                 ///< by context and options
   std::unordered_map<std::uint64_t, Stream*> stream_of_;  ///< by serial
   bool gathered_any_ = false;
-  bool sent_on_link_ = false;  ///< by the call that is being made
+  bool sent_on_link_ = false;       ///< by the call that is being made
   std::size_t window_used_ = 0;     ///< bytes of items sent and unsettled
   std::set<std::uint64_t> unsent_;  ///< serials of calls with pages that have not left
   std::set<std::pair<TimePoint, std::uint64_t>> deadlines_;  ///< of direct calls, with their tokens

@@ -1,5 +1,5 @@
 // Lane: direct calls of one client to one box on the same host through shared memory, without passing
-// through the box's agent (docs/protocol.md, section "Lanes"; docs/decisions/0010).
+// through the box's agent (docs/protocol.md, section "Calls through a lane"; docs/decisions/0010).
 //
 // A lane is a memory file (memfd) of the client with a ring of requests and a ring of replies. The slot opens it as
 // /proc/PID/fd/N, and the client opens the page with the slot's bell the same way: nothing has a name in a file

@@ -13,8 +13,7 @@ constexpr std::array<const char*, std::variant_size_v<Body>> kNames = {
     "BoxCall",     "BoxCancel",    "BoxReply", "Call",        "Items",   "Cancel", "Forget",   "Results",
     "Acknowledge", "Settled",      "Explain",  "Explanation", "Context", "Lease",  "Revoke",   "Released",
     "Abandon",     "DropCall",     "Outcomes", "Deploy",      "Host",    "Hosted", "Deployed", "Undeploy",
-    "Status",      "StatusReport", "Accepted", "Load",
-    "OpenLane"};
+    "Status",      "StatusReport", "Accepted", "Load",        "OpenLane"};
 
 }  // namespace
 

@@ -13,10 +13,10 @@
 
 #include "python/src/object_codec.h"
 #include "python/src/py_ref.h"
-#include "runtime/lane.h"
 #include "runtime/page.h"
 #include "worker/slot_outlet.h"
 #include "worker/slot_protocol.h"
+#include "worker/slot_waiting.h"
 
 namespace betterbox {
 namespace {
@@ -236,18 +236,6 @@ class Slot {
 
   // --- lanes (runtime/lane.h) ---
 
-  /// A lane, which lives until the last call that came through it is answered.
-  struct Lane {
-    std::uint64_t token = 0;
-    std::unique_ptr<SlotLane> end;
-    std::size_t waiting = 0;  // calls of it in waiting_
-  };
-  using LanePtr = std::shared_ptr<Lane>;
-  struct Waiting {
-    Record record;
-    LanePtr lane;  // where it came from; null: the agent
-  };
-
   bool has_arrivals() const {
     return inbox_.has_bytes() || std::any_of(lanes_.begin(), lanes_.end(),
                                              [](const LanePtr& lane) { return lane->end->has_requests(); });
@@ -297,7 +285,7 @@ class Slot {
     std::span<const std::byte> rest = bytes_of(record_.payload);
     const auto asked = take<SlotLaneAsked>(rest);
     auto end = SlotLane::open(asked.pid, asked.fd, asked.nonce, arena_);
-    if (end) lanes_.push_back(std::make_shared<Lane>(Lane{asked.token, std::move(end)}));
+    if (end) lanes_.push_back(std::make_shared<ServedLane>(ServedLane{asked.token, std::move(end)}));
   }
 
   /// What a client that took its leave has sent is still run. Result: false if there is no such lane.
@@ -334,7 +322,7 @@ class Slot {
   }
 
   /// Through the lane, or, where it has no room, through the agent.
-  void send_reply(Lane& lane, LaneRecord kind, std::uint64_t serial, std::span<const std::byte> item) {
+  void send_reply(ServedLane& lane, LaneRecord kind, std::uint64_t serial, std::span<const std::byte> item) {
     if (LaneRing::may_fit(item.size()) && lane.end->reply(kind, {bytes_of_struct(serial), item})) return;
     if (kind == LaneRecord::kSkipped) return;
     outlet_->write(FromSlot::kLaneReply, bytes_of_struct(SlotLaneReply{lane.token, serial}), item);

@@ -1,0 +1,1 @@
+"""The parts of the comparison with other libraries (benchmarks/peers.py)."""

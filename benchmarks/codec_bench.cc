@@ -42,6 +42,20 @@ void decode_outcomes(benchmark::State& state) {
 }
 BENCHMARK(decode_outcomes)->Arg(1)->Arg(16)->Arg(256);
 
+/// A no-op call on its way to a box and its answer on the way back: what each side encodes and decodes.
+void call_there_and_back(benchmark::State& state) {
+  const Message call{BoxCall{7, BoxId{}, "noop"}, {Frame(std::string(24, 'a'))}};
+  const Message reply{BoxReply{7}, {Frame(std::string(24, 'a'))}};
+  for (auto _ : state) {
+    for (const Message* message : {&call, &reply}) {
+      const std::string bytes = encode(*message);
+      benchmark::DoNotOptimize(decode(std::as_bytes(std::span(bytes)), message->frames));
+    }
+  }
+  state.SetItemsProcessed(state.iterations());
+}
+BENCHMARK(call_there_and_back);
+
 /// A page of small items built, checked and sliced in two, as when a lease is cut.
 void build_and_slice_page(benchmark::State& state) {
   const std::string item(static_cast<std::size_t>(state.range(0)), 'x');

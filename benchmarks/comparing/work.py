@@ -61,9 +61,16 @@ def produce(count: int) -> Any:
     return _kept[count]
 
 
-def run_chunk(fn: Callable[[Any], Any], chunk: Iterable[Any]) -> list[Any]:
+class Page:
+    """Results of a chunk, which travel as one: Dask would take a bare list apart, a message part for each item."""
+
+    def __init__(self, results: list[Any]) -> None:
+        self.results = results
+
+
+def run_chunk(fn: Callable[[Any], Any], chunk: Iterable[Any]) -> Page:
     """For peers that have no chunks of their own."""
-    return [fn(item) for item in chunk]
+    return Page([fn(item) for item in chunk])
 
 
 def sleep(seconds: float) -> None:

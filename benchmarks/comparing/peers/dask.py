@@ -43,7 +43,7 @@ class Dask(Peer):
 
     def map(self, fn: Callable[[Any], Any], items: Sequence[Any], chunk: int) -> list[Any]:
         futures = self.client.map(work.run_chunk, [fn] * -(-len(items) // chunk), chunks(items, chunk), pure=False)
-        return [result for results in self.client.gather(futures) for result in results]
+        return [result for page in self.client.gather(futures) for result in page.results]
 
     def to_all(self, fn: Callable[[Any, int], Any], array: Any) -> list[Any]:
         there = self.client.scatter(array, broadcast=True, hash=False)

@@ -30,6 +30,7 @@ from comparing.registry import Spec
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
 STOP_LIMIT = 8.0  # seconds for a peer to stop by itself
+REASON = 160  # characters of a reason
 SETTLE = 0.1  # seconds after a peer goes on that had been stopped
 SINGLE_THREADED = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
@@ -38,6 +39,12 @@ def search_path() -> str:
     """Where a peer finds adapters and work, and what is on this process's path: not relative to a folder."""
     given = [os.path.abspath(path) for path in os.environ.get("PYTHONPATH", "").split(":") if path]
     return ":".join([str(BENCHMARKS), *given])
+
+
+def short(reason: str) -> str:
+    """A reason on one line."""
+    words = " ".join(reason.split())
+    return words if len(words) <= REASON else words[: REASON - 3] + "..."
 
 
 class Failed(Exception):
@@ -90,6 +97,7 @@ class Runner:
         (self.folder / "run").mkdir(mode=0o700)
         environment = {**os.environ, **SINGLE_THREADED, processes.MARK: self.mark, "PYTHONPATH": search_path()}
         environment |= {"BETTERBOX_HOME": str(self.folder / "home"), "XDG_RUNTIME_DIR": str(self.folder / "run")}
+        environment["PATH"] = f"{Path(self.spec.python).parent}:{os.environ.get('PATH', os.defpath)}"
         environment.pop("BETTERBOX_BUS", None)
         return environment
 
@@ -98,9 +106,9 @@ class Runner:
         self.go_on()
         answer = self._exchange({"do": "case", "case": case.name, "size": size}, case.limit)
         if "absent" in answer:
-            raise Absent(answer["absent"])
+            raise Absent(short(answer["absent"]))
         if "error" in answer:
-            raise Failed(answer["error"])
+            raise Failed(short(answer["error"]))
         if "not_offered" in answer:
             return None
         figures: Figures = answer["figures"]
@@ -128,7 +136,7 @@ class Runner:
 
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()
-        return f": {lines[-1][:200]}" if lines else ""
+        return f": {short(lines[-1])}" if lines else ""
 
     def pause(self) -> None:
         if self.spec.stirs and not self.paused:

@@ -75,3 +75,8 @@ def run_chunk(fn: Callable[[Any], Any], chunk: Iterable[Any]) -> Page:
 
 def sleep(seconds: float) -> None:
     time.sleep(seconds)
+
+
+def apply(fn: Callable[..., Any], *args: Any) -> Any:
+    """For peers that make one task of one function, known beforehand."""
+    return fn(*args)

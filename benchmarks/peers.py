@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from pathlib import Path
@@ -62,6 +63,7 @@ def chosen(args: argparse.Namespace) -> list[registry.Spec]:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that peers end first
     specs, missing = chosen(args), {}
     if args.with_pypi:
         specs, missing = environment.prepare(ROOT / "build" / "peers-venv", specs)

@@ -42,9 +42,9 @@ def marks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     made: list[str] = []
     begin = harness.Runner.__init__
 
-    def remember(self: harness.Runner, spec: Spec, slots: int) -> None:
-        begin(self, spec, slots)
-        made.append(self.mark)
+    def remember(self: harness.Runner, spec: Spec, slots: int, mark: str, place: str) -> None:
+        begin(self, spec, slots, mark, place)
+        made.append(mark)
 
     monkeypatch.setattr(harness.Runner, "__init__", remember)
     monkeypatch.setenv("PYTHONPATH", str(HERE))
@@ -77,9 +77,11 @@ def test_a_peer_that_fails_is_shown_with_its_reason_and_the_others_go_on() -> No
 
 
 def test_a_peer_that_hangs_is_ended_at_the_limit_with_all_that_it_started(marks: list[str]) -> None:
-    outcomes = run(case("submissions", SHORT), [HANGS])
-    assert outcomes["hangs"].status == "failed" and outcomes["hangs"].reason == f"not done after {SHORT:g} s"
-    assert marks and processes.marked(marks[0]) == []
+    one = case("submissions", SHORT)
+    with harness.Harness([HANGS], 2, lambda _: None) as running:
+        outcome = running.run(one, harness.sized(one, True, SPEED), 2)["hangs"]
+        assert (outcome.status, outcome.reason) == ("failed", f"not done after {SHORT:g} s")
+        assert len(marks) == 1 and processes.marked(marks[0]) == [], "ended at once, not with the run"
 
 
 def test_a_peer_that_failed_is_started_afresh_for_the_next_case(marks: list[str]) -> None:
@@ -182,16 +184,18 @@ def test_the_baseline_holds_every_hot_path() -> None:
     assert set(stored) == set(instructions.HOT_PATHS) and all(count > 0 for count in stored.values())
 
 
-def test_a_peers_process_ends_with_the_harness(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_leaves_no_process_not_even_a_stopped_one() -> None:
     code = (
-        "import os, sys; sys.path.insert(0, sys.argv[1]);"
-        "from comparing import harness, registry;"
-        "r = harness.Runner(registry.Spec('works', 'made_up_peers:Works'), 2); print(r.mark, flush=True); os._exit(0)"
+        "import os, signal, sys; sys.path.insert(0, sys.argv[1]);"
+        "from comparing import harness, registry, cases;"
+        "spec = registry.Spec('stirs', 'made_up_peers:Works', stirs=True);"
+        "h = harness.Harness([spec], 2, lambda _: None).__enter__();"
+        "outcome = h.run(cases.CASES['roundtrip'], {'calls': 1, 'seconds': 1}, 1)['stirs'];"
+        "assert outcome.status == 'ok' and h.runners['stirs'].paused, outcome;"
+        "print(h.mark, h.place, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(ROOT / "benchmarks")], capture_output=True, text=True, timeout=LONG, env=dict(os.environ)
-    )
-    mark = done.stdout.strip()
-    assert mark
-    while processes.marked(mark):  # the test's own time limit is the deadline
+    command = [sys.executable, "-c", code, str(ROOT / "benchmarks")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LONG)
+    mark, place = done.stdout.split()
+    while processes.marked(mark) or os.path.exists(place):  # the test's own time limit is the deadline
         os.sched_yield()

@@ -70,10 +70,10 @@ class Outcome:
 class Runner:
     """The process of one peer."""
 
-    def __init__(self, spec: Spec, slots: int) -> None:
+    def __init__(self, spec: Spec, slots: int, mark: str, place: str) -> None:
         self.spec = spec
-        self.mark = uuid.uuid4().hex
-        self.folder = Path(tempfile.mkdtemp(prefix="peers-", dir="/tmp"))
+        self.mark = mark
+        self.folder = Path(tempfile.mkdtemp(dir=place))
         self.log = self.folder / "log"
         read_fd, write_fd = os.pipe()
         try:
@@ -181,14 +181,28 @@ class Harness:
         self.tell = tell
         self.runners: dict[str, Runner] = {}
         self.absent: dict[str, str] = {}
+        self.mark = f"{uuid.uuid4().hex}."
+        self.started = 0
 
     def __enter__(self) -> Harness:
+        self.place = tempfile.mkdtemp(prefix="peers-", dir="/tmp")
+        guard = [sys.executable, "-m", "comparing.processes", self.mark, self.place]
+        self.guard = subprocess.Popen(guard, stdin=subprocess.PIPE, cwd=BENCHMARKS, start_new_session=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for runner in self.runners.values():
-            runner.end()
-        self.runners.clear()
+        assert self.guard.stdin is not None
+        try:
+            for runner in self.runners.values():
+                runner.end()
+            self.runners.clear()
+        finally:
+            self.guard.stdin.close()
+            self.guard.wait()
+
+    def _start(self, spec: Spec) -> Runner:
+        self.started += 1
+        return Runner(spec, self.slots, f"{self.mark}{self.started}.", self.place)
 
     def run(self, case: Case, size: dict[str, Any], rounds: int) -> dict[str, Outcome]:
         outcomes = {spec.name: Outcome() for spec in self.specs}
@@ -224,13 +238,13 @@ class Harness:
         if case.name == "import":
             return import_time(spec, case.limit)
         if case.fresh:
-            runner = Runner(spec, self.slots)
+            runner = self._start(spec)
             try:
                 return runner.ask(case, size)
             finally:
                 runner.end()
         if spec.name not in self.runners:
-            self.runners[spec.name] = Runner(spec, self.slots)
+            self.runners[spec.name] = self._start(spec)
         runner = self.runners[spec.name]
         try:
             return runner.ask(case, size)

@@ -1,9 +1,16 @@
-"""The processes of a peer: those whose environment holds its mark, whatever session or parent they have."""
+"""The processes of a peer: those whose environment holds its mark, whatever session or parent they have.
+
+A mark is ``RUN.NUMBER.``; ``RUN.`` finds the processes of all peers of a run. Run as a program, with a run's mark as its
+first argument, it is that run's guard: when its input ends, because the run has, it ends what is left of all peers, those
+that were stopped included, and removes the run's folder, its second.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +18,7 @@ MARK = "COMPARING_MARK"
 
 
 def marked(mark: str) -> list[int]:
-    """Processes that inherited the mark, in the order of their ids."""
+    """Processes that inherited a mark that begins so, in the order of their ids."""
     wanted = f"{MARK}={mark}".encode()
     found = []
     for entry in os.listdir("/proc"):
@@ -20,7 +27,7 @@ def marked(mark: str) -> list[int]:
                 environment = Path(f"/proc/{entry}/environ").read_bytes()
             except OSError:
                 continue
-            if wanted in environment.split(b"\0"):
+            if any(variable.startswith(wanted) for variable in environment.split(b"\0")):
                 found.append(int(entry))
     return sorted(found)
 
@@ -78,3 +85,10 @@ def title(pid: int) -> str:
         return "?"
     words = [Path(word).name for word in words if word and not word.startswith("-")]
     return " ".join(words[:3])[:60] or "?"
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: for the run, whose end follows
+    sys.stdin.read()
+    end(sys.argv[1])
+    shutil.rmtree(sys.argv[2], ignore_errors=True)

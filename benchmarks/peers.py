@@ -74,6 +74,8 @@ def main(argv: list[str] | None = None) -> int:
     with harness.Harness(specs, args.slots, harness.say) as run:
         run.absent.update(missing)
         for case in cases:
+            if not sys.stderr.isatty():
+                print(f"{time.monotonic() - begin:4.0f} s: {case.name}", file=sys.stderr, flush=True)
             results[case.name] = run.run(case, harness.sized(case, args.quick, speed), rounds)
     harness.say("")
     every = report.rows(results, cases, specs)

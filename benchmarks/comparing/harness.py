@@ -236,7 +236,7 @@ class Harness:
 
     def _figures(self, spec: Spec, case: Case, size: dict[str, Any]) -> Figures | None:
         if case.name == "import":
-            return import_time(spec, case.limit)
+            return import_time(spec, case.limit, size["times"])
         if case.fresh:
             runner = self._start(spec)
             try:
@@ -257,7 +257,7 @@ class Harness:
             runner.end(ask=False)
 
 
-def import_time(spec: Spec, limit: float) -> Figures | None:
+def import_time(spec: Spec, limit: float, times: int) -> Figures | None:
     """Its import in a new interpreter, less a new interpreter that imports nothing, one beside the other."""
     code = "import importlib, sys; m, _, n = sys.argv[1].partition(':'); print(getattr(importlib.import_module(m), n).imports)"
     environment = {**os.environ, "PYTHONPATH": search_path()}
@@ -279,7 +279,7 @@ def import_time(spec: Spec, limit: float) -> Figures | None:
     if not statement:
         return None
     run(statement)  # files are in memory, byte code is written
-    over = [run(statement)[0] - run("pass")[0] for _ in range(3)]
+    over = [run(statement)[0] - run("pass")[0] for _ in range(times)]
     return {"import": 1e3 * max(0.0, statistics.median(over))}
 
 

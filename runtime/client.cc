@@ -413,6 +413,7 @@ void Client::on_scheduler(Message& message) {
     if (const auto call = calls_.find(settled->serial); call != calls_.end()) {
       call->second->stats = std::move(settled->stats);
       call->second->has_stats = true;
+      call->second->context = Frame();  // what it holds in shared memory is free for the next call
       send({Forget{settled->serial}, {}});
       calls_.erase(call);
     }

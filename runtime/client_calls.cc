@@ -354,6 +354,7 @@ bool Client::cancel(const CallPtr& call) {
 void Client::forget(const CallPtr& call) {
   unsend(*call, 0);
   call->pages.clear();
+  call->context = Frame();
   unsent_.erase(call->serial);
   if (calls_.erase(call->serial) > 0 && session_ == Session::kOpen) send({Forget{call->serial}, {}});
 }

@@ -29,6 +29,14 @@ inline constexpr std::uint64_t kMaxLeaseItems = std::uint64_t{1} << 30;
 /// Payload bytes of one lease: what a worker must be able to hold per lease (at least one item goes).
 inline constexpr std::size_t kMaxLeaseBytes = 16U << 20;
 
+// --- large values in shared memory ----------------------------------------------------------------
+/// Buffers from this size on travel in segments: below it a file and a mapping cost more than the copies.
+inline constexpr std::size_t kSegmentMinBytes = 64U << 10;
+/// One process takes at most this share (one over it) of the shared memory's size.
+inline constexpr std::uint64_t kSegmentShare = 4;
+/// Segments without a user that a process keeps: copying into warm memory is ten times as fast as into fresh.
+inline constexpr std::uint64_t kWarmSegmentBytes = 512U << 20;
+
 // --- credit: every queue has a bound ---------------------------------------------------------------
 /// Item bytes that a client may have unsettled at the scheduler (at least one page goes).
 inline constexpr std::size_t kItemWindowBytes = 64U << 20;

@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "runtime/bus_file.h"
+#include "runtime/segment_pool.h"
 
 namespace betterbox::scheduler {
 namespace {
@@ -98,6 +99,7 @@ void sweep(const SweepPlan& plan) {
   const BusLock lock(plan.lock_file);
   if (!lock.held()) return;
   sweep_socket_folder(plan.socket_folder);
+  sweep_segments(kSegmentFolder);
   std::error_code ignored;
   fs::remove(plan.lock_file, ignored);
   if (plan.ephemeral) fs::remove_all(fs::path(plan.bus_file).parent_path(), ignored);

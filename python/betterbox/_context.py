@@ -11,10 +11,10 @@ import importlib
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from betterbox import _pickling, _settings
+from betterbox import _core, _pickling, _settings
 from betterbox._errors import SerializationError
 
 Place = int | str
@@ -37,8 +37,11 @@ def make(
     kwargs: dict[str, Any],
     places: tuple[Place, ...],
     fold: Callable[..., Any] | None,
-) -> bytes:
-    """Pickle a context.
+    may_share: bool = True,
+) -> tuple[bytes, _core.SharedBuffers | None]:
+    """Pickle a context; its large buffers go into shared memory.
+
+    This is where it is decided that they may: every slot of a bus runs on the client's host.
 
     Parameters
     ----------
@@ -50,6 +53,14 @@ def make(
         Which arguments are spread.
     fold : callable or None
         `reduce=`.
+    may_share : bool
+        Large buffers may go into shared memory.
+
+    Returns
+    -------
+    tuple
+        The context, and what keeps its buffers in shared memory: it must live until the call is over. None if there
+        are none, or no room for them (they are then part of the context).
 
     Raises
     ------
@@ -57,12 +68,15 @@ def make(
         Names the path to what cannot be pickled.
     """
     try:
-        inner = _pickling.dumps((target, args, kwargs, places, fold), "call")
+        inner, buffers = _pickling.dump((target, args, kwargs, places, fold), "call", _core.SHARED_MIN_BYTES)
     except SerializationError:
         for part, path in ((target, "fn"), (args, "args"), (kwargs, "kwargs"), (fold, "reduce")):
             _pickling.dumps(part, path)  # says it again by the name that the caller knows
         raise
-    return pickle.dumps((surroundings(), inner), protocol=5)
+    raw = [buffer.raw() for buffer in buffers]
+    shared = _core.share(raw) if raw and may_share else None
+    carried: list[Any] = [bytearray(view) for view in raw] if shared is None else shared.refs
+    return pickle.dumps((surroundings(), inner, carried), protocol=5), shared
 
 
 def apply(where: tuple[list[str], str]) -> None:
@@ -83,17 +97,28 @@ def apply(where: tuple[list[str], str]) -> None:
 
 def load(context: bytes, find_method: Callable[[str], Callable[..., Any]], in_process: bool) -> Loaded:
     """The other end of `make`, in a slot."""
-    where, inner = pickle.loads(context)
+    where, inner, carried = pickle.loads(context)
     if not in_process:
         apply(where)
-    target, args, kwargs, places, fold = load_code(inner)
+    target, args, kwargs, places, fold = load_code(inner, [_buffer(each) for each in carried])
     return (find_method(target) if isinstance(target, str) else target), args, kwargs, places, fold
 
 
-def load_code(data: bytes) -> Any:
+def _buffer(carried: Any) -> Any:
+    if isinstance(carried, bytearray):
+        return carried
+    mapped = _core.map_shared(*carried)
+    if mapped is None:
+        raise SerializationError(
+            f"an argument of {carried[3]} bytes is not in this host's shared memory (any more): /dev/shm/{carried[0]}"
+        )
+    return mapped
+
+
+def load_code(data: bytes, buffers: Iterable[Any] = ()) -> Any:
     """Unpickle code from elsewhere; an import error says what would help."""
     try:
-        return pickle.loads(data)
+        return pickle.loads(data, buffers=buffers)
     except ImportError as error:
         raise import_error(error) from error
 

@@ -26,6 +26,27 @@ def start_daemon(argv: Sequence[str], log_file: str, timeout: float) -> str:
 
 # --- items --------------------------------------------------------------------------------------
 
+SHARED_MIN_BYTES: int
+"""Buffers from this size on are worth a place in shared memory."""
+
+@final
+class SharedBuffers:
+    """Buffers copied into shared memory; freed with the last holder."""
+
+    @property
+    def refs(self) -> list[tuple[str, int, int, int]]:
+        """Arguments of `map_shared`, one tuple per buffer."""
+
+@final
+class MappedBuffer:
+    """A private, writable mapping (buffer protocol)."""
+
+def share(buffers: Sequence[memoryview]) -> SharedBuffers | None:
+    """Copy buffers into shared memory; None if there is no room."""
+
+def map_shared(name: str, serial: int, offset: int, size: int) -> MappedBuffer | None:
+    """A private, writable mapping of a shared buffer; None if it is not there."""
+
 @final
 class Pages:
     """Items encoded one by one, as they are now. Not thread-safe."""
@@ -163,6 +184,7 @@ class Client:
         context: bytes,
         pages: Pages,
         closed: bool,
+        shared: SharedBuffers | None,
         *,
         retries: int = 2,
         idempotent: bool = False,

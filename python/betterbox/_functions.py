@@ -150,16 +150,21 @@ _contexts: dict[Callable[..., Any], tuple[tuple[list[str], str], bytes]] = {}
 
 def _submit_context(fn: Callable[..., Any]) -> bytes:
     if not _pickling.goes_by_name(fn):
-        return _context.make(call_with, (fn, None), {}, (1,), None)
+        return _submit_bytes(fn)
     where = _context.surroundings()
     known = _contexts.get(fn)
     if known is not None and known[0] == where:
         return known[1]
-    context = _context.make(call_with, (fn, None), {}, (1,), None)
+    context = _submit_bytes(fn)
     if len(_contexts) >= 1000:
         _contexts.clear()
     _contexts[fn] = where, context
     return context
+
+
+def _submit_bytes(fn: Callable[..., Any]) -> bytes:
+    """Gathered submissions share it for longer than one call lasts, so that nothing of it lies in shared memory."""
+    return _context.make(call_with, (fn, None), {}, (1,), None, may_share=False)[0]
 
 
 def call_with(fn: Callable[..., Any], arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:

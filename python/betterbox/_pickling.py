@@ -93,13 +93,13 @@ def shipping(modules: tuple[ModuleType, ...]) -> Iterator[None]:
                     cloudpickle.unregister_pickle_by_value(module)
 
 
-def _collect_into(buffers: list[pickle.PickleBuffer]) -> Any:
+def _collect_into(buffers: list[pickle.PickleBuffer], least: int) -> Any:
     def collect(buffer: pickle.PickleBuffer) -> bool:
         try:
             size = buffer.raw().nbytes
         except BufferError:
             return True  # not contiguous: in the pickle
-        if size < _IN_BAND_BYTES:
+        if size < least:
             return True
         buffers.append(buffer)
         return False
@@ -107,31 +107,31 @@ def _collect_into(buffers: list[pickle.PickleBuffer]) -> Any:
     return collect
 
 
-def _dump_plain(obj: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:
+def _dump_plain(obj: Any, buffers: list[pickle.PickleBuffer] | None, least: int = _IN_BAND_BYTES) -> bytes:
     file = io.BytesIO()
-    callback = None if buffers is None else _collect_into(buffers)
+    callback = None if buffers is None else _collect_into(buffers, least)
     _PlainPickler(file, protocol=5, buffer_callback=callback).dump(obj)
     return file.getvalue()
 
 
-def _dump_cloud(obj: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:
+def _dump_cloud(obj: Any, buffers: list[pickle.PickleBuffer] | None, least: int = _IN_BAND_BYTES) -> bytes:
     import cloudpickle
 
-    callback = None if buffers is None else _collect_into(buffers)
+    callback = None if buffers is None else _collect_into(buffers, least)
     data: bytes = cloudpickle.dumps(obj, protocol=5, buffer_callback=callback)
     return data
 
 
-def _dump_either(obj: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:
+def _dump_either(obj: Any, buffers: list[pickle.PickleBuffer] | None, least: int = _IN_BAND_BYTES) -> bytes:
     try:
-        return _dump_plain(obj, buffers)
+        return _dump_plain(obj, buffers, least)
     except Exception:  # whatever it was: cloudpickle may know how, and says it if not
         if buffers is not None:
             buffers.clear()
-    return _dump_cloud(obj, buffers)
+    return _dump_cloud(obj, buffers, least)
 
 
-def dump(obj: object, path: str) -> tuple[bytes, list[pickle.PickleBuffer]]:
+def dump(obj: object, path: str, least: int = _IN_BAND_BYTES) -> tuple[bytes, list[pickle.PickleBuffer]]:
     """Pickle an object, its large buffers apart.
 
     Parameters
@@ -140,6 +140,8 @@ def dump(obj: object, path: str) -> tuple[bytes, list[pickle.PickleBuffer]]:
         Anything.
     path : str
         What the object is called in an error: ``args[0]``.
+    least : int
+        Buffers of fewer bytes stay in the pickle.
 
     Returns
     -------
@@ -158,7 +160,7 @@ def dump(obj: object, path: str) -> tuple[bytes, list[pickle.PickleBuffer]]:
     """
     buffers: list[pickle.PickleBuffer] = []
     try:
-        return _dump_either(obj, buffers), buffers
+        return _dump_either(obj, buffers, least), buffers
     except Exception as error:
         raise _explained(obj, path, error) from error
 

@@ -65,7 +65,7 @@ class Plan:
             self._encode(spreads)
             fixed = tuple(None if type(v) is spread else v for v in args)
             named = {name: None if type(v) is spread else v for name, v in kwargs.items()}
-            self.context = _context.make(target, fixed, named, tuple(spreads), options.reduce)
+            self.context, self.shared = _context.make(target, fixed, named, tuple(spreads), options.reduce)
 
     def _encode(self, spreads: dict[_context.Place, Any]) -> None:
         iterables = list(spreads.values())
@@ -101,10 +101,12 @@ class Plan:
             self.context,
             self.pages,
             self.feed is None,
+            self.shared,
             fold=options.reduce is not None,
             window=self.feed is not None,
             **options.wire(port == 0),
         )
+        self.shared = None  # the call keeps it
         call.keep()
         if self.feed is not None:
             feeder = Feeder(call, self.feed, self.places, options, weakref.ref(promise))

@@ -10,6 +10,7 @@
 #include "python/src/item_bindings.h"
 #include "python/src/object_codec.h"
 #include "python/src/report_dicts.h"
+#include "python/src/shared_buffers.h"
 #include "runtime/bus_file.h"
 #include "runtime/client.h"
 #include "runtime/zmq_transport.h"
@@ -370,10 +371,11 @@ CallHandle box_call(const ClientPtr& self,
 }
 
 CallHandle open_call(const ClientPtr& self, int port, const std::string& method, const py::bytes& context,
-                     PageWriter& pages, bool closed, const py::kwargs& given) {
+                     PageWriter& pages, bool closed, const SharedBuffers* shared, const py::kwargs& given) {
   const Client::CallOptions options = call_options(port, method, given);
   EncodedItems items = pages.finish();
   Frame frame = frame_of(context);
+  if (shared != nullptr) frame = shared->attach(frame);
   py::gil_scoped_release release;
   return {self, self->open_call(options, std::move(frame), std::move(items), closed)};
 }
@@ -511,7 +513,7 @@ void register_client(py::module_& module) {
       .def("box_call", &box_call, py::arg("boxes"), py::arg("method"), py::arg("arguments"),
            py::arg("timeout") = py::none())
       .def("open_call", &open_call, py::arg("port"), py::arg("method"), py::arg("context"), py::arg("pages"),
-           py::arg("closed"))
+           py::arg("closed"), py::arg("shared"))
       .def("submit", &submit, py::arg("method"), py::arg("context"), py::arg("item"))
       .def("deploy", &deploy, py::arg("port"), py::arg("slots"), py::arg("name"), py::arg("payload"),
            py::arg("timeout"))

@@ -1,0 +1,57 @@
+#include "python/src/shared_buffers.h"
+
+#include <pybind11/pybind11.h>
+
+#include "python/src/bindings.h"
+
+namespace py = pybind11;
+
+namespace betterbox {
+namespace {
+
+/// Null if there is no room.
+std::unique_ptr<SharedBuffers> share(const py::list& buffers) {
+  std::vector<py::buffer_info> held;
+  std::vector<std::span<const std::byte>> parts;
+  for (py::handle each : buffers) {
+    const py::buffer_info& info = held.emplace_back(py::reinterpret_borrow<py::buffer>(each).request());
+    parts.emplace_back(static_cast<const std::byte*>(info.ptr),
+                       static_cast<std::size_t>(info.size) * static_cast<std::size_t>(info.itemsize));
+  }
+  std::optional<SegmentPool::Lease> lease;
+  {
+    py::gil_scoped_release release;
+    lease = segment_pool()->write(parts);
+  }
+  return lease ? std::make_unique<SharedBuffers>(std::move(*lease)) : nullptr;
+}
+
+std::shared_ptr<MappedSegment> map_shared(const std::string& name, std::uint64_t serial, std::uint64_t offset,
+                                          std::uint64_t size) {
+  return MappedSegment::open(kSegmentFolder, {name, serial, offset, size});
+}
+
+}  // namespace
+
+void register_shared_buffers(py::module_& module) {
+  module.attr("SHARED_MIN_BYTES") = kSegmentMinBytes;
+  py::class_<SharedBuffers>(module, "SharedBuffers",
+                            "Buffers copied into shared memory; freed with the last holder.")
+      .def_property_readonly("refs", [](const SharedBuffers& self) {
+        py::list refs;
+        for (const SegmentRef& ref : self.parts())
+          refs.append(py::make_tuple(ref.name, ref.serial, ref.offset, ref.size));
+        return refs;
+      });
+  py::class_<MappedSegment, std::shared_ptr<MappedSegment>>(module, "MappedBuffer", py::buffer_protocol())
+      .def_buffer([](MappedSegment& self) {
+        return py::buffer_info(reinterpret_cast<unsigned char*>(self.bytes().data()),
+                               static_cast<py::ssize_t>(self.bytes().size()));
+      });
+  module.def("share", &share, py::arg("buffers"),
+             "Copy buffers into shared memory; None if there is no room.");
+  module.def("map_shared", &map_shared, py::arg("name"), py::arg("serial"), py::arg("offset"),
+             py::arg("size"), "A private, writable mapping of a shared buffer; None if it is not there.");
+}
+
+}  // namespace betterbox

@@ -1,0 +1,27 @@
+// Large buffers of a pickle in shared memory (runtime/segment_pool.h), for betterbox._context.
+#pragma once
+
+#include <utility>
+
+#include "runtime/frame.h"
+#include "runtime/segment_pool.h"
+
+namespace betterbox {
+
+/// Buffers that were copied into a segment, which stays as it is while this or a frame it was attached to lives.
+class SharedBuffers {
+ public:
+  explicit SharedBuffers(SegmentPool::Lease lease) : lease_(std::move(lease)) {}
+  const std::vector<SegmentRef>& parts() const { return lease_.parts; }
+
+  /// The same bytes, which now also keep the segment.
+  Frame attach(const Frame& frame) const {
+    auto both = std::make_shared<const std::pair<Frame, std::shared_ptr<const void>>>(frame, lease_.hold);
+    return Frame(std::move(both), frame.data(), frame.size());
+  }
+
+ private:
+  SegmentPool::Lease lease_;
+};
+
+}  // namespace betterbox

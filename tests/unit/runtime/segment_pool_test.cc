@@ -1,0 +1,144 @@
+#include "runtime/segment_pool.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+
+namespace betterbox {
+namespace {
+
+class SegmentPoolTest : public testing::Test {
+ protected:
+  SegmentPoolTest() {
+    char pattern[] = "/tmp/bb-segments-XXXXXX";
+    folder_ = ::mkdtemp(pattern);
+  }
+  ~SegmentPoolTest() override { std::filesystem::remove_all(folder_); }
+
+  std::optional<SegmentPool::Lease> write(SegmentPool& pool, char fill, std::size_t size = 100'000) {
+    const std::string bytes(size, fill);
+    const std::span<const std::byte> part = std::as_bytes(std::span(bytes));
+    return pool.write(std::span(&part, 1));
+  }
+  std::size_t files() const {
+    return static_cast<std::size_t>(
+        std::distance(std::filesystem::directory_iterator(folder_), std::filesystem::directory_iterator()));
+  }
+
+  std::string folder_;
+};
+
+TEST_F(SegmentPoolTest, GivesBackWhatWasWritten) {
+  const auto pool = SegmentPool::make(folder_, {1 << 20, 1 << 20});
+  const std::string first(5000, 'a'), second(70'000, 'b');
+  const std::span<const std::byte> parts[] = {std::as_bytes(std::span(first)),
+                                              std::as_bytes(std::span(second))};
+  const auto lease = pool->write(parts);
+  ASSERT_TRUE(lease);
+  for (std::size_t i = 0; i < 2; ++i) {
+    const auto mapped = MappedSegment::open(folder_, lease->parts[i]);
+    ASSERT_TRUE(mapped);
+    ASSERT_EQ(mapped->bytes().size(), parts[i].size());
+    EXPECT_EQ(std::memcmp(mapped->bytes().data(), parts[i].data(), parts[i].size()), 0);
+  }
+}
+
+TEST_F(SegmentPoolTest, ReusesASegmentOnlyWhenNobodyMapsIt) {
+  const auto pool = SegmentPool::make(folder_, {1 << 20, 1 << 20});
+  auto lease = write(*pool, 'a');
+  const SegmentRef first = lease->parts[0];
+  auto mapped = MappedSegment::open(folder_, first);
+  lease.reset();
+  lease = write(*pool, 'b');
+  EXPECT_NE(lease->parts[0].name, first.name);
+  EXPECT_EQ(mapped->bytes()[0], std::byte{'a'});
+  mapped.reset();
+  EXPECT_EQ(write(*pool, 'c')->parts[0].name, first.name);
+  EXPECT_EQ(MappedSegment::open(folder_, first), nullptr) << "it holds something else by now";
+}
+
+TEST_F(SegmentPoolTest, KeepsWhatAUserWritesPrivate) {
+  const auto pool = SegmentPool::make(folder_, {1 << 20, 1 << 20});
+  const auto lease = write(*pool, 'a');
+  const auto one = MappedSegment::open(folder_, lease->parts[0]);
+  const auto other = MappedSegment::open(folder_, lease->parts[0]);
+  one->bytes()[0] = std::byte{'x'};
+  EXPECT_EQ(other->bytes()[0], std::byte{'a'});
+}
+
+TEST_F(SegmentPoolTest, RefusesWhatExceedsItsBound) {
+  const auto pool = SegmentPool::make(folder_, {250'000, 250'000});
+  const auto first = write(*pool, 'a'), second = write(*pool, 'b');
+  EXPECT_TRUE(first && second);
+  EXPECT_FALSE(write(*pool, 'c'));
+  EXPECT_FALSE(write(*SegmentPool::make(folder_, {}), 'c'));
+}
+
+TEST_F(SegmentPoolTest, KeepsNoMoreIdleThanItMay) {
+  const auto pool = SegmentPool::make(folder_, {1 << 20, 110'000});
+  {
+    const auto first = write(*pool, 'a'), second = write(*pool, 'b'), third = write(*pool, 'c');
+    EXPECT_EQ(files(), 3U);
+  }
+  EXPECT_EQ(files(), 1U);
+}
+
+TEST_F(SegmentPoolTest, NoticesADeadUser) {
+  const auto pool = SegmentPool::make(folder_, {1 << 20, 1 << 20});
+  auto lease = write(*pool, 'a');
+  const SegmentRef ref = lease->parts[0];
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const auto mapped = MappedSegment::open(folder_, ref);
+    if (::write(ready[1], mapped ? "y" : "n", 1) != 1) ::_exit(1);
+    for (;;) ::pause();
+  }
+  char answer = 0;
+  ASSERT_EQ(::read(ready[0], &answer, 1), 1);
+  EXPECT_EQ(answer, 'y');
+  lease.reset();
+  EXPECT_NE(write(*pool, 'b')->parts[0].name, ref.name);
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  const auto both = std::pair(write(*pool, 'c'), write(*pool, 'd'));
+  EXPECT_TRUE(both.first->parts[0].name == ref.name || both.second->parts[0].name == ref.name);
+  ::close(ready[0]), ::close(ready[1]);
+}
+
+TEST_F(SegmentPoolTest, RemovesWhatADeadOwnerLeftAndNothingElse) {
+  const auto pool = SegmentPool::make(folder_, {1 << 20, 1 << 20});
+  const auto lease = write(*pool, 'a');
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const auto own = SegmentPool::make(folder_, {1 << 20, 1 << 20});
+    const auto held = write(*own, 'b');
+    ::_exit(0);  // as if killed: no destructor runs
+  }
+  ::waitpid(child, nullptr, 0);
+  ASSERT_EQ(files(), 2U);
+  sweep_segments(folder_);
+  EXPECT_EQ(files(), 1U);
+  EXPECT_TRUE(MappedSegment::open(folder_, lease->parts[0]));
+}
+
+TEST_F(SegmentPoolTest, RefusesReferencesThatLieOutside) {
+  const auto pool = SegmentPool::make(folder_, {1 << 20, 1 << 20});
+  const auto lease = write(*pool, 'a');
+  SegmentRef ref = lease->parts[0];
+  ref.size = 1 << 20;
+  EXPECT_EQ(MappedSegment::open(folder_, ref), nullptr);
+  ref.size = ~std::uint64_t{0};
+  EXPECT_EQ(MappedSegment::open(folder_, ref), nullptr);
+  ref = lease->parts[0];
+  ref.name = "../" + ref.name;
+  EXPECT_EQ(MappedSegment::open(folder_, ref), nullptr);
+}
+
+}  // namespace
+}  // namespace betterbox

@@ -21,8 +21,9 @@ constexpr Duration kDriverRest = milliseconds(5);
 constexpr Duration kInterruptSlice = seconds(1);
 /// Threads that wait while another one carries look again at least this often.
 constexpr Duration kFollowerSlice = milliseconds(50);
-/// How long the driver lets submissions gather behind others that are under way.
-constexpr Duration kGatherTime = microseconds(100);
+/// Submissions gather behind others that are under way until one of these lands; but no longer than this, should it
+/// be long.
+constexpr Duration kGatherTime = microseconds(500);
 /// Between two looks for the successor of a lost scheduler.
 constexpr Duration kRetryInterval = milliseconds(50);
 
@@ -364,8 +365,7 @@ void Client::fail_scheduled_calls(const std::string& reason) {
   const auto calls = calls_;
   for (const auto& [serial, call] : calls) {
     if (const auto stream = stream_of_.find(serial); stream != stream_of_.end()) {
-      const auto waiting = std::exchange(stream->second->waiting, {});
-      for (const auto& [index, submission] : waiting) lose_unsettled(submission, LostCode::kBusLost, reason);
+      lose_submissions(*stream->second, reason);
     }
     call->failure = reason;
     lose_unsettled(call, LostCode::kBusLost, reason);

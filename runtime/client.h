@@ -9,6 +9,8 @@
 // "Return of a peer".
 #pragma once
 
+#include <array>
+#include <bitset>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -34,6 +36,9 @@
 #include "runtime/transport.h"
 
 namespace betterbox {
+
+/// The first of `count` numbers that no other call or submission of this process has.
+std::uint64_t take_tokens(std::uint64_t count);
 
 /// No scheduler, wrong version, bus lost: the text is for people.
 class BusError : public std::runtime_error {
@@ -64,13 +69,12 @@ struct Outcome {
 
 /// One call and its outcomes. All fields are guarded by the client's mutex; users go through Client.
 struct CallState {
-  enum class Kind { kDirect, kScheduled, kSubmission };
+  enum class Kind { kDirect, kScheduled };
 
   // Constant after the call was made.
   Kind kind = Kind::kScheduled;
   std::uint64_t token = 0;   ///< unique in this process
-  std::uint64_t serial = 0;  ///< on the wire: of the call, or of the stream that a submission is part of
-  std::uint64_t index = 0;   ///< submissions: place in the stream
+  std::uint64_t serial = 0;  ///< on the wire
   Port port;
   std::string method;
   bool fold = false;
@@ -126,6 +130,25 @@ struct CallState {
 };
 
 using CallPtr = std::shared_ptr<CallState>;
+
+/// Neighbouring submissions of one stream: one allocation for all of them, kept by whoever holds one of them and,
+/// until the last is settled, by the stream. Guarded by the client's mutex.
+struct SubmissionBlock {
+  static constexpr std::uint32_t kPlaces = 128;
+  CallPtr stream;                            ///< the growing call (constant)
+  std::uint64_t first = 0;                   ///< the item of the stream at place 0 (constant)
+  std::uint64_t first_token = 0;             ///< of place 0 (constant)
+  std::uint32_t settled = 0;                 ///< of all places
+  std::array<Outcome, kPlaces> outcomes{};   ///< without a page: none yet
+  std::bitset<kPlaces> cancelled, notified;  ///< notified: somebody wants to hear of the end
+};
+
+/// A single submission.
+struct Submission {
+  std::shared_ptr<SubmissionBlock> block;
+  std::uint32_t place = 0;
+  std::uint64_t token() const { return block->first_token + place; }
+};
 
 class Client {
  public:
@@ -193,7 +216,24 @@ class Client {
     std::uint32_t copies_permille = 0;
   };
   CallPtr open_call(const CallOptions& options, Frame context, EncodedItems items, bool closed);
-  CallPtr submit(const CallOptions& options, Frame context, ItemBytes item);
+  /// What submissions have in common, prepared once: those with equal keys are gathered into one call.
+  struct Template {
+    Template(const CallOptions& options, Frame context);
+    CallOptions options;
+    Frame context;
+    std::string key;
+  };
+  Submission submit(const Template& common, ItemBytes item);
+  /// The same without waiting for another thread (may be called with the GIL): empty if one is busy here, or if
+  /// there is no session.
+  std::optional<Submission> try_submit(const Template& common, ItemBytes item);
+  std::optional<Outcome> outcome(const Submission& submission);
+  /// The same without waiting: empty also if another thread is busy here.
+  std::optional<Outcome> try_outcome(const Submission& submission);
+  bool cancelled(const Submission& submission);
+  bool cancel(const Submission& submission);
+  void notify(const Submission& submission);
+  Condition settled(const Submission& submission);
   void feed(const CallPtr& call, EncodedItems items, bool closed);
   /// How many items may be fed now; waits while none, until the deadline; 0: none, or the call is over.
   std::uint64_t feed_room(const CallPtr& call, TimePoint deadline);
@@ -252,8 +292,9 @@ class Client {
   struct Stream {
     CallPtr call;  ///< the scheduled call itself
     PageBuilder gathered;
-    std::uint64_t first_gathered = 0;
-    std::unordered_map<std::uint64_t, CallPtr> waiting;  ///< by index
+    std::deque<std::shared_ptr<SubmissionBlock>> blocks;  ///< from the first that is not settled whole
+    std::uint64_t first_block = 0;                        ///< number of blocks.front()
+    std::uint64_t waiting = 0;                            ///< without an outcome, gathered ones included
     std::uint64_t last_use = 0;
   };
   struct Link;
@@ -330,6 +371,11 @@ class Client {
   void settle_lost(const CallPtr& call, std::uint64_t first, std::uint64_t count, LostCode code,
                    std::string_view why);
   void settle_submissions(Stream& stream, std::uint64_t first, std::uint64_t count, const Frame& page);
+  Stream& stream_for(const Template& common);
+  Submission add_submission(Stream& stream, ItemBytes item);
+  Submission submit_locked(const Template& common, ItemBytes item);
+  void settle_submission(Stream& stream, std::uint64_t index, Outcome outcome);
+  void lose_submissions(Stream& stream, const std::string& reason);
   void finish(const CallPtr& call);
   void check_over(const CallPtr& call);
   void lose_unsettled(const CallPtr& call, LostCode code, std::string_view why);

@@ -13,12 +13,13 @@ namespace {
 constexpr std::size_t kItemsMessageBytes = 1U << 20;
 /// A generator's feeder runs this far ahead of what could be sent.
 constexpr std::size_t kFeedAheadBytes = 8U << 20;
-std::uint64_t next_token() {
-  static std::atomic<std::uint64_t> tokens{0};
-  return ++tokens;
-}
 
 }  // namespace
+
+std::uint64_t take_tokens(std::uint64_t count) {
+  static std::atomic<std::uint64_t> next{1};
+  return next.fetch_add(count);
+}
 
 Outcome CallState::outcome(std::uint64_t i) const {
   if (cancelled && !settled.contains(i)) {
@@ -41,7 +42,7 @@ Outcome CallState::outcome(std::uint64_t i) const {
 CallPtr Client::make_call(CallState::Kind kind, Port port, const std::string& method) {
   auto call = std::make_shared<CallState>();
   call->kind = kind;
-  call->token = next_token();
+  call->token = take_tokens(1);
   call->port = port;
   call->method = method;
   return call;
@@ -241,6 +242,7 @@ void Client::on_results(Results& results, Frames& frames) {
     const PageSpan span = results.spans[i];
     if (stream != stream_of_.end()) {
       settle_submissions(*stream->second, span.first, span.count, frames[i]);
+      if (stream->second->waiting == stream->second->gathered.count()) flush(*stream->second);
     } else {
       settle(call, span.first, span.count, std::move(frames[i]));
     }
@@ -335,13 +337,8 @@ bool Client::cancel(const CallPtr& call) {
   call->cancelled = true;
   call->closed = true;
   switch (call->kind) {
-    case CallState::Kind::kDirect: drop_direct(call); break;
-    case CallState::Kind::kSubmission:
-      flush_streams();
-      if (const auto stream = stream_of_.find(call->serial); stream != stream_of_.end()) {
-        stream->second->waiting.erase(call->index);
-      }
-      if (session_ == Session::kOpen) send({Cancel{call->serial, {call->index, call->index + 1}}, {}});
+    case CallState::Kind::kDirect:
+      drop_direct(call);
       break;
     case CallState::Kind::kScheduled: forget(call); break;
   }

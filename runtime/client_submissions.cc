@@ -9,6 +9,8 @@ namespace {
 
 /// Streams of single submissions kept open; the idlest go first.
 constexpr std::size_t kMaxStreams = 64;
+/// This many leave together although others are under way.
+constexpr std::uint64_t kMostGathered = 1024;
 
 /// Two submissions may share a call if their calls would be opened by the same bytes.
 std::string stream_key(const Call& opening, const Frame& context) {
@@ -17,43 +19,38 @@ std::string stream_key(const Call& opening, const Frame& context) {
   return key;
 }
 
+Outcome lost_outcome(LostCode code, std::uint64_t index, std::string_view why) {
+  const std::string lost = make_lost_item(code, index, {}, why);
+  Frame page = make_single_page(std::as_bytes(std::span(lost)));
+  const ItemBytes item = PageView::parse(page.bytes())->item(0);
+  return {std::move(page), item};
+}
+
 }  // namespace
 
-CallPtr Client::submit(const CallOptions& options, Frame context, ItemBytes item) {
+Client::Template::Template(const CallOptions& given, Frame frame)
+    : options(given), context(std::move(frame)), key(stream_key(opening_of(given), context)) {}
+
+Submission Client::submit(const Template& common, ItemBytes item) {
   Lock lock(mutex_);
   if (session_ == Session::kRefused || session_ == Session::kClosed) {
     throw BusError("this process is not connected to the bus any more: " + lost_reason_);
   }
-  Call opening = opening_of(options);
-  std::string key = stream_key(opening, context);
-  auto found = streams_.find(key);
-  // A stream with a timeout would end with its first item's: such a submission has a call of its own.
-  if (found == streams_.end() || options.timeout) {
-    retire_idle_streams();
-    if (options.timeout) key += std::to_string(next_serial_);
-    found = streams_.try_emplace(std::move(key)).first;
-    CallPtr call = make_call(CallState::Kind::kScheduled, options.port, options.method);
-    call->serial = next_serial_++;
-    call->context = std::move(context);
-    opening.serial = call->serial;
-    call->opening = std::move(opening);
-    calls_[call->serial] = call;
-    found->second.call = call;
-    stream_of_[call->serial] = &found->second;
-    if (session_ == Session::kOpen) send_opening(call);
-  }
-  Stream& stream = found->second;
-  CallPtr submission = make_call(CallState::Kind::kSubmission, options.port, options.method);
-  submission->serial = stream.call->serial;
-  submission->index = stream.call->known + stream.gathered.count();
-  submission->known = 1;
-  submission->closed = true;
-  stream.waiting[submission->index] = submission;
-  stream.gathered.add(item);
-  stream.last_use = next_serial_++;
+  return submit_locked(common, item);
+}
 
-  // Alone it leaves at once. Behind others that are under way it waits for more, or for the driver.
-  if (stream.waiting.size() == 1 || stream.gathered.bytes() >= kPageBytes) {
+std::optional<Submission> Client::try_submit(const Template& common, ItemBytes item) {
+  const Lock lock(mutex_, std::try_to_lock);
+  if (!lock.owns_lock() || session_ != Session::kOpen) return std::nullopt;
+  return submit_locked(common, item);
+}
+
+Submission Client::submit_locked(const Template& common, ItemBytes item) {
+  Stream& stream = stream_for(common);
+  Submission submission = add_submission(stream, item);
+  // Alone it leaves at once. Behind others that are under way it waits for more, or for one of these to land.
+  const std::uint64_t gathered = stream.gathered.count();
+  if (stream.waiting == gathered || gathered >= kMostGathered || stream.gathered.bytes() >= kPageBytes) {
     flush(stream);
     drain();
   } else if (!gathered_any_) {
@@ -61,6 +58,43 @@ CallPtr Client::submit(const CallOptions& options, Frame context, ItemBytes item
     wake_driver();
   }
   return submission;
+}
+
+Client::Stream& Client::stream_for(const Template& common) {
+  // A stream with a timeout would end with its first item's: such a submission has a call of its own.
+  if (!common.options.timeout) {
+    if (const auto found = streams_.find(common.key); found != streams_.end()) return found->second;
+  }
+  retire_idle_streams();
+  std::string key = common.key;
+  if (common.options.timeout) key += std::to_string(next_serial_);
+  Stream& stream = streams_[std::move(key)];
+  CallPtr call = make_call(CallState::Kind::kScheduled, common.options.port, common.options.method);
+  call->serial = next_serial_++;
+  call->context = common.context;
+  call->opening = opening_of(common.options);
+  call->opening.serial = call->serial;
+  calls_[call->serial] = call;
+  stream.call = call;
+  stream_of_[call->serial] = &stream;
+  if (session_ == Session::kOpen) send_opening(call);
+  return stream;
+}
+
+Submission Client::add_submission(Stream& stream, ItemBytes item) {
+  constexpr std::uint64_t kPlaces = SubmissionBlock::kPlaces;
+  const std::uint64_t index = stream.call->known + stream.gathered.count();
+  if (stream.first_block + stream.blocks.size() == index / kPlaces) {
+    auto block = std::make_shared<SubmissionBlock>();
+    block->stream = stream.call;
+    block->first = index;
+    block->first_token = take_tokens(kPlaces);
+    stream.blocks.push_back(std::move(block));
+  }
+  stream.gathered.add(item);
+  ++stream.waiting;
+  stream.last_use = next_serial_++;
+  return {stream.blocks[index / kPlaces - stream.first_block], static_cast<std::uint32_t>(index % kPlaces)};
 }
 
 void Client::flush(Stream& stream) {
@@ -85,7 +119,7 @@ void Client::retire_idle_streams() {
   while (streams_.size() >= kMaxStreams) {
     auto idlest = streams_.end();
     for (auto stream = streams_.begin(); stream != streams_.end(); ++stream) {
-      const bool idle = stream->second.waiting.empty() && stream->second.gathered.empty();
+      const bool idle = stream->second.waiting == 0 && stream->second.gathered.empty();
       if (idle && (idlest == streams_.end() || stream->second.last_use < idlest->second.last_use))
         idlest = stream;
     }
@@ -99,23 +133,101 @@ void Client::retire_idle_streams() {
   }
 }
 
+// --- outcomes -------------------------------------------------------------------------------------
+
 void Client::settle_submissions(Stream& stream, std::uint64_t first, std::uint64_t count, const Frame& page) {
   const auto view = PageView::parse(page.bytes());
+  if (first + count > stream.call->known) return;
   if (stream.call->settled.insert({first, first + count}) != count) return;
   settle_sent(*stream.call, {first, first + count});
+  const bool fits =
+      view && view->kind() != PageKind::kIntRange && (view->count() == count || view->count() == 1);
+  Outcome lost;
+  if (!fits) lost = lost_outcome(LostCode::kBadRequest, first, "its result arrived unreadable");
   for (std::uint64_t i = 0; i < count; ++i) {
-    const auto found = stream.waiting.find(first + i);
-    if (found == stream.waiting.end()) continue;  // cancelled
-    const CallPtr submission = std::move(found->second);
-    stream.waiting.erase(found);
-    if (view && view->kind() != PageKind::kIntRange && (view->count() == count || view->count() == 1)) {
-      settle(submission, 0, 1,
-             slice_page(page, *view, view->count() == count ? i : 0, (view->count() == count ? i : 0) + 1));
-    } else {
-      settle_lost(submission, 0, 1, LostCode::kBadRequest, "its result arrived unreadable");
-    }
-    check_over(submission);
+    settle_submission(stream, first + i,
+                      fits ? Outcome{page, view->item(view->count() == count ? i : 0)} : lost);
   }
+  while (!stream.blocks.empty() && stream.blocks.front()->settled == SubmissionBlock::kPlaces) {
+    stream.blocks.pop_front();
+    ++stream.first_block;
+  }
+}
+
+/// The first outcome counts: a cancelled submission has one.
+void Client::settle_submission(Stream& stream, std::uint64_t index, Outcome outcome) {
+  const std::uint64_t number = index / SubmissionBlock::kPlaces;
+  if (number < stream.first_block) return;
+  SubmissionBlock& block = *stream.blocks[number - stream.first_block];
+  const auto place = static_cast<std::uint32_t>(index % SubmissionBlock::kPlaces);
+  if (!block.outcomes[place].page.empty()) return;
+  block.outcomes[place] = std::move(outcome);
+  ++block.settled;
+  --stream.waiting;
+  if (block.notified[place]) {
+    notices_.push_back(block.first_token + place);
+    wake_driver();
+  }
+}
+
+void Client::lose_submissions(Stream& stream, const std::string& reason) {
+  const std::uint64_t end = stream.call->known + stream.gathered.count();
+  for (std::uint64_t i = stream.first_block * SubmissionBlock::kPlaces; i < end; ++i) {
+    settle_submission(stream, i, lost_outcome(LostCode::kBusLost, 0, reason));
+  }
+}
+
+std::optional<Outcome> Client::outcome(const Submission& submission) {
+  const Lock lock(mutex_);
+  drain();
+  const Outcome& outcome = submission.block->outcomes[submission.place];
+  return outcome.page.empty() ? std::nullopt : std::optional(outcome);
+}
+
+std::optional<Outcome> Client::try_outcome(const Submission& submission) {
+  const Lock lock(mutex_, std::try_to_lock);
+  if (!lock.owns_lock()) return std::nullopt;
+  const Outcome& outcome = submission.block->outcomes[submission.place];
+  return outcome.page.empty() ? std::nullopt : std::optional(outcome);
+}
+
+bool Client::cancelled(const Submission& submission) {
+  const Lock lock(mutex_);
+  return submission.block->cancelled[submission.place];
+}
+
+bool Client::cancel(const Submission& submission) {
+  const Lock lock(mutex_);
+  drain();
+  SubmissionBlock& block = *submission.block;
+  if (!block.outcomes[submission.place].page.empty()) return false;
+  flush_streams();
+  block.cancelled[submission.place] = true;
+  const std::uint64_t index = block.first + submission.place;
+  const std::uint64_t serial = block.stream->serial;
+  if (const auto stream = stream_of_.find(serial); stream != stream_of_.end()) {
+    settle_submission(*stream->second, index, lost_outcome(LostCode::kCancelled, 0, ""));
+  } else {
+    block.outcomes[submission.place] = lost_outcome(LostCode::kCancelled, 0, "");
+  }
+  if (session_ == Session::kOpen) send({Cancel{serial, {index, index + 1}}, {}});
+  wake_waiters();
+  drain();
+  return true;
+}
+
+void Client::notify(const Submission& submission) {
+  const Lock lock(mutex_);
+  if (submission.block->outcomes[submission.place].page.empty()) {
+    submission.block->notified[submission.place] = true;
+    return;
+  }
+  notices_.push_back(submission.token());
+  wake_driver();
+}
+
+Client::Condition Client::settled(const Submission& submission) {
+  return [submission] { return !submission.block->outcomes[submission.place].page.empty(); };
 }
 
 }  // namespace betterbox

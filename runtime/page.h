@@ -13,6 +13,8 @@
 //  11 lost: an outcome made by the system, not by user code: u16 LostCode, u64 index, i32 signal,
 //     i32 exit code, u32 pid, u64 peak memory in KiB, then u32 length + text, three times (host,
 //     tail of stderr, detail)
+//  12 arguments of a call: u32 positional, u32 by keyword, then the values in this order, each u32 length + item,
+//     the ones by keyword behind u32 length + name (UTF-8)
 //
 // A *page* is a kind byte, then by kind:
 //   1 items: 3 zero bytes, u32 count, (count + 1) x u32 offsets from the start of the page (ascending,
@@ -46,6 +48,7 @@ enum class ItemTag : std::uint8_t {
   kArray = 9,
   kError = 10,
   kLost = 11,
+  kArguments = 12,
 };
 
 enum class PageKind : std::uint8_t { kItems = 1, kIntRange = 2, kFold = 3, kSingle = 4 };

@@ -474,9 +474,17 @@ class Slot {
                                positional | PY_VECTORCALL_ARGUMENTS_OFFSET, plan.kwnames.get());
   }
 
+  /// A submission: the item holds all arguments.
+  static PyObject* call_submitted(Plan& plan, PyObject* item) {
+    PyObject *args = nullptr, *kwargs = nullptr;
+    if (!PyArg_ParseTuple(item, "O!O!", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) return nullptr;
+    return PyObject_Call(plan.callable.get(), args, PyDict_GET_SIZE(kwargs) > 0 ? kwargs : nullptr);
+  }
+
   /// Spread arguments by keyword, or several of them (the item is then a tuple of them).
   static PyObject* call_general(Plan& plan, PyObject* item) {
     const Py_ssize_t places = PyTuple_GET_SIZE(plan.places.get());
+    if (places == 0) return call_submitted(plan, item);
     PyRef args(PySequence_List(plan.args.get()));
     PyRef kwargs(PyDict_Copy(plan.kwargs.get()));
     if (!args || !kwargs) return nullptr;

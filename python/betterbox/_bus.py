@@ -47,7 +47,7 @@ class Connection:
         self.info = find_bus(self.bus, self.named)
         return str(self.info["endpoint"])
 
-    def when_done(self, call: _core.Call, callback: Callable[[], None]) -> None:
+    def when_done(self, call: _core.Call | _core.Submission, callback: Callable[[], None]) -> None:
         """Run `callback` on the background thread once the call is done."""
         with self._guard:
             waiting = self._callbacks.get(call.token)

@@ -1,7 +1,10 @@
 """The native half of BetterBox: clients, agents, slots. Private; the public names are in `betterbox`."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, final
+from types import FunctionType
+from typing import Any, Generic, TypeVar, final
+
+S = TypeVar("S", bound="Submission")
 
 BoxKey = tuple[int, int, int]
 """(agent, seat, life): one served object on the bus."""
@@ -139,6 +142,49 @@ class Call:
     def explain(self, timeout: float) -> dict[str, Any]:
         """Fields of CallStats (runtime/messages.h) as plain dicts; times `x_ns` are `x_s`, seconds as floats."""
 
+class Submission:
+    """A single submission: what `Call` has, of one item."""
+
+    @property
+    def token(self) -> int: ...
+    @property
+    def method(self) -> str: ...
+    def value(self, missing: object, /) -> Any:
+        """The value if it is there now, else `missing` (also if it failed)."""
+    def get(self, index: int, /) -> tuple[bool, Any]: ...
+    def wait(self, until: int, timeout: float | None, /) -> bool: ...
+    def done(self) -> bool: ...
+    def cancelled(self) -> bool: ...
+    def cancel(self) -> bool: ...
+    def notify(self) -> None: ...
+    def explain(self, timeout: float, /) -> dict[str, Any]: ...
+
+class Submitter(Generic[S]):
+    """Submits calls of one function as it was when its context was made."""
+
+    def submit(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> S | None:
+        """None if something watched has changed, or an argument needs another way. Never waits."""
+    def submit_now(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> S: ...
+    def watch(self, functions: list[FunctionType], names: list[tuple[Any, ...]], seconds: float, /) -> None:
+        """What must stay the same for `submit`, besides `sys.path`, the working folder and the bus, and for how long."""
+
+def make_submitter(
+    client: Client,
+    type: type[S],
+    method: str,
+    context: bytes,
+    *,
+    retries: int = 2,
+    idempotent: bool = False,
+    timeout: float | None = None,
+    name: str = "",
+    policy: str = "",
+    priority: int = 0,
+    needs: Needs = ...,
+    copies_permille: int = 0,
+) -> Submitter[S]:
+    """`type` is a subclass of `Submission`: what is made per submission."""
+
 Needs = tuple[int, int, int, list[tuple[str, int]]]
 """(cpus, memory, gpus, [(name, amount)]): bytes of memory, thousandths of the others, ascending names."""
 
@@ -198,22 +244,6 @@ class Client:
         copies_permille: int = 0,
     ) -> Call:
         """A spread call (port > 0) or a call on plain function slots (port 0). `window`: a generator call."""
-    def submit(
-        self,
-        method: str,
-        context: bytes,
-        item: object,
-        *,
-        retries: int = 2,
-        idempotent: bool = False,
-        timeout: float | None = None,
-        name: str = "",
-        policy: str = "",
-        priority: int = 0,
-        needs: Needs = ...,
-        copies_permille: int = 0,
-    ) -> Call:
-        """One item; items with equal context and options are gathered into one growing call."""
     def deploy(self, port: int, slots: int, name: str, payload: bytes, timeout: float) -> int:
         """Returns the deployment's serial. Raises BusError, or what the box raised."""
     def undeploy(self, serial: int) -> None: ...

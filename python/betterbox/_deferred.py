@@ -21,6 +21,7 @@ class FailedCall:
     token = 0
     port = 0
     method = ""
+    for_functions = False
     total = 1
     known = 1
     settled = 1
@@ -87,7 +88,7 @@ class Deferred:
         self,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        make_call: Callable[[tuple[Any, ...], dict[str, Any]], _core.Call],
+        make_call: Callable[[tuple[Any, ...], dict[str, Any]], Any],
     ) -> None:
         from betterbox._promise import Promise
 
@@ -100,10 +101,10 @@ class Deferred:
         self._lock = threading.Lock()
         self._starting = threading.RLock()
         self._on_start: list[Callable[[], None]] = []
-        self._set_call: Callable[[Union[_core.Call, FailedCall]], None] = lambda call: None
-        self._call: Union[_core.Call, FailedCall, None] = None
+        self._set_call: Callable[[Any], None] = lambda call: None
+        self._call: Any = None
 
-    def begin(self, set_call: Callable[[Union[_core.Call, FailedCall]], None]) -> None:
+    def begin(self, set_call: Callable[[Any], None]) -> None:
         self._set_call = set_call
         for promise in self._waiting_for:
             if promise._windowed and promise._call is not None:
@@ -118,7 +119,7 @@ class Deferred:
                 return
         self._start()
 
-    def wait(self, deadline: float | None) -> Union[_core.Call, FailedCall, None]:
+    def wait(self, deadline: float | None) -> Any:
         """The call once it has begun, or None after the deadline (of `time.monotonic`)."""
         from betterbox._errors import CallTimeoutError
 
@@ -148,7 +149,7 @@ class Deferred:
                 return
         callback()
 
-    def _start(self) -> Union[_core.Call, FailedCall]:
+    def _start(self) -> Any:
         with self._starting:
             if self._call is None:
                 try:
@@ -160,7 +161,7 @@ class Deferred:
             assert self._call is not None
             return self._call
 
-    def _began(self, call: Union[_core.Call, FailedCall]) -> None:
+    def _began(self, call: Any) -> None:
         self._set_call(call)
         with self._lock:
             self._call = call

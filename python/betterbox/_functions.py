@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any, TypeVar
 
-from betterbox import _bus, _context, _core, _pickling, _settings
+from betterbox import _bus, _core, _settings
 from betterbox._deferred import Deferred, has_promise
 from betterbox._links import spread_call
 from betterbox._options import DEFAULTS, Options
 from betterbox._promise import SINGLE, Promise
 from betterbox._spread import has_spread, spread
+from betterbox._submissions import submit_now
+from betterbox._submissions import submitters as _submitters
 
 R = TypeVar("R")
 
@@ -80,6 +82,14 @@ def submit(fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Promise[R]:
     >>> betterbox.submit(pow, 2, 10).result()  # doctest: +SKIP
     1024
     """
+    try:
+        known = _submitters.get(fn)
+    except TypeError:  # not hashable
+        known = None
+    if known is not None:
+        call = known[0].submit(args, kwargs)
+        if call is not None:
+            return Promise.of_submission(known[1], call)
     return _submit(fn, args, kwargs, DEFAULTS)
 
 
@@ -124,52 +134,8 @@ def _submit(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     label = getattr(fn, "__name__", type(fn).__name__)
     promise: Promise[Any] = Promise(connection, label, SINGLE, progress=options.progress)
     if has_promise(args, kwargs):
-        return promise.defer(Deferred(args, kwargs, lambda a, k: _submit_now(connection, label, fn, a, k, options)))
-    return promise.start(lambda: _submit_now(connection, label, fn, args, kwargs, options))
-
-
-def _submit_now(
-    connection: _bus.Connection,
-    label: str,
-    fn: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    options: Options,
-) -> _core.Call:
-    """Submissions of one function share a context that takes the arguments as its item, so that they are gathered."""
-    with _pickling.shipping(options.ship):
-        context = _submit_context(fn)
-        call = connection.client.submit(label, context, (args, kwargs), **options.wire(True))
-    call.keep()
-    return call
-
-
-_contexts: dict[Callable[..., Any], tuple[tuple[list[str], str], bytes]] = {}
-"""Contexts of functions that go by name, which therefore stay the same; with the surroundings they carry."""
-
-
-def _submit_context(fn: Callable[..., Any]) -> bytes:
-    if not _pickling.goes_by_name(fn):
-        return _submit_bytes(fn)
-    where = _context.surroundings()
-    known = _contexts.get(fn)
-    if known is not None and known[0] == where:
-        return known[1]
-    context = _submit_bytes(fn)
-    if len(_contexts) >= 1000:
-        _contexts.clear()
-    _contexts[fn] = where, context
-    return context
-
-
-def _submit_bytes(fn: Callable[..., Any]) -> bytes:
-    """Gathered submissions share it for longer than one call lasts, so that nothing of it lies in shared memory."""
-    return _context.make(call_with, (fn, None), {}, (1,), None, may_share=False)[0]
-
-
-def call_with(fn: Callable[..., Any], arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
-    """What an item of gathered submissions runs."""
-    return fn(*arguments[0], **arguments[1])
+        return promise.defer(Deferred(args, kwargs, lambda a, k: submit_now(connection, label, fn, a, k, options)))
+    return promise.start(lambda: submit_now(connection, label, fn, args, kwargs, options))
 
 
 def _map(fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], options: Options) -> Promise[Any]:

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union, cast
 
 from betterbox import _bus, _core
 from betterbox._deferred import Deferred, FailedCall
@@ -15,6 +15,7 @@ from betterbox._errors import CallTimeoutError
 if TYPE_CHECKING:
     from betterbox._explanation import Explanation
     from betterbox._progress import Bar
+    from betterbox._submissions import Submitted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,10 +25,20 @@ SINGLE: Shape = "single"
 LIST: Shape = "list"
 FOLD: Shape = "fold"
 
-AnyCall = _core.Call | FailedCall
+_NOT_THERE = object()
+
+AnyCall = Union[_core.Call, FailedCall, "Submitted"]
 
 _FETCH_ITEMS = 256  # values that iteration takes at a time, if they are there
 _LOOK_SECONDS = 5.0  # a wait that lasts longer looks whether anybody works
+
+
+_making = threading.Lock()
+_LAZY: dict[str, Callable[[], Any]] = {
+    "_lock": threading.Lock,
+    "_ready": deque,  # values of a generator call: taken, not handed out yet
+    "_landed": list,
+}
 
 
 class Promise(Generic[T]):
@@ -43,6 +54,19 @@ class Promise(Generic[T]):
     ...     betterbox.map(abs, [-1, 2, -3]).compute(sum)
     6
     """
+
+    # Most promises need none of these: they cost nothing until they are set.
+    _shape = SINGLE
+    _windowed = False
+    _progress = False
+    _folded: Callable[[list[Any]], Any] | None = None
+    _call: AnyCall | None = None
+    _deferred: Deferred | None = None
+    _cursor = 0  # the next item that iteration hands out (generator calls)
+    _consumed = False
+    _feed_error: BaseException | None = None  # what the generator of the items raised
+    _first: tuple[Any] | None = None
+    _bar: Bar | None = None
 
     def __init__(
         self,
@@ -60,16 +84,23 @@ class Promise(Generic[T]):
         self._windowed = windowed
         self._progress = progress
         self._folded = folded
-        self._call: AnyCall | None = None
-        self._deferred: Deferred | None = None
-        self._lock = threading.Lock()
-        self._cursor = 0  # the next item that iteration hands out (generator calls)
-        self._ready: deque[Any] = deque()  # taken, not handed out yet (the same)
-        self._consumed = False
-        self._landed: list[int] = []
-        self._feed_error: BaseException | None = None  # what the generator of the items raised
-        self._first: tuple[Any] | None = None
-        self._bar: Bar | None = None
+
+    @classmethod
+    def of_submission(cls, connection: _bus.Connection, call: Submitted) -> Promise[Any]:
+        """The promise of a single submission: as little as possible."""
+        promise: Promise[Any] = cls.__new__(cls)
+        promise._connection = connection
+        promise._call = call
+        return promise
+
+    def __getattr__(self, name: str) -> Any:
+        """Made when first used: what only some promises need."""
+        if name == "_label" and self._call is not None:
+            return self._call.method
+        if name not in _LAZY:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        with _making:
+            return self.__dict__.setdefault(name, _LAZY[name]())
 
     # --- values ---
 
@@ -90,6 +121,10 @@ class Promise(Generic[T]):
         """
         if self._shape == SINGLE:
             call = self._call
+            if isinstance(call, _core.Submission):
+                value = call.value(_NOT_THERE)
+                if value is not _NOT_THERE:
+                    return cast(T, value)
             if timeout is None and type(call) is _core.Call and not self._progress:
                 ok, value = self._answer(call)
             else:
@@ -220,7 +255,7 @@ class Promise(Generic[T]):
 
     def _look_after(self, call: AnyCall) -> None:
         """A long wait for plain functions: the worker of a bus that started itself may have died."""
-        if isinstance(call, _core.Call) and call.for_functions:
+        if call.for_functions:
             from betterbox._functions import see_to_workers
 
             see_to_workers(self._connection)
@@ -332,7 +367,7 @@ class Promise(Generic[T]):
 
     # --- how they are made ---
 
-    def start(self, make_call: Callable[[], _core.Call]) -> Promise[T]:
+    def start(self, make_call: Callable[[], AnyCall]) -> Promise[T]:
         """Begin the call now."""
         self._call = make_call()
         return self

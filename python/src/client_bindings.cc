@@ -7,6 +7,7 @@
 #include <random>
 
 #include "python/src/bindings.h"
+#include "python/src/client_bindings.h"
 #include "python/src/item_bindings.h"
 #include "python/src/object_codec.h"
 #include "python/src/report_dicts.h"
@@ -171,27 +172,17 @@ class CallHandle {
   }
   py::list results(bool with_exceptions) {
     const auto spans = all_spans();
-    py::list values(0);
-    py::object error;
+    std::uint64_t total = 0;
+    for (const auto& span : spans) total += span.count;
+    PyObject* list = PyList_New(static_cast<Py_ssize_t>(total));
+    if (list == nullptr) throw py::error_already_set();
+    // Nobody else sees the list before it is full, but for the garbage collector, which takes empty places.
+    auto values = py::reinterpret_steal<py::list>(list);
+    Py_ssize_t at = 0;
     for (const auto& span : spans) {
+      const bool each = span.view.count() == span.count;
       for (std::uint64_t i = 0; i < span.count; ++i) {
-        const ItemBytes item = span.view.item(span.view.count() == span.count ? i : 0);
-        if (is_failure(item)) {
-          py::object failure = decode(item)[1];
-          if (!with_exceptions) {
-            raise(failure);
-          }
-          values.append(std::move(failure));
-          continue;
-        }
-        PyObject* value = decode_item(item);
-        if (value == nullptr) {
-          if (!with_exceptions) throw py::error_already_set();
-          values.append(current_exception());
-          continue;
-        }
-        if (PyList_Append(values.ptr(), value) < 0) throw py::error_already_set();
-        Py_DECREF(value);
+        PyList_SET_ITEM(list, at++, value_or_raise(span.view.item(each ? i : 0), with_exceptions));
       }
     }
     if (error_) {
@@ -257,6 +248,18 @@ class CallHandle {
       }
     }
     return spans;
+  }
+  /// A new reference to an item's value; of one that failed: raises, or the exception.
+  PyObject* value_or_raise(ItemBytes item, bool with_exceptions) const {
+    if (!is_failure(item)) {
+      PyObject* value = decode_item(item);
+      if (value != nullptr) return value;
+      if (!with_exceptions) throw py::error_already_set();
+      return current_exception().release().ptr();
+    }
+    py::object failure = decode(item)[1];
+    if (!with_exceptions) raise(failure);
+    return failure.release().ptr();
   }
   static py::object current_exception() {
     PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
@@ -326,7 +329,8 @@ Resources resources_of(const ResourceTuple& tuple) {
   return resources;
 }
 
-/// From the keyword arguments of _core.pyi's CallOptions; unknown ones are a mistake of ours.
+}  // namespace
+
 Client::CallOptions call_options(int port, const std::string& method, const py::dict& given) {
   Client::CallOptions options;
   options.port = Port{static_cast<std::uint16_t>(port)};
@@ -359,6 +363,8 @@ Client::CallOptions call_options(int port, const std::string& method, const py::
   return options;
 }
 
+namespace {
+
 CallHandle box_call(const ClientPtr& self,
                     const std::vector<std::tuple<std::uint64_t, std::uint32_t, std::uint32_t>>& boxes,
                     const std::string& method, const py::bytes& arguments, std::optional<double> timeout) {
@@ -378,16 +384,6 @@ CallHandle open_call(const ClientPtr& self, int port, const std::string& method,
   if (shared != nullptr) frame = shared->attach(frame);
   py::gil_scoped_release release;
   return {self, self->open_call(options, std::move(frame), std::move(items), closed)};
-}
-
-CallHandle submit(const ClientPtr& self, const std::string& method, const py::bytes& context, py::handle item,
-                  const py::kwargs& given) {
-  std::string encoded;
-  if (!encode_item(item.ptr(), "args", encoded)) throw py::error_already_set();
-  const Client::CallOptions options = call_options(0, method, given);
-  Frame frame = frame_of(context);
-  py::gil_scoped_release release;
-  return {self, self->submit(options, std::move(frame), std::as_bytes(std::span(encoded)))};
 }
 
 std::uint64_t deploy(Client& self, int port, std::uint32_t slots, const std::string& name,
@@ -514,7 +510,6 @@ void register_client(py::module_& module) {
            py::arg("timeout") = py::none())
       .def("open_call", &open_call, py::arg("port"), py::arg("method"), py::arg("context"), py::arg("pages"),
            py::arg("closed"), py::arg("shared"))
-      .def("submit", &submit, py::arg("method"), py::arg("context"), py::arg("item"))
       .def("deploy", &deploy, py::arg("port"), py::arg("slots"), py::arg("name"), py::arg("payload"),
            py::arg("timeout"))
       .def("undeploy", &Client::undeploy, py::arg("serial"), no_gil)

@@ -228,6 +228,42 @@ bool is_simple(PyObject* object) {
          PyFloat_CheckExact(object) || PyUnicode_CheckExact(object) || PyBytes_CheckExact(object);
 }
 
+bool read_item(ItemBytes item, std::size_t& at, ItemBytes& part) {
+  std::uint32_t size = 0;
+  if (!read(item, at, size) || item.size() - at < size) return false;
+  part = item.subspan(at, size);
+  at += size;
+  // Arguments do not nest.
+  return !part.empty() && part[0] != std::byte{static_cast<std::uint8_t>(ItemTag::kArguments)};
+}
+
+/// (args, kwargs)
+PyObject* decode_simple_arguments(ItemBytes item) {
+  std::size_t at = 1;
+  std::uint32_t positional = 0, keywords = 0;
+  if (!read(item, at, positional) || !read(item, at, keywords) || positional > item.size() ||
+      keywords > item.size())
+    return unreadable();
+  PyRef args(PyTuple_New(positional));
+  PyRef kwargs(PyDict_New());
+  if (!args || !kwargs) return nullptr;
+  ItemBytes part;
+  for (std::uint32_t i = 0; i < positional; ++i) {
+    if (!read_item(item, at, part)) return unreadable();
+    PyObject* value = decode_item(part);
+    if (value == nullptr) return nullptr;
+    PyTuple_SET_ITEM(args.get(), i, value);
+  }
+  for (std::uint32_t i = 0; i < keywords; ++i) {
+    std::string_view name;
+    if (!read_text(item, at, name) || !read_item(item, at, part)) return unreadable();
+    PyRef key(PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()), nullptr));
+    PyRef value(key ? decode_item(part) : nullptr);
+    if (!value || PyDict_SetItem(kwargs.get(), key.get(), value.get()) < 0) return nullptr;
+  }
+  return at == item.size() ? PyTuple_Pack(2, args.get(), kwargs.get()) : unreadable();
+}
+
 bool all_simple(PyObject* args, PyObject* kwargs) {
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args); ++i) {
     if (!is_simple(PyTuple_GET_ITEM(args, i))) return false;
@@ -304,6 +340,7 @@ PyObject* decode_item(ItemBytes item) {
     case ItemTag::kPickle: return load_pickle(rest, nullptr);
     case ItemTag::kPickleBuffers: return decode_pickle_buffers(item);
     case ItemTag::kArray: return decode_array(item);
+    case ItemTag::kArguments: return decode_simple_arguments(item);
     case ItemTag::kError:
     case ItemTag::kLost: break;
   }
@@ -369,6 +406,33 @@ std::string encode_current_error() {
   append_text(item, {trace, static_cast<std::size_t>(trace_size)});
   item.append(pickle, static_cast<std::size_t>(pickle_size));
   return item;
+}
+
+bool encode_simple_arguments(PyObject* args, PyObject* kwargs, std::string& out) {
+  const auto add = [&out](PyObject* value) {
+    const std::size_t start = out.size();
+    append(out, std::uint32_t{0});
+    if (!is_simple(value)) return false;
+    if (!encode_item(value, "args", out)) return PyErr_Clear(), false;
+    const auto size = static_cast<std::uint32_t>(out.size() - start - 4);
+    std::memcpy(out.data() + start, &size, sizeof size);
+    return out.size() - start < kPageBytes;
+  };
+  append_tag(out, ItemTag::kArguments);
+  append(out, static_cast<std::uint32_t>(PyTuple_GET_SIZE(args)));
+  append(out, static_cast<std::uint32_t>(PyDict_GET_SIZE(kwargs)));
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args); ++i) {
+    if (!add(PyTuple_GET_ITEM(args, i))) return false;
+  }
+  PyObject *key = nullptr, *value = nullptr;
+  for (Py_ssize_t at = 0; PyDict_Next(kwargs, &at, &key, &value);) {
+    Py_ssize_t size = 0;
+    const char* name = PyUnicode_AsUTF8AndSize(key, &size);
+    if (name == nullptr) return PyErr_Clear(), false;
+    append_text(out, {name, static_cast<std::size_t>(size)});
+    if (!add(value)) return false;
+  }
+  return true;
 }
 
 std::optional<Frame> encode_arguments(PyObject* args, PyObject* kwargs) {

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "runtime/limits.h"
 #include "runtime/page.h"
 
 namespace betterbox {
@@ -30,6 +31,10 @@ PyObject* decode_failure(ItemBytes item, std::string_view method, Port port);
 
 /// The error item for the Python error that is set (which is cleared). Never fails.
 std::string encode_current_error();
+
+/// Appends the item (tag kArguments) for the arguments of a submission if all are simple. Result: false, and no Python
+/// error, if some need another way (a pickle, or they are promises or spread).
+bool encode_simple_arguments(PyObject* args, PyObject* kwargs, std::string& out);
 
 /// Arguments of a direct call as a page. Simple values one by one, anything else as one pickle of both.
 std::optional<Frame> encode_arguments(PyObject* args, PyObject* kwargs);

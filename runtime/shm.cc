@@ -331,7 +331,20 @@ void SlotOutbox::write_bytes(const void* from, std::size_t size) {
 
 void SlotOutbox::ring_bell(bool urgent) {
   full_fence();
-  const auto least = static_cast<std::uint32_t>(urgent ? Bell::kUrgent : Bell::kAny);
+  ring_if_wanted(urgent ? Bell::kUrgent : Bell::kAny);
+}
+
+void SlotOutbox::ring_bell_after_claim() {
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+  std::atomic_signal_fence(std::memory_order_seq_cst);  // a locked instruction is a full fence for the machine
+#else
+  full_fence();
+#endif
+  ring_if_wanted(Bell::kAny);
+}
+
+void SlotOutbox::ring_if_wanted(Bell wanted) {
+  const auto least = static_cast<std::uint32_t>(wanted);
   if (arena_.agent_wants_bell.load(std::memory_order_relaxed) >= least &&
       arena_.agent_wants_bell.exchange(0, std::memory_order_relaxed) != 0) {
     write_bell(bell_fd_);

@@ -207,8 +207,12 @@ class SlotOutbox {
   bool fits(std::size_t size) const;
   /// Wakes the agent if it asked for it.
   void ring_bell(bool urgent = true);
+  /// The same for what is not urgent, without a fence of its own: the caller has just claimed an item, and a claim
+  /// keeps what was written before it from being seen after it.
+  void ring_bell_after_claim();
 
  private:
+  void ring_if_wanted(Bell least);
   void write_bytes(const void* from, std::size_t size);
   ArenaHeader& arena_;
   RingHeader& ring_;

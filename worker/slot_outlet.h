@@ -3,6 +3,7 @@
 
 #include <mutex>
 #include <span>
+#include <utility>
 
 #include "python/src/py_ref.h"
 #include "runtime/shm.h"
@@ -27,6 +28,14 @@ class Outlet {
     if (!closed_) write_locked(kind, head, tail);
   }
 
+  /// Outcomes do not ring by themselves: one of these two follows, before whatever may take long.
+  void ring_after_claim() {
+    if (std::exchange(quiet_, false)) outbox_.ring_bell_after_claim();
+  }
+  void ring() {
+    if (std::exchange(quiet_, false)) outbox_.ring_bell(false);
+  }
+
   /// Nothing is written afterwards: the arena may go.
   void close() {
     GilRelease release;
@@ -37,12 +46,17 @@ class Outlet {
  private:
   void write_locked(FromSlot kind, std::span<const std::byte> head, std::span<const std::byte> tail) {
     outbox_.write(static_cast<std::uint32_t>(kind), {head, tail});
-    outbox_.ring_bell(kind != FromSlot::kOutcome);
+    if (kind == FromSlot::kOutcome) {
+      quiet_ = true;
+    } else {
+      outbox_.ring_bell();
+    }
   }
 
   std::mutex mutex_;
   SlotOutbox outbox_;
   bool closed_ = false;
+  bool quiet_ = false;  // the thread that runs items has written outcomes and not rung; its own
 };
 
 }  // namespace betterbox

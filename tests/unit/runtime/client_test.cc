@@ -127,7 +127,9 @@ class ClientTest : public ::testing::Test {
     return std::make_unique<Client>(network_.make_transport(), options);
   }
   std::int64_t int_outcome(Client& client, const CallPtr& call, std::uint64_t i) {
-    const auto outcome = client.outcome(call, i, false);
+    return int_of(client.outcome(call, i, false));
+  }
+  static std::int64_t int_of(const std::optional<Outcome>& outcome) {
     std::int64_t value = -1;
     if (outcome && outcome->item.size() == 9) std::memcpy(&value, outcome->item.data() + 1, 8);
     return value;
@@ -163,13 +165,39 @@ TEST_F(ClientTest, AnEmptyCallIsOverAtOnce) {
 TEST_F(ClientTest, SubmissionsAreGatheredAndEachGetsItsOutcome) {
   PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
   auto client = connect();
-  std::vector<CallPtr> calls;
-  for (std::int64_t i = 0; i < 500; ++i) calls.push_back(client->submit({}, Frame("f"), bytes(int_item(i))));
+  const Client::Template common({}, Frame("f"));
+  std::vector<Submission> calls;
+  for (std::int64_t i = 0; i < 500; ++i) calls.push_back(client->submit(common, bytes(int_item(i))));
   for (std::int64_t i = 0; i < 500; ++i) {
-    const CallPtr& call = calls[static_cast<std::size_t>(i)];
-    ASSERT_TRUE(client->wait(client->over(call), kSoon, {}));
-    EXPECT_EQ(int_outcome(*client, call, 0), i);
+    const Submission& call = calls[static_cast<std::size_t>(i)];
+    ASSERT_TRUE(client->wait(client->settled(call), kSoon, {}));
+    EXPECT_EQ(int_of(client->outcome(call)), i);
   }
+}
+
+TEST_F(ClientTest, ACancelledSubmissionHasItsOutcomeAtOnceAndItsNeighboursTheirOwn) {
+  std::mutex mutex;
+  std::vector<Range> cancelled;
+  PlayedPeer scheduler(network_, "scheduler", [&](PlayedPeer& peer, ConnectionId from, Message& message) {
+    if (const auto* cancel = std::get_if<Cancel>(&message.body)) {
+      const std::lock_guard lock(mutex);
+      cancelled.push_back(cancel->range);
+    }
+    if (std::get_if<Items>(&message.body) == nullptr) echo_(peer, from, message);
+  });
+  auto client = connect();
+  const Client::Template common({}, Frame("f"));
+  const Submission first = client->submit(common, bytes(int_item(1)));
+  const Submission second = client->submit(common, bytes(int_item(2)));
+  EXPECT_TRUE(client->cancel(second));
+  EXPECT_FALSE(client->cancel(second));
+  EXPECT_TRUE(client->cancelled(second));
+  EXPECT_TRUE(client->outcome(second)->failed());
+  EXPECT_FALSE(client->outcome(first).has_value());
+  EXPECT_NE(first.token(), second.token());
+  client->close();
+  EXPECT_TRUE(client->outcome(first)->failed());
+  EXPECT_FALSE(client->cancelled(first));
 }
 
 TEST_F(ClientTest, SubmissionsShareACallOnlyWithTheSameOptions) {
@@ -189,8 +217,8 @@ TEST_F(ClientTest, SubmissionsShareACallOnlyWithTheSameOptions) {
   urgent.policy = "gss";
   urgent.copies_permille = 50;
   for (const Client::CallOptions& options : {Client::CallOptions{}, urgent, Client::CallOptions{}, urgent}) {
-    const CallPtr call = client->submit(options, Frame("f"), bytes(int_item(1)));
-    ASSERT_TRUE(client->wait(client->over(call), kSoon, {}));
+    const Submission call = client->submit(Client::Template(options, Frame("f")), bytes(int_item(1)));
+    ASSERT_TRUE(client->wait(client->settled(call), kSoon, {}));
   }
   const std::lock_guard lock(mutex);
   ASSERT_EQ(opened.size(), 2U);
@@ -255,7 +283,8 @@ TEST_F(ClientTest, TheDriverFlushesGatheredSubmissionsAndTellsOfFinishedCalls) {
     for (auto tokens = client->drive(); !tokens.empty(); tokens = client->drive())
       told += static_cast<int>(tokens.size());
   });
-  for (std::int64_t i = 0; i < 200; ++i) client->notify(client->submit({}, Frame("f"), bytes(int_item(i))));
+  const Client::Template common({}, Frame("f"));
+  for (std::int64_t i = 0; i < 200; ++i) client->notify(client->submit(common, bytes(int_item(i))));
   while (told < 200) std::this_thread::yield();
   client->close();
   driver.join();
@@ -268,13 +297,14 @@ TEST_F(ClientTest, ManyThreadsMayWaitAtOnce) {
   std::thread driver([&] {
     while (!client->drive().empty()) {}
   });
+  const Client::Template common({}, Frame("f"));
   std::vector<std::thread> threads;
   std::atomic<int> right{0};
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&, t] {
       for (std::int64_t i = 0; i < 50; ++i) {
-        const CallPtr call = client->submit({}, Frame("f"), bytes(int_item(t * 1000 + i)));
-        if (client->wait(client->over(call), kSoon, {}) && int_outcome(*client, call, 0) == t * 1000 + i)
+        const Submission call = client->submit(common, bytes(int_item(t * 1000 + i)));
+        if (client->wait(client->settled(call), kSoon, {}) && int_of(client->outcome(call)) == t * 1000 + i)
           ++right;
       }
     });

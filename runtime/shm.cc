@@ -305,6 +305,19 @@ void SlotOutbox::write(std::uint32_t kind, std::initializer_list<std::span<const
   std::uint64_t size = 0;
   for (const auto& part : parts) size += part.size();
   const RecordHeader header{kind, 0, size};
+  const std::uint64_t head = ring_.head.load(std::memory_order_relaxed);
+  if (fits(size)) {  // the reader sees it whole
+    std::uint64_t at = head;
+    const auto put = [&](const void* from, std::size_t bytes) {
+      copy_in(data_, ring_.capacity, at, from, bytes);
+      at += bytes;
+    };
+    put(&header, sizeof header);
+    for (const auto& part : parts) put(part.data(), part.size());
+    put(kZeros, padding_of(size));
+    ring_.head.store(at, std::memory_order_release);
+    return;
+  }
   write_bytes(&header, sizeof header);
   for (const auto& part : parts) write_bytes(part.data(), part.size());
   write_bytes(kZeros, padding_of(size));

@@ -311,9 +311,34 @@ def value_of(item: bytes) -> Any:
         if reader.at != len(rest):
             raise DecodeError('bytes behind a lost item')
         return fields
-    if tag > 11:
+    if tag == 12:
+        return arguments_of(reader, len(rest))
+    if tag > 12:
         raise DecodeError(f'no item tag {tag}')
     return tag, rest
+
+
+def arguments_of(reader: Reader, size: int) -> dict[str, Any]:
+    """The arguments of a submission: they do not nest."""
+    positional, keywords = reader.number('u32'), reader.number('u32')
+
+    def value() -> Any:
+        item = reader.take(reader.number('u32'))
+        if item[:1] == bytes([12]):
+            raise DecodeError('arguments among arguments')
+        return value_of(item)
+
+    args = [value() for _ in range(positional)]
+    kwargs = {}
+    for _ in range(keywords):
+        try:
+            name = reader.take(reader.number('u32')).decode()
+        except UnicodeDecodeError as problem:
+            raise DecodeError(str(problem)) from problem
+        kwargs[name] = value()
+    if reader.at != size:
+        raise DecodeError('bytes behind arguments')
+    return {'args': args, 'kwargs': kwargs}
 
 
 def page_of(items: list[bytes]) -> bytes:

@@ -1,0 +1,138 @@
+"""Single submissions: a function's pickle is used again only while it would come out the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import betterbox
+import pytest
+import work
+from betterbox import _submissions
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+def _made(source: str, **names: Any) -> Callable[..., Any]:
+    """The function `f` of a text, as a script or a notebook would have it: no module holds it."""
+    space = {"__name__": "__main__", **names}
+    exec(source, space)
+    made: Callable[..., Any] = space["f"]
+    return made
+
+
+def _twice(fn: Callable[..., Any], change: Callable[[], object]) -> tuple[Any, Any]:
+    before = [betterbox.submit(fn) for _ in range(3)]
+    change()
+    after = [betterbox.submit(fn) for _ in range(3)]
+    values = [promise.result() for promise in before], [promise.result() for promise in after]
+    assert all(len({repr(value) for value in part}) == 1 for part in values)
+    return values[0][0], values[1][0]
+
+
+def test_a_function_that_stays_the_same_is_pickled_once() -> None:
+    fn = _made("def f(x): return x + 1")
+    assert [betterbox.submit(fn, i).result() for i in range(5)] == [1, 2, 3, 4, 5]
+    assert fn in _submissions.submitters
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, False, 0, 1, -(1 << 63), 1 << 63, 1.5, float("inf"), "", "text", b"", b"bytes", (1, [2]), {3: 4}]
+)
+def test_arguments_and_results_keep_their_types(value: Any) -> None:
+    for _ in range(2):  # the long way, then the quick one
+        result = betterbox.submit(work.noop, value).result()
+        assert result == value and type(result) is type(value)
+
+
+def test_arguments_by_keyword_arrive_on_the_quick_way() -> None:
+    assert [betterbox.submit(work.join, 1, 2, sep=s).result() for s in "+-*"] == ["1+2", "1-2", "1*2"]
+
+
+def test_a_changed_global_is_seen_by_the_next_submission() -> None:
+    fn = _made("def f(): return n", n=1)
+    assert _twice(fn, lambda: fn.__globals__.update(n=2)) == (1, 2)
+
+
+def test_a_global_that_hides_a_builtin_is_seen() -> None:
+    fn = _made("def f(): return len('abc')")
+    assert _twice(fn, lambda: fn.__globals__.update(len=work.noop)) == (3, "abc")
+
+
+def test_a_changed_helper_is_seen() -> None:
+    helper = _made("def f(): return 1")
+    fn = _made("def f(): return helper()", helper=helper)
+
+    def change() -> None:
+        helper.__code__ = _made("def f(): return 2").__code__
+
+    assert _twice(fn, change) == (1, 2)
+
+
+def test_a_changed_list_among_the_globals_is_seen() -> None:
+    values = [1]
+    assert _twice(_made("def f(): return values", values=values), lambda: values.append(2)) == ([1], [1, 2])
+
+
+def test_a_changed_closure_is_seen() -> None:
+    n = 1
+
+    def fn() -> int:
+        return n
+
+    def change() -> None:
+        nonlocal n
+        n = 2
+
+    assert _twice(fn, change) == (1, 2)
+
+
+def test_changed_defaults_and_attributes_are_seen() -> None:
+    fn: Any = _made("def f(n=1): return n, getattr(f, 'mark', None)")
+    fn.__globals__["f"] = fn
+
+    def change() -> None:
+        fn.__defaults__ = (2,)
+        fn.mark = 3
+
+    assert _twice(fn, change) == ((1, None), (2, 3))
+
+
+def test_an_argument_changed_after_the_submission_is_not_seen() -> None:
+    values = [1]
+    promise = betterbox.submit(work.noop, values)
+    values.append(2)
+    assert promise.result() == [1]
+
+
+def test_the_working_folder_and_the_path_of_the_moment_go_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fn = _made("def f():\n import os, sys\n return os.getcwd(), sys.path[0]")
+    assert [betterbox.submit(fn).result()[0] for _ in range(2)] == [os.getcwd()] * 2
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert betterbox.submit(fn).result() == (str(tmp_path), str(tmp_path))
+
+
+def test_a_submission_can_be_iterated_like_any_call() -> None:
+    fn = _made("def f(x): return x")
+    promises = [betterbox.submit(fn, i) for i in range(4)]
+    assert [list(promise) for promise in promises] == [[0], [1], [2], [3]]
+    assert [list(promise.as_completed()) for promise in promises] == [[(0, 0)], [(0, 1)], [(0, 2)], [(0, 3)]]
+    assert [promise.all() for promise in promises] == [[0], [1], [2], [3]]
+    assert [promise.any() for promise in promises] == [0, 1, 2, 3]
+    assert promises[0].progress() == (1, 1) and "f()" in repr(promises[0])
+
+
+def test_a_forked_child_does_not_use_the_submitters_of_its_parent() -> None:
+    fn = _made("def f(): return 1")
+    assert betterbox.submit(fn).result() == 1
+    child = os.fork()
+    if child == 0:
+        try:
+            betterbox.submit(fn)
+        except betterbox.BusError:
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

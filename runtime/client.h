@@ -233,6 +233,8 @@ class Client {
   bool cancelled(const Submission& submission);
   bool cancel(const Submission& submission);
   void notify(const Submission& submission);
+  /// The same without waiting. Result: false if another thread is busy here.
+  bool try_notify(const Submission& submission);
   Condition settled(const Submission& submission);
   void feed(const CallPtr& call, EncodedItems items, bool closed);
   /// How many items may be fed now; waits while none, until the deadline; 0: none, or the call is over.
@@ -375,6 +377,7 @@ class Client {
   Submission add_submission(Stream& stream, ItemBytes item);
   Submission submit_locked(const Template& common, ItemBytes item);
   void settle_submission(Stream& stream, std::uint64_t index, Outcome outcome);
+  void notify_locked(const Submission& submission);
   void lose_submissions(Stream& stream, const std::string& reason);
   void finish(const CallPtr& call);
   void check_over(const CallPtr& call);

@@ -218,6 +218,16 @@ bool Client::cancel(const Submission& submission) {
 
 void Client::notify(const Submission& submission) {
   const Lock lock(mutex_);
+  notify_locked(submission);
+}
+
+bool Client::try_notify(const Submission& submission) {
+  const Lock lock(mutex_, std::try_to_lock);
+  if (lock.owns_lock()) notify_locked(submission);
+  return lock.owns_lock();
+}
+
+void Client::notify_locked(const Submission& submission) {
   if (submission.block->outcomes[submission.place].page.empty()) {
     submission.block->notified[submission.place] = true;
     return;

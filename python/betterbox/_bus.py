@@ -59,14 +59,13 @@ class Connection:
 
     def _drive(self) -> None:
         for tokens in iter(self.client.drive, []):
-            for token in tokens:
-                with self._guard:
-                    callbacks = self._callbacks.pop(token, [])
-                for callback in callbacks:
-                    try:
-                        callback()
-                    except Exception:
-                        report_ignored("a callback of a promise")
+            with self._guard:
+                callbacks = [callback for token in tokens for callback in self._callbacks.pop(token, ())]
+            for callback in callbacks:
+                try:
+                    callback()
+                except Exception:
+                    report_ignored("a callback of a promise")
 
     def close(self) -> None:
         self.client.close()

@@ -10,10 +10,12 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from betterbox._functions import FunctionOptions
-from betterbox._options import Options
+from betterbox._options import DEFAULTS, Options
 from betterbox._promise import Promise
+from betterbox._submissions import Submitted
 
 T = TypeVar("T")
+_NOT_THERE: Any = object()
 
 
 class Executor(BaseExecutor):
@@ -33,7 +35,7 @@ class Executor(BaseExecutor):
     """
 
     def __init__(self, **options: Any) -> None:
-        self._functions = FunctionOptions(Options(options))
+        self._functions = FunctionOptions(Options(options) if options else DEFAULTS)
         if callable(options.get("cost")):  # map gives each item as one tuple of arguments
             options = {**options, "cost": _Starred(options["cost"])}
         self._mapping = FunctionOptions(Options(options))
@@ -56,12 +58,23 @@ class Executor(BaseExecutor):
         future: Future[T] = _BusFuture(promise)
         with self._lock:
             self._promises[future] = promise
-        promise.add_done_callback(lambda _: self._finish(future, promise))
+        call = promise._call
+        if isinstance(call, Submitted):
+            promise._connection.when_done(call, lambda: self._finish(future, promise))
+        else:
+            promise.add_done_callback(lambda _: self._finish(future, promise))
         return future
 
     def _finish(self, future: Future[Any], promise: Promise[Any]) -> None:
         with self._lock:
             self._promises.pop(future, None)
+        call = promise._call
+        if isinstance(call, Submitted):
+            value = call.value(_NOT_THERE)
+            if value is not _NOT_THERE:
+                if future.set_running_or_notify_cancel():
+                    future.set_result(value)
+                return
         if promise.cancelled():
             future.cancel()
             future.set_running_or_notify_cancel()

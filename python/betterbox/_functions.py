@@ -33,6 +33,8 @@ class FunctionOptions:
 
     def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Promise[R]:
         """Run ``fn(*args, **kwargs)`` on a worker (see `betterbox.submit`)."""
+        if self._options is DEFAULTS:
+            return submit(fn, *args, **kwargs)
         return _submit(fn, args, kwargs, self._options)
 
     def map(self, fn: Callable[..., R], /, *iterables: Iterable[Any]) -> Promise[list[R]]:
@@ -63,7 +65,7 @@ def options(**given: Any) -> FunctionOptions:
     >>> betterbox.options(retries=0).submit(abs, -3).result()  # doctest: +SKIP
     3
     """
-    return FunctionOptions(Options(given))
+    return FunctionOptions(Options(given) if given else DEFAULTS)
 
 
 def submit(fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Promise[R]:

@@ -36,9 +36,8 @@ struct FunctionState {
 
   static std::vector<PyObject*> parts_of(PyObject* object) {
     const auto* f = reinterpret_cast<PyFunctionObject*>(object);
-    return {f->func_code,    f->func_defaults, f->func_kwdefaults,  f->func_closure,
-            f->func_doc,     f->func_name,     f->func_annotations, f->func_module,
-            f->func_qualname};
+    return {f->func_code, f->func_defaults,    f->func_kwdefaults, f->func_closure, f->func_doc,
+            f->func_name, f->func_annotations, f->func_module,     f->func_qualname};
   }
   explicit FunctionState(PyObject* object) : function(PyRef::borrow(object)) {
     for (PyObject* part : parts_of(object)) parts.push_back(PyRef::borrow(part));
@@ -102,8 +101,7 @@ struct Surroundings {
 // --- the types ----------------------------------------------------------------------------------------
 
 struct SubmitterObject {
-  PyObject_HEAD
-  struct Body {
+  PyObject_HEAD struct Body {
     ClientPtr client;
     Client::Template common;
     PyRef type;  // of what submit gives
@@ -125,8 +123,7 @@ struct SubmitterObject {
 };
 
 struct SubmissionObject {
-  PyObject_HEAD
-  ClientPtr client;
+  PyObject_HEAD ClientPtr client;
   Submission submission;
 };
 
@@ -248,9 +245,10 @@ PyObject* submission_cancel(PyObject* self, PyObject*) {
 }
 
 PyObject* submission_notify(PyObject* self, PyObject*) {
-  {
+  auto* object = as_submission(self);
+  if (!object->client->try_notify(object->submission)) {
     const GilRelease release;
-    as_submission(self)->client->notify(as_submission(self)->submission);
+    object->client->notify(object->submission);
   }
   Py_RETURN_NONE;
 }
@@ -397,9 +395,15 @@ PyTypeObject* submitter_type = nullptr;
 
 py::object make_submitter(const ClientPtr& client, const py::type& type, const std::string& method,
                           const py::bytes& context, const py::kwargs& given) {
-  auto body = std::unique_ptr<SubmitterObject::Body>(new SubmitterObject::Body{
-      client, Client::Template(call_options(0, method, given), Frame(std::string(context))),
-      PyRef::borrow(type.ptr()), {}, {}, {}, {}, {}});
+  auto body = std::unique_ptr<SubmitterObject::Body>(
+      new SubmitterObject::Body{client,
+                                Client::Template(call_options(0, method, given), Frame(std::string(context))),
+                                PyRef::borrow(type.ptr()),
+                                {},
+                                {},
+                                {},
+                                {},
+                                {}});
   PyObject* object = submitter_type->tp_alloc(submitter_type, 0);
   if (object == nullptr) throw py::error_already_set();
   reinterpret_cast<SubmitterObject*>(object)->body = body.release();

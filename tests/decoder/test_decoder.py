@@ -11,6 +11,7 @@ import json
 import os
 import random
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -179,6 +180,17 @@ def test_plain_items_and_pages_are_read_as_written() -> None:
     assert [value_of(item) for item in items_of(page_of([item_of(value) for value in values]))] == values
     with pytest.raises(DecodeError):
         items_of(b'\1\0\0\0\2\0\0\0' + b'\0' * 12)
+
+
+def test_arguments_of_a_submission_are_decoded_and_do_not_nest() -> None:
+    def part(item: bytes) -> bytes:
+        return struct.pack('<I', len(item)) + item
+
+    item = b'\x0c' + struct.pack('<II', 2, 1) + part(item_of(1)) + part(item_of('two')) + part(b'k') + part(item_of(None))
+    assert value_of(item) == {'args': [1, 'two'], 'kwargs': {'k': None}}
+    for wrong in (item[:-1], item + b'x', b'\x0c' + struct.pack('<II', 1, 0) + part(item)):
+        with pytest.raises(DecodeError):
+            value_of(wrong)
 
 
 # --- a live scheduler ---------------------------------------------------------------------------------------

@@ -337,9 +337,7 @@ bool Client::cancel(const CallPtr& call) {
   call->cancelled = true;
   call->closed = true;
   switch (call->kind) {
-    case CallState::Kind::kDirect:
-      drop_direct(call);
-      break;
+    case CallState::Kind::kDirect: drop_direct(call); break;
     case CallState::Kind::kScheduled: forget(call); break;
   }
   finish(call);

@@ -116,10 +116,9 @@ AgentThread::Seat AgentThread::open_seat(Port port, std::string init_payload) {
   impl_->loop->post([this, port, &seat, payload = std::move(init_payload)]() mutable {
     AgentLoop& loop = *impl_->loop;
     const SeatId id = loop.open_seat(port, std::move(payload));
-    SlotArena* arena = loop.arena(id);
     std::lock_guard lock(impl_->mutex);
     impl_->seats[id];
-    seat = Seat{id, arena, loop.bell_fd()};
+    seat = Seat{id, loop.arena(id), loop.bell_fd()};
     impl_->changed.notify_all();
   });
   std::unique_lock lock(impl_->mutex);

@@ -28,7 +28,7 @@ class AgentThread {
   };
   struct Seat {
     SeatId seat;
-    SlotArena* arena;  ///< owned by the agent; valid until close_seat returns
+    std::shared_ptr<SlotArena> arena;
     int bell_fd;
   };
 
@@ -44,8 +44,7 @@ class AgentThread {
   /// (false), at most until `deadline` (false).
   bool wait_offered(SeatId seat, TimePoint deadline);
   /// Withdraws the box, tells its slot to stop, waits for kStopped at most until `deadline`.
-  /// Result: the error item of kStopped (empty: fine). The seat's arena is freed: the slot thread
-  /// must have left run_slot or be about to (it touches the arena no more after kStopped).
+  /// Result: the error item of kStopped (empty: fine).
   std::string close_seat(SeatId seat, TimePoint deadline);
   /// Says Bye, ends the thread, removes the socket. Idempotent.
   void stop();

@@ -83,7 +83,7 @@ class AgentLoop {
   /// Everything dies now.
   void kill();
   SeatId open_seat(Port port, std::string payload);
-  SlotArena* arena(SeatId seat) { return executor_.arena(seat); }
+  std::shared_ptr<SlotArena> arena(SeatId seat) { return executor_.arena(seat); }
   int bell_fd() const { return executor_.bell_fd(); }
   bool welcomed() const { return session_ == Session::kOpen; }
   PeerId self() const { return self_; }

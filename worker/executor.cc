@@ -67,7 +67,6 @@ Executor::Executor(const Options& options) : options_(options), host_(host_name(
 
 Executor::~Executor() {
   slots_.clear();
-  retired_.clear();
   ::close(epoll_fd_);
   if (options_.control_fd >= 0) ::close(options_.control_fd);
   ::close(options_.bell_fd);
@@ -78,9 +77,9 @@ Executor::Slot* Executor::find(SeatId seat) {
   return at == slots_.end() ? nullptr : at->second.get();
 }
 
-SlotArena* Executor::arena(SeatId seat) {
+std::shared_ptr<SlotArena> Executor::arena(SeatId seat) {
   Slot* slot = find(seat);
-  return slot == nullptr ? nullptr : &slot->arena;
+  return slot == nullptr ? nullptr : slot->arena;
 }
 
 std::vector<pid_t> Executor::pids() const {
@@ -91,12 +90,7 @@ std::vector<pid_t> Executor::pids() const {
   return pids;
 }
 
-void Executor::remove(SeatId seat) {
-  const auto at = slots_.find(seat);
-  if (at == slots_.end()) return;
-  if (options_.in_process) retired_.push_back(std::move(at->second));
-  slots_.erase(at);
-}
+void Executor::remove(SeatId seat) { slots_.erase(seat); }
 
 // --- effects --------------------------------------------------------------------------------------
 
@@ -122,7 +116,7 @@ void Executor::spawn(SpawnSeat&& e) {
   request_fork(placed, out[1], err[1]);
   ::close(out[1]);
   ::close(err[1]);
-  placed.arena.close_fd();
+  placed.arena->close_fd();
 }
 
 void Executor::open_output(Slot& slot, SlotOutput& output, int fd, const char* stream) {
@@ -141,7 +135,7 @@ void Executor::open_output(Slot& slot, SlotOutput& output, int fd, const char* s
 
 void Executor::request_fork(Slot& slot, int out_fd, int err_fd) {
   TemplateRequest request{TemplateRequest::kFork, slot.seat.value, slot.life};
-  const int fds[3] = {slot.arena.fd(), out_fd, err_fd};
+  const int fds[3] = {slot.arena->fd(), out_fd, err_fd};
   iovec part{&request, sizeof request};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof fds)] = {};
   msghdr message{};
@@ -208,7 +202,7 @@ void Executor::drop_context(const DropContext& e) {
 void Executor::install(InstallLease&& e) {
   Slot* slot = find(e.seat);
   if (slot == nullptr) return;
-  LeaseStation& station = slot->arena.header().stations[e.station];
+  LeaseStation& station = slot->arena->header().stations[e.station];
   station.done.store(0, std::memory_order_relaxed);
   station.generation.store(e.generation, std::memory_order_relaxed);
   station.word.install(e.count);
@@ -240,7 +234,7 @@ CutDone Executor::cut(const CutLease& e) {
   CutDone done{e.seat, e.station, {}, {}, 0};
   Slot* slot = find(e.seat);
   if (slot == nullptr) return done;
-  LeaseStation& station = slot->arena.header().stations[e.station];
+  LeaseStation& station = slot->arena->header().stations[e.station];
   done.cut = station.word.cut(e.count);
   done.position = station.word.position();
   // Read after the position: an item that finished meanwhile only looks finished.
@@ -288,7 +282,7 @@ void Executor::wake_up() {
 }
 
 void Executor::want_bell(Slot& slot, Bell bell) {
-  slot.arena.header().agent_wants_bell.store(static_cast<std::uint32_t>(bell), std::memory_order_relaxed);
+  slot.arena->header().agent_wants_bell.store(static_cast<std::uint32_t>(bell), std::memory_order_relaxed);
 }
 
 void Executor::collect(std::vector<Event>& events, bool drain_outcomes) {
@@ -311,6 +305,7 @@ void Executor::collect(std::vector<Event>& events, bool drain_outcomes) {
     if (slot->inbox.queued_bytes() > 0) slot->inbox.flush();
     if (slot->express.queued_bytes() > 0) slot->express.flush();
   }
+  std::erase_if(slots_, [](const auto& entry) { return entry.second->left; });
   // Behind the rings: what a slot said comes before its death.
   for (int i = 0; i < count; ++i) {
     if (ready[i].data.u64 == kControlTag) read_template(events);
@@ -370,7 +365,7 @@ void Executor::report_death(Slot& slot, int status, std::uint64_t peak_kib, std:
   died.death.peak_kib = peak_kib;
   died.death.stderr_tail = slot.err.tail();
   for (std::size_t s = 0; s < kStations; ++s) {
-    const LeaseStation& station = slot.arena.header().stations[s];
+    const LeaseStation& station = slot.arena->header().stations[s];
     died.stations[s] = {station.generation.load(), station.done.load(), station.word.position()};
   }
   events.emplace_back(std::move(died));
@@ -425,9 +420,11 @@ void Executor::take_record(Slot& slot, Record& record, std::vector<Event>& event
       return;
     }
     case FromSlot::kFailed:
+      slot.left = options_.in_process;
       events.emplace_back(SeatFailed{slot.seat, slot.life, Frame(std::move(record.payload))});
       return;
     case FromSlot::kStopped:
+      slot.left = options_.in_process;
       events.emplace_back(SeatStopped{slot.seat, slot.life, Frame(std::move(record.payload))});
       return;
   }

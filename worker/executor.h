@@ -67,8 +67,8 @@ class Executor {
   bool template_gone() const { return template_gone_; }
   /// Why the template did not start.
   const std::string& template_error() const { return template_error_; }
-  /// In-process seats: the arena stays valid as long as the executor.
-  SlotArena* arena(SeatId seat);
+  /// In-process seats: shared with the slot's thread, which may still be leaving when the seat is gone.
+  std::shared_ptr<SlotArena> arena(SeatId seat);
   int bell_fd() const { return options_.bell_fd; }
   /// Of the slots that have been forked.
   std::vector<pid_t> pids() const;
@@ -91,17 +91,18 @@ class Executor {
     Slot(SlotArena a, SeatId s, std::uint32_t l)
         : seat(s),
           life(l),
-          arena(std::move(a)),
-          inbox(arena.header().inbox, arena.header().bell, arena.inbox_data()),
-          express(arena.header().express, arena.header().express.bell, arena.express_data()),
-          outbox(arena.header().outbox, arena.outbox_data()) {}
+          arena(std::make_shared<SlotArena>(std::move(a))),
+          inbox(arena->header().inbox, arena->header().bell, arena->inbox_data()),
+          express(arena->header().express, arena->header().express.bell, arena->express_data()),
+          outbox(arena->header().outbox, arena->outbox_data()) {}
     SeatId seat;
     std::uint32_t life;
-    SlotArena arena;
+    std::shared_ptr<SlotArena> arena;
     RingWriter inbox, express;
     RingReader outbox;
     Gather gathers[kStations];
     pid_t pid = 0;
+    bool left = false;  // a thread that has said its last word: no death follows
     SlotOutput out, err;
   };
   static void want_bell(Slot& slot, Bell bell);
@@ -124,7 +125,6 @@ class Executor {
   int epoll_fd_ = -1;
   std::string host_;
   std::map<SeatId, std::unique_ptr<Slot>> slots_;
-  std::vector<std::unique_ptr<Slot>> retired_;  // in-process: their threads may still leave
   std::map<SeatId, std::unique_ptr<SlotLog>> logs_;
   std::vector<std::pair<SeatId, std::uint32_t>> failed_forks_;
   Record record_;

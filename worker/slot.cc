@@ -14,9 +14,12 @@
 #include "python/src/object_codec.h"
 #include "python/src/py_ref.h"
 #include "runtime/page.h"
+#include "worker/item_clock.h"
+#include "worker/record_bytes.h"
+#include "worker/slot_arrivals.h"
 #include "worker/slot_outlet.h"
+#include "worker/slot_plan.h"
 #include "worker/slot_protocol.h"
-#include "worker/slot_waiting.h"
 
 namespace betterbox {
 namespace {
@@ -25,34 +28,6 @@ namespace {
 constexpr Duration kFoldFlush = milliseconds(500);
 /// How often the express thread looks whether its slot has ended.
 constexpr Duration kExpressSlice = milliseconds(200);
-
-std::span<const std::byte> bytes_of(const std::string& text) { return std::as_bytes(std::span(text)); }
-
-template <class T> std::span<const std::byte> bytes_of_struct(const T& value) {
-  return std::as_bytes(std::span(&value, 1));
-}
-
-/// Takes a fixed struct off the front of a record's payload.
-template <class T> T take(std::span<const std::byte>& rest) {
-  T value;
-  BB_CHECK(rest.size() >= sizeof value);
-  std::memcpy(&value, rest.data(), sizeof value);
-  rest = rest.subspan(sizeof value);
-  return value;
-}
-
-/// What a call runs: unpickled once per call and slot.
-struct Plan {
-  PyRef callable;
-  PyRef args;          // tuple with places for the spread arguments
-  PyRef kwargs;        // dict, maybe empty
-  PyRef places;        // tuple of int (position) or str (keyword)
-  PyRef fold;          // callable or null
-  PyRef single_error;  // bytes: the error item that stands for every item, when the context cannot be loaded
-  int simple_place = -1;          // one spread argument, positional: the fast way
-  std::vector<PyObject*> vector;  // borrowed from args, for vectorcall; one free place in front
-  PyRef kwnames;
-};
 
 struct ActiveLease {
   struct Page {
@@ -63,38 +38,7 @@ struct ActiveLease {
   std::string payload;  // keeps the pages
   std::vector<Page> pages;
   std::size_t page = 0;  // where the next item is, or before
-  Plan* plan = nullptr;
-};
-
-/// How long items take. Reading the clock costs as much as a very short item: while all items are short it is read
-/// once for a few of them, and those between get what the ones before took.
-class ItemClock {
- public:
-  explicit ItemClock(TimePoint now) : read_(now) {}
-  Duration item_ended() {
-    if (++since_ < stride_) {
-      guessed_ = guessed_ + typical_;
-      return typical_;
-    }
-    const TimePoint now = monotonic_now();
-    const Duration all = now - read_;
-    const Duration rest{std::max<std::int64_t>(0, (all - guessed_).ns)};
-    typical_ = {all.ns / since_};
-    const bool is_short = typical_.ns < kShort.ns;
-    stride_ = is_short ? std::min(stride_ * 2, kLongestStride) : 1;
-    read_ = now;
-    guessed_ = {};
-    since_ = 0;
-    return rest;
-  }
-  TimePoint last() const { return read_; }
-
- private:
-  static constexpr Duration kShort = microseconds(2);
-  static constexpr std::int64_t kLongestStride = 8;
-  TimePoint read_;
-  Duration typical_{}, guessed_{};
-  std::int64_t since_ = 0, stride_ = 1;
+  SlotPlan* plan = nullptr;
 };
 
 class Slot {
@@ -102,21 +46,14 @@ class Slot {
   Slot(SlotArena& arena, const SlotOptions& options)
       : arena_(arena),
         options_(options),
-        inbox_(arena.header().inbox, arena.header().bell, arena.inbox_data(), options.bell_fd),
-        outlet_(std::make_shared<Outlet>(arena, options.bell_fd)) {}
+        outlet_(std::make_shared<Outlet>(arena, options.bell_fd)),
+        arrivals_(arena, options.bell_fd, *outlet_) {}
 
   void run() {
     if (!start()) return end();
     while (!stopped_) {
-      take_arrivals();
-      if (!waiting_.empty()) {
-        current_ = std::move(waiting_.front());
-        waiting_.pop_front();
-        if (current_.lane != nullptr) {
-          run_lane_call(current_);
-        } else {
-          handle(current_.record);
-        }
+      if (auto arrival = arrivals_.next()) {
+        arrival->lane ? run_lane_call(*arrival) : handle(arrival->record);
       } else if (!leases_.empty()) {
         run_items(leases_.front());
       } else {
@@ -130,17 +67,17 @@ class Slot {
   // --- life ---
 
   bool start() {
+    Record record;
     {
       GilRelease release;
-      while (!inbox_.wait(TimePoint::never())) {}
-      inbox_.read(record_);
+      record = arrivals_.first();
     }
-    if (record_.kind == static_cast<std::uint32_t>(ToSlot::kStop)) {
+    if (record.kind == static_cast<std::uint32_t>(ToSlot::kStop)) {
       outlet_->write(FromSlot::kStopped, {});
       return false;
     }
-    BB_CHECK(record_.kind == static_cast<std::uint32_t>(ToSlot::kInit));
-    std::span<const std::byte> rest = bytes_of(record_.payload);
+    BB_CHECK(record.kind == static_cast<std::uint32_t>(ToSlot::kInit));
+    std::span<const std::byte> rest = bytes_of(record.payload);
     const auto init = take<SlotInit>(rest);
     set_environment({reinterpret_cast<const char*>(rest.data()), init.environment_size});
     rest = rest.subspan(init.environment_size);
@@ -209,19 +146,16 @@ class Slot {
     return ready + list;
   }
 
-  /// Sleeps until a record is there (read without the GIL, however large) or something is due.
+  /// Sleeps until something comes or is due.
   void wait() {
     {
       GilRelease release;
-      const auto ready = [this] { return has_arrivals(); };
-      // After a call through a lane the next one often comes soon.
-      if (!std::exchange(chatty_, false) || !spinner_.spin(ready)) inbox_.wait(next_tick_, ready);
-      if (inbox_.has_bytes())
-        inbox_.read(record_);
-      else
-        record_.kind = 0;
+      arrivals_.wait(next_tick_);
     }
-    if (record_.kind != 0) arrive();
+    tick_if_due();
+  }
+
+  void tick_if_due() {
     if (next_tick_ != TimePoint::never() && monotonic_now() >= next_tick_) tick();
   }
 
@@ -248,96 +182,8 @@ class Slot {
 
   // --- records ---
 
-  /// Everything waits in order of arrival, so that a call can be cancelled before it has begun.
-  void arrive() {
-    if (record_.kind != static_cast<std::uint32_t>(ToSlot::kCancelCall)) {
-      if (record_.kind == static_cast<std::uint32_t>(ToSlot::kOpenLane)) return open_lane();
-      waiting_.push_back({std::exchange(record_, {}), nullptr});
-      return;
-    }
-    std::span<const std::byte> rest = bytes_of(record_.payload);
-    const auto token = take<std::uint64_t>(rest);
-    if (close_lane(token)) return;
-    std::erase_if(waiting_, [token](const Waiting& waiting) {
-      std::span<const std::byte> call = bytes_of(waiting.record.payload);
-      return waiting.lane == nullptr && waiting.record.kind == static_cast<std::uint32_t>(ToSlot::kCall) &&
-             take<SlotCall>(call).token == token;
-    });
-  }
-
-  // --- lanes (runtime/lane.h) ---
-
-  bool has_arrivals() const {
-    return inbox_.has_bytes() || std::any_of(lanes_.begin(), lanes_.end(),
-                                             [](const LanePtr& lane) { return lane->end->has_requests(); });
-  }
-
-  void take_arrivals() {
-    while (inbox_.has_bytes()) {
-      inbox_.read(record_);
-      arrive();
-    }
-    for (std::size_t i = lanes_.size(); i-- > 0;) take_requests(lanes_[i]);
-  }
-
-  /// One by one, so that a call can be cancelled before it has begun; no more than a client may have under way.
-  void take_requests(const LanePtr& held) {
-    const LanePtr lane = held;
-    Record record;
-    while (lane->waiting < kMaxDirectCallsInFlight && lane->end->receive(record)) {
-      std::span<const std::byte> rest = bytes_of(record.payload);
-      const bool call = record.kind == static_cast<std::uint32_t>(LaneRecord::kCall);
-      if (rest.size() < (call ? sizeof(LaneCall) : sizeof(std::uint64_t))) continue;
-      if (call) {
-        waiting_.push_back({std::exchange(record, {}), lane});
-        ++lane->waiting;
-      } else if (record.kind == static_cast<std::uint32_t>(LaneRecord::kCancel)) {
-        skip_call(lane, take<std::uint64_t>(rest));
-      }
-    }
-    if (lane->end->broken()) {
-      close_lane(lane->token);
-      const std::string lost = make_lost_item(LostCode::kBadRequest, 0, {}, "its lane was written over");
-      outlet_->write(FromSlot::kReply, bytes_of_struct(lane->token), bytes_of(lost));
-    }
-  }
-
-  void skip_call(const LanePtr& lane, std::uint64_t serial) {
-    const std::size_t skipped = std::erase_if(waiting_, [&](const Waiting& waiting) {
-      if (waiting.lane != lane) return false;
-      std::span<const std::byte> rest = bytes_of(waiting.record.payload);
-      return take<LaneCall>(rest).serial == serial;
-    });
-    lane->waiting -= skipped;
-    if (skipped > 0) send_reply(*lane, LaneRecord::kSkipped, serial, {});
-  }
-
-  void open_lane() {
-    std::span<const std::byte> rest = bytes_of(record_.payload);
-    const auto asked = take<SlotLaneAsked>(rest);
-    auto end = SlotLane::open(asked.pid, asked.fd, asked.nonce, arena_);
-    if (end) lanes_.push_back(std::make_shared<ServedLane>(ServedLane{asked.token, std::move(end)}));
-  }
-
-  /// What a client that took its leave has sent is still run. Result: false if there is no such lane.
-  bool close_lane(std::uint64_t token) {
-    const auto at =
-        std::find_if(lanes_.begin(), lanes_.end(), [&](const LanePtr& l) { return l->token == token; });
-    if (at == lanes_.end()) return false;
-    const LanePtr lane = *at;
-    if (lane->end->client_left()) {
-      if (!lane->end->broken()) take_requests(lane);
-    } else {
-      std::erase_if(waiting_, [&](const Waiting& waiting) { return waiting.lane == lane; });
-    }
-    std::erase(lanes_, lane);
-    return true;
-  }
-
-  void run_lane_call(Waiting& waiting) {
-    --waiting.lane->waiting;
-    chatty_ = true;
-    std::span<const std::byte> rest = bytes_of(waiting.record.payload);
+  void run_lane_call(Arrival& arrival) {
+    std::span<const std::byte> rest = bytes_of(arrival.record.payload);
     const auto call = take<LaneCall>(rest);
     PyRef result;
     if (call.method_size <= rest.size()) {
@@ -347,22 +193,17 @@ class Slot {
     }
     item_.clear();
     if (!result || !encode_item(result.get(), "result", item_)) item_ = encode_current_error();
-    send_reply(*waiting.lane, LaneRecord::kReply, call.serial, bytes_of(item_));
-    waiting.lane.reset();
-    if (next_tick_ != TimePoint::never() && monotonic_now() >= next_tick_) tick();
-  }
-
-  /// Through the lane, or, where it has no room, through the agent.
-  void send_reply(ServedLane& lane, LaneRecord kind, std::uint64_t serial, std::span<const std::byte> item) {
-    if (LaneRing::may_fit(item.size()) && lane.end->reply(kind, {bytes_of_struct(serial), item})) return;
-    if (kind == LaneRecord::kSkipped) return;
-    outlet_->write(FromSlot::kLaneReply, bytes_of_struct(SlotLaneReply{lane.token, serial}), item);
+    arrivals_.reply(*arrival.lane, call.serial, bytes_of(item_));
+    tick_if_due();
   }
 
   void handle(Record& record) {
     std::span<const std::byte> rest = bytes_of(record.payload);
     switch (static_cast<ToSlot>(record.kind)) {
-      case ToSlot::kContext: return load_context(take<SlotContext>(rest), rest);
+      case ToSlot::kContext: {
+        const auto context = take<SlotContext>(rest);
+        return plans_[{PeerId{context.client}, context.serial}].load(hooks_.get(), rest);
+      }
       case ToSlot::kDropContext: {
         const auto context = take<SlotContext>(rest);
         plans_.erase({PeerId{context.client}, context.serial});
@@ -392,46 +233,6 @@ class Slot {
 
   // --- contexts and leases ---
 
-  void load_context(const SlotContext& context, std::span<const std::byte> bytes) {
-    Plan& plan = plans_[{PeerId{context.client}, context.serial}];
-    PyRef loaded(PyObject_CallMethod(hooks_.get(), "load_call", "y#",
-                                     reinterpret_cast<const char*>(bytes.data()),
-                                     static_cast<Py_ssize_t>(bytes.size())));
-    PyObject *callable = nullptr, *args = nullptr, *kwargs = nullptr, *places = nullptr, *fold = nullptr;
-    if (!loaded || !PyArg_ParseTuple(loaded.get(), "OO!O!O!O", &callable, &PyTuple_Type, &args, &PyDict_Type,
-                                     &kwargs, &PyTuple_Type, &places, &fold)) {
-      const std::string error = encode_current_error();
-      plan.single_error =
-          PyRef(PyBytes_FromStringAndSize(error.data(), static_cast<Py_ssize_t>(error.size())));
-      return;
-    }
-    plan.callable = PyRef::borrow(callable);
-    plan.args = PyRef::borrow(args);
-    plan.kwargs = PyRef::borrow(kwargs);
-    plan.places = PyRef::borrow(places);
-    if (fold != Py_None) plan.fold = PyRef::borrow(fold);
-    if (PyTuple_GET_SIZE(places) == 1 && PyLong_CheckExact(PyTuple_GET_ITEM(places, 0))) {
-      prepare_vectorcall(plan);
-    }
-  }
-
-  /// One positional spread argument: an array of borrowed references with one place that changes.
-  void prepare_vectorcall(Plan& plan) {
-    plan.simple_place = static_cast<int>(PyLong_AsLong(PyTuple_GET_ITEM(plan.places.get(), 0)));
-    const Py_ssize_t positional = PyTuple_GET_SIZE(plan.args.get());
-    const Py_ssize_t keywords = PyDict_GET_SIZE(plan.kwargs.get());
-    plan.vector.push_back(nullptr);  // for PY_VECTORCALL_ARGUMENTS_OFFSET
-    for (Py_ssize_t i = 0; i < positional; ++i) plan.vector.push_back(PyTuple_GET_ITEM(plan.args.get(), i));
-    if (keywords == 0) return;
-    plan.kwnames = PyRef(PyTuple_New(keywords));
-    PyObject *key = nullptr, *value = nullptr;
-    Py_ssize_t place = 0;
-    for (Py_ssize_t at = 0; PyDict_Next(plan.kwargs.get(), &at, &key, &value);) {
-      plan.vector.push_back(value);
-      PyTuple_SET_ITEM(plan.kwnames.get(), place++, Py_NewRef(key));
-    }
-  }
-
   void accept_lease(const SlotLease& lease, std::string payload) {
     ActiveLease& active = leases_.emplace_back();
     active.lease = lease;
@@ -458,7 +259,7 @@ class Slot {
     LeaseStation& station = arena_.header().stations[active.lease.station];
     ItemClock clock(monotonic_now());
     Fold fold{clock.last()};
-    while (!has_arrivals()) {
+    while (!arrivals_.any()) {
       const auto offset = station.word.claim();
       outlet_->ring_after_claim();
       if (!offset) {
@@ -470,7 +271,7 @@ class Slot {
       }
       PyRef result(run_item(active, active.lease.base + *offset));
       const Duration busy = clock.item_ended();
-      if (active.plan->fold && result) {
+      if (active.plan->fold() != nullptr && result) {
         add_to_fold(active, station, fold, std::move(result), *offset, busy, clock.last());
       } else {
         write_fold(active, station, fold);
@@ -479,12 +280,11 @@ class Slot {
     }
     write_fold(active, station, fold);
     outlet_->ring();
-    if (monotonic_now() >= next_tick_) tick();
+    tick_if_due();
   }
 
   PyObject* run_item(ActiveLease& active, std::uint64_t index) {
-    Plan& plan = *active.plan;
-    if (plan.single_error) return nullptr;
+    if (active.plan->single_error() != nullptr) return nullptr;
     while (active.page + 1 < active.pages.size() && index >= active.pages[active.page + 1].first)
       ++active.page;
     if (active.pages.empty() || index < active.pages[active.page].first ||
@@ -495,41 +295,7 @@ class Slot {
     const ActiveLease::Page& page = active.pages[active.page];
     PyRef item(decode_page_item(page.view, index - page.first));
     if (!item) return nullptr;
-    return finished(plan.simple_place >= 0 ? call_simple(plan, item.get()) : call_general(plan, item.get()));
-  }
-
-  static PyObject* call_simple(Plan& plan, PyObject* item) {
-    const auto positional = static_cast<std::size_t>(PyTuple_GET_SIZE(plan.args.get()));
-    plan.vector[1 + static_cast<std::size_t>(plan.simple_place)] = item;
-    return PyObject_Vectorcall(plan.callable.get(), plan.vector.data() + 1,
-                               positional | PY_VECTORCALL_ARGUMENTS_OFFSET, plan.kwnames.get());
-  }
-
-  /// A submission: the item holds all arguments.
-  static PyObject* call_submitted(Plan& plan, PyObject* item) {
-    PyObject *args = nullptr, *kwargs = nullptr;
-    if (!PyArg_ParseTuple(item, "O!O!", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) return nullptr;
-    return PyObject_Call(plan.callable.get(), args, PyDict_GET_SIZE(kwargs) > 0 ? kwargs : nullptr);
-  }
-
-  /// Spread arguments by keyword, or several of them (the item is then a tuple of them).
-  static PyObject* call_general(Plan& plan, PyObject* item) {
-    const Py_ssize_t places = PyTuple_GET_SIZE(plan.places.get());
-    if (places == 0) return call_submitted(plan, item);
-    PyRef args(PySequence_List(plan.args.get()));
-    PyRef kwargs(PyDict_Copy(plan.kwargs.get()));
-    if (!args || !kwargs) return nullptr;
-    for (Py_ssize_t i = 0; i < places; ++i) {
-      PyObject* value = places == 1 ? item : PyTuple_GetItem(item, i);
-      if (value == nullptr) return nullptr;
-      PyObject* place = PyTuple_GET_ITEM(plan.places.get(), i);
-      const int set = PyLong_CheckExact(place)
-                          ? PyList_SetItem(args.get(), PyLong_AsSsize_t(place), Py_NewRef(value))
-                          : PyDict_SetItem(kwargs.get(), place, value);
-      if (set < 0) return nullptr;
-    }
-    PyRef tuple(PyList_AsTuple(args.get()));
-    return tuple ? PyObject_Call(plan.callable.get(), tuple.get(), kwargs.get()) : nullptr;
+    return finished(active.plan->call(item.get()));
   }
 
   /// Steals `value`. Promises and awaitables give their values (betterbox._slot.finish).
@@ -560,10 +326,9 @@ class Slot {
   void write_outcome(ActiveLease& active, LeaseStation& station, std::uint32_t offset, PyObject* result,
                      Duration busy) {
     item_.clear();
-    if (result == nullptr && active.plan->single_error) {
+    if (PyObject* error = active.plan->single_error(); result == nullptr && error != nullptr) {
       PyErr_Clear();
-      item_.assign(PyBytes_AS_STRING(active.plan->single_error.get()),
-                   static_cast<std::size_t>(PyBytes_GET_SIZE(active.plan->single_error.get())));
+      item_.assign(PyBytes_AS_STRING(error), static_cast<std::size_t>(PyBytes_GET_SIZE(error)));
     } else if (result == nullptr || !encode_item(result, "result", item_)) {
       item_ = encode_current_error();
     }
@@ -587,8 +352,8 @@ class Slot {
       fold.first = offset;
       fold.value = std::move(result);
     } else {
-      fold.value = PyRef(
-          PyObject_CallFunctionObjArgs(active.plan->fold.get(), fold.value.get(), result.get(), nullptr));
+      fold.value =
+          PyRef(PyObject_CallFunctionObjArgs(active.plan->fold(), fold.value.get(), result.get(), nullptr));
     }
     ++fold.count;
     fold.busy = fold.busy + busy;
@@ -619,7 +384,7 @@ class Slot {
   void run_call(const SlotCall& call, std::span<const std::byte> rest) {
     PyRef result(call_method(rest, call.method_size));
     reply(*outlet_, call.token, result.get(), item_);
-    if (next_tick_ != TimePoint::never() && monotonic_now() >= next_tick_) tick();
+    tick_if_due();
   }
 
   /// `call`: the method's name, then the page of its arguments.
@@ -703,17 +468,11 @@ class Slot {
 
   SlotArena& arena_;
   const SlotOptions options_;
-  SlotInbox inbox_;
   std::shared_ptr<Outlet> outlet_;
+  SlotArrivals arrivals_;
   PyRef hooks_, direct_, finish_, promise_type_;
-  std::map<CallId, Plan> plans_;
+  std::map<CallId, SlotPlan> plans_;
   std::deque<ActiveLease> leases_;
-  std::deque<Waiting> waiting_;  // bounded: each client has at most kMaxDirectCallsInFlight here
-  Waiting current_;
-  std::vector<LanePtr> lanes_;
-  Spinner spinner_;
-  bool chatty_ = false;  // the last thing done was a call through a lane
-  Record record_;
   std::string item_;
   TimePoint next_tick_ = TimePoint::never();
   bool stopped_ = false;

@@ -9,6 +9,7 @@ import atexit
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,19 @@ background = False
 """True in slots: their clients do not keep a self-started bus alive."""
 
 
+def _finder(connection: Connection) -> Callable[[], str]:
+    """What the native client calls when it has lost its scheduler; it does not keep the connection, which keeps it."""
+    found = weakref.ref(connection)
+
+    def find_again() -> str:
+        alive = found()
+        if alive is None:
+            raise BusError("the connection is gone")
+        return alive._find_again()
+
+    return find_again
+
+
 class Connection:
     """A client of one bus, with the thread that drives it."""
 
@@ -32,7 +46,7 @@ class Connection:
         self.bus = bus
         self.named = named
         self.info = find_bus(bus, named)
-        self.client = _core.Client(self.info["endpoint"], _settings.peer_name(), background, self._find_again)
+        self.client = _core.Client(self.info["endpoint"], _settings.peer_name(), background, _finder(self))
         self._callbacks: dict[int, list[Callable[[], None]]] = {}
         self._guard = threading.Lock()
         self._thread = threading.Thread(target=self._drive, name="betterbox-client", daemon=True)

@@ -57,7 +57,8 @@ void register_agent(py::module_& module) {
       .def(
           "run",
           [](Seat& seat) {
-            run_slot(*seat.arena, {seat.bell_fd, true});
+            const auto arena = seat.arena;
+            run_slot(*arena, {seat.bell_fd, true});
           },
           "Run the slot on this thread until it is stopped.");
   py::class_<AgentThread>(module, "Agent", "The agent of a script that serves boxes. Thread-safe.")

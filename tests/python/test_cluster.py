@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import betterbox
 import pytest
 import work
-from betterbox import BusError, LocalCluster
+from betterbox import BusError, LocalCluster, RemoteBox, serve
 from helpers import Scripts, processes_of, wait_until
 
 
@@ -106,3 +107,34 @@ def test_whoever_is_killed_nothing_is_left(scripts: Scripts, home: Path, victim:
 def test_a_script_that_forgets_to_close_it_leaves_nothing(scripts: Scripts, home: Path) -> None:
     scripts.run("forget.py", "import betterbox\ncluster = betterbox.LocalCluster(slots=1)\nbetterbox.submit(abs, -1).result()")
     wait_until(lambda: not processes_of(home), "all have ended")
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_a_cluster_that_has_ended_leaves_no_descriptors(home: Path) -> None:
+    def use_one() -> int:
+        with LocalCluster(slots=1):
+            assert betterbox.map(abs, [-1, -2]).result() == [1, 2]
+            assert betterbox.submit(abs, -3).result() == 3
+        gc.collect()
+        return open_descriptors()
+
+    use_one()
+    before = use_one()
+    assert [use_one() for _ in range(3)] == [before] * 3
+
+
+def test_a_box_that_was_served_leaves_no_descriptors(home: Path) -> None:
+    def use_one() -> int:
+        with serve(work.Tester, 8090):
+            box = RemoteBox.connect(8090)
+            assert [box.echo(i).result() for i in range(5)] == list(range(5))
+        gc.collect()
+        return open_descriptors()
+
+    for _ in range(3):
+        use_one()
+    before = use_one()
+    wait_until(lambda: use_one() <= before, lambda: f"no more than {before}")

@@ -484,8 +484,10 @@ class Slot {
 }  // namespace
 
 void run_slot(SlotArena& arena, const SlotOptions& options) {
-  Slot slot(arena, options);
-  slot.run();
+  // Not on the stack: a thread that Python ends when it finalises leaves the slot as it is, its other thread included.
+  auto* slot = new Slot(arena, options);
+  slot->run();
+  delete slot;
 }
 
 }  // namespace betterbox

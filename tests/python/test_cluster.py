@@ -10,7 +10,7 @@ from pathlib import Path
 import betterbox
 import pytest
 import work
-from betterbox import BusError, LocalCluster, RemoteBox, serve
+from betterbox import Box, BusError, LocalCluster, RemoteBox, serve
 from helpers import Scripts, processes_of, wait_until
 
 
@@ -109,6 +109,11 @@ def test_a_script_that_forgets_to_close_it_leaves_nothing(scripts: Scripts, home
     wait_until(lambda: not processes_of(home), "all have ended")
 
 
+class Echo(Box):
+    def echo(self, value: int) -> int:
+        return value
+
+
 def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
@@ -128,7 +133,7 @@ def test_a_cluster_that_has_ended_leaves_no_descriptors(home: Path) -> None:
 
 def test_a_box_that_was_served_leaves_no_descriptors(home: Path) -> None:
     def use_one() -> int:
-        with serve(work.Tester, 8090):
+        with serve(Echo, 8090):
             box = RemoteBox.connect(8090)
             assert [box.echo(i).result() for i in range(5)] == list(range(5))
         gc.collect()

@@ -103,11 +103,33 @@ struct SegmentPool::Segment {
   int owner = 0;
   std::uint64_t capacity = 0;  ///< without the header
   bool leased = true;
+  bool filled = false;        ///< every page has its memory: a mapping cannot fault
+  std::byte* data = nullptr;  ///< the whole file, mapped from the second write on; not in forked children
 
   ~Segment() {
     if (fd < 0) return;
-    if (::getpid() == owner) ::unlink(path.c_str());
+    if (::getpid() == owner) {
+      if (data) ::munmap(data, kPage + capacity);
+      ::unlink(path.c_str());
+    }
     ::close(fd);
+  }
+
+  /// Maps a filled file. Without a mapping `fill` goes on with pwrite.
+  void map() {
+    void* mapped = ::mmap(nullptr, kPage + capacity, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (mapped == MAP_FAILED) return;
+    if (::madvise(mapped, kPage + capacity, MADV_DONTFORK) == 0) {
+      data = static_cast<std::byte*>(mapped);
+    } else {
+      ::munmap(mapped, kPage + capacity);
+    }
+  }
+
+  bool fill(std::span<const std::byte> bytes, std::uint64_t at) {
+    if (!data) return write_all(fd, bytes, at);
+    if (!bytes.empty()) std::memcpy(data + at, bytes.data(), bytes.size());
+    return true;
   }
 };
 
@@ -135,13 +157,15 @@ std::optional<SegmentPool::Lease> SegmentPool::write(std::span<const std::span<c
   {
     const std::lock_guard lock(mutex_);
     segment = acquire(size);
+    trim();
     if (!segment) return std::nullopt;
     serial = next_serial_++;
   }
   bool ok = write_serial(segment->fd, serial) && !is_locked_by_others(segment->fd);
+  if (segment->filled && !segment->data) segment->map();
   std::uint64_t at = kPage;
   for (const auto& part : parts) {
-    ok = ok && write_all(segment->fd, part, at);
+    ok = ok && segment->fill(part, at);
     lease.parts.push_back({segment->name, serial, at, part.size()});
     at += whole_pages(part.size());
   }
@@ -149,6 +173,7 @@ std::optional<SegmentPool::Lease> SegmentPool::write(std::span<const std::span<c
     discard(segment);
     return std::nullopt;
   }
+  segment->filled = true;  // the first write has as many pages as the file
   lease.hold =
       std::shared_ptr<const void>(segment.get(), [pool = weak_from_this(), segment](const void*) mutable {
         if (const auto alive = pool.lock()) alive->give_back(segment);
@@ -211,7 +236,8 @@ void SegmentPool::discard(const SegmentPtr& segment) {
   std::erase(segments_, segment);
 }
 
-/// Removes what exceeds the warm bound. Who maps a removed file keeps its bytes.
+/// Removes what exceeds the warm bound, the least recently used first. What somebody still maps stays counted: its
+/// memory would live on without its name. Called with the lock.
 void SegmentPool::trim() {
   std::uint64_t idle = 0;
   for (const SegmentPtr& segment : segments_) idle += segment->leased ? 0 : segment->capacity;
@@ -221,7 +247,11 @@ void SegmentPool::trim() {
       continue;
     }
     idle -= (*it)->capacity;
-    it = segments_.erase(it);
+    if (is_locked_by_others((*it)->fd)) {
+      ++it;
+    } else {
+      it = segments_.erase(it);
+    }
   }
 }
 

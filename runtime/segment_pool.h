@@ -9,7 +9,8 @@
 // afterwards; an owner changes the serial first and looks for locks afterwards: of two that meet, at least one notices,
 // so that nobody ever reads what was written for another.
 //
-// Owners write with pwrite, never through a mapping: shared memory that is full is an error, not a SIGBUS.
+// The first write into a file goes through pwrite: shared memory that is full is an error, not a SIGBUS. All its pages
+// have their memory then, and later writes are copies into a mapping, which the owner keeps with the file.
 #pragma once
 
 #include <cstdint>

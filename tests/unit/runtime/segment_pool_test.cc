@@ -7,6 +7,7 @@
 
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 
 namespace betterbox {
 namespace {
@@ -85,6 +86,58 @@ TEST_F(SegmentPoolTest, KeepsNoMoreIdleThanItMay) {
     EXPECT_EQ(files(), 3U);
   }
   EXPECT_EQ(files(), 1U);
+}
+
+TEST_F(SegmentPoolTest, CountsWhatIsStillMappedUntilItIsNot) {
+  const auto pool = SegmentPool::make(folder_, {250'000, 0});
+  auto lease = write(*pool, 'a');
+  auto mapped = MappedSegment::open(folder_, lease->parts[0]);
+  lease.reset();
+  EXPECT_GT(pool->bytes(), 0U);
+  const auto second = write(*pool, 'b');
+  EXPECT_TRUE(second);
+  EXPECT_FALSE(write(*pool, 'c')) << "a mapped segment has its memory, whether leased or not";
+  mapped.reset();
+  EXPECT_TRUE(write(*pool, 'd'));
+  EXPECT_EQ(files(), 1U);
+}
+
+TEST_F(SegmentPoolTest, WritesEveryPartOfAReusedSegment) {
+  const auto pool = SegmentPool::make(folder_, {1 << 20, 1 << 20});
+  std::string name;
+  for (const char fill : {'a', 'b', 'c'}) {
+    const std::string first(5000, fill), second(70'000 - 5000 * static_cast<std::size_t>(fill - 'a'), fill);
+    const std::span<const std::byte> parts[] = {
+        std::as_bytes(std::span(first)), {}, std::as_bytes(std::span(second))};
+    const auto lease = pool->write(parts);
+    ASSERT_TRUE(lease);
+    if (name.empty()) name = lease->parts[0].name;
+    EXPECT_EQ(lease->parts[0].name, name);
+    for (const std::size_t i : {0U, 2U}) {
+      const auto mapped = MappedSegment::open(folder_, lease->parts[i]);
+      ASSERT_TRUE(mapped);
+      ASSERT_EQ(mapped->bytes().size(), parts[i].size());
+      EXPECT_EQ(std::memcmp(mapped->bytes().data(), parts[i].data(), parts[i].size()), 0);
+    }
+  }
+}
+
+TEST_F(SegmentPoolTest, LeavesItsMappingsOutOfForkedChildren) {
+  const auto pool = SegmentPool::make(folder_, {1 << 20, 1 << 20});
+  for (const char fill : {'a', 'b'}) write(*pool, fill);
+  const auto lease = write(*pool, 'c');
+  const pid_t child = ::fork();
+  if (child == 0) {
+    std::ifstream maps("/proc/self/maps");
+    for (std::string line; std::getline(maps, line);) {
+      if (line.find(lease->parts[0].name) != std::string::npos) ::_exit(1);
+    }
+    ::_exit(0);
+  }
+  int status = 1;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+  EXPECT_TRUE(MappedSegment::open(folder_, lease->parts[0]));
 }
 
 TEST_F(SegmentPoolTest, NoticesADeadUser) {

@@ -24,6 +24,10 @@ for folder in (str(HERE), str(HERE.parent.parent)):  # slots import what tests d
 
 from helpers import Scripts, processes_of, wait_until  # noqa: E402
 
+# Whoever starts this in the background of a shell makes it ignore Ctrl-C, which tests send to themselves and others.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A fresh BETTERBOX_HOME and runtime folder, checked at the end."""

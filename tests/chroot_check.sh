@@ -86,7 +86,7 @@ timed "first ./dev test (builds, sanitizers, run)" dev test
 timed "second ./dev test" dev test
 
 echo "=== left behind"
-left=$(chroot "$system" sh -c 'for p in /proc/[0-9]*; do tr "\0" " " <"$p/cmdline" 2>/dev/null; echo; done' | grep -i 'betterbox' | grep -v chroot_check)
+left=$(chroot "$system" sh -c 'for p in /proc/[0-9]*; do tr "\0" " " <"$p/cmdline" 2>/dev/null; echo; done' | grep -i '[b]etterbox' | grep -v chroot_check)
 files=$(find "$system/dev/shm" "$system"/tmp/betterbox-* -type f -o -type s 2>/dev/null)
 [ -z "$left$files" ] && echo "nothing" || { printf '%s\n' "$left" "$files"; failed=1; }
 echo "=== times"

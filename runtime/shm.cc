@@ -110,18 +110,23 @@ ArenaHeader* make_header(void* memory) {
 
 // --- waking -------------------------------------------------------------------------------------
 
-/// The wish is taken back, so that a slot which has not come to run yet is not woken again for each record.
+/// Whoever wakes may die or be stopped anywhere in here. So the wish is taken back last, when the slot has been woken:
+/// until then the next one sees it. (It is taken back so that a slot which has not come to run yet is not woken again
+/// for each record.) Each sleep has a number for its wish: that of a later one stays.
 void wake_slot(SlotBell& bell) {
   full_fence();
-  if (bell.slot_waits.load(std::memory_order_relaxed) == 0) return;
-  if (bell.slot_waits.exchange(0, std::memory_order_relaxed) == 0) return;
+  std::uint32_t wish = bell.slot_waits.load(std::memory_order_relaxed);
+  if (wish == 0) return;
   bell.signal.fetch_add(1, std::memory_order_release);
   futex_wake(bell.signal);
+  bell.slot_waits.compare_exchange_strong(wish, 0, std::memory_order_relaxed);
 }
 
+/// Two sleeps have the same number only if nobody changed the signal between them: then who wakes for the first wakes
+/// the second.
 bool slot_sleep(SlotBell& bell, TimePoint deadline, const std::function<bool()>& ready) {
   const std::uint32_t seen = bell.signal.load(std::memory_order_acquire);
-  bell.slot_waits.store(1, std::memory_order_relaxed);
+  bell.slot_waits.store(2 * seen + 1, std::memory_order_relaxed);
   full_fence();
   if (!ready()) futex_wait(bell.signal, seen, deadline);
   bell.slot_waits.store(0, std::memory_order_relaxed);

@@ -38,7 +38,7 @@ enum class Bell : std::uint32_t { kNone = 0, kUrgent = 1, kAny = 2 };
 /// (runtime/lane.h).
 struct SlotBell {
   alignas(64) std::atomic<std::uint32_t> signal{0};  ///< futex: changed to wake the slot
-  std::atomic<std::uint32_t> slot_waits{0};          ///< the slot sleeps on `signal`
+  std::atomic<std::uint32_t> slot_waits{0};          ///< not 0: the slot sleeps on `signal`
   std::uint64_t magic = 0, nonce = 0;                ///< of the inbox's bell: who maps it checks them
 };
 inline constexpr std::size_t kBellBytes = 4096;

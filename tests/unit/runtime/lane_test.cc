@@ -3,13 +3,21 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/futex.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <csignal>
 
+#include <climits>
+#include <cstddef>
 #include <cstring>
+#include <fstream>
 #include <thread>
 #include <vector>
 
@@ -198,6 +206,53 @@ TEST_F(Lanes, KeepWhatASlotHadRepliedBeforeItWasKilled) {
   ASSERT_TRUE(client_->receive(record));
   EXPECT_EQ(record.payload, "last words");
   EXPECT_FALSE(client_->up()) << "its bell went with it";
+}
+
+/// This process dies when it is about to wake somebody.
+void die_at_the_next_wake_up() {
+  sock_filter program[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                           BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_futex, 0, 1),
+                           BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+                           BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  const sock_fprog filter{static_cast<unsigned short>(std::size(program)), program};
+  ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter);
+}
+
+bool sleeps_on_a_futex(pid_t thread) {
+  std::ifstream file("/proc/self/task/" + std::to_string(thread) + "/syscall");
+  long number = -1;
+  return file >> number && number == SYS_futex;
+}
+
+// A client may be killed or stopped anywhere, and the slot has others who ring.
+TEST_F(Lanes, LoseNoWakeUpToAClientThatDiesWhileItWakes) {
+  SlotBell& bell = arena_.header().bell;
+  std::atomic<bool> ready{false}, slept{false};
+  std::atomic<pid_t> sleeper{0};
+  std::thread slot([&] {
+    sleeper = static_cast<pid_t>(::syscall(SYS_gettid));
+    slept = slot_sleep(bell, TimePoint::never(), [&] { return ready.load(); });
+  });
+  while (sleeper == 0 || bell.slot_waits == 0 || !sleeps_on_a_futex(sleeper)) std::this_thread::yield();
+  const pid_t client = ::fork();
+  if (client == 0) {
+    die_at_the_next_wake_up();
+    wake_slot(bell);
+    ::_exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(client, &status, 0), client);
+  EXPECT_TRUE(WIFSIGNALED(status)) << "it was to die while it wakes the slot";
+  EXPECT_NE(bell.slot_waits, 0U) << "the slot still sleeps, and nobody else would wake it";
+  ready = true;
+  if (bell.slot_waits == 0) {  // so that the test ends
+    ::syscall(SYS_futex, &bell.signal, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+  } else {
+    wake_slot(bell);
+  }
+  slot.join();
+  EXPECT_TRUE(slept);
 }
 
 TEST_F(Lanes, StayWithASlotWhoseClientIsGone) {

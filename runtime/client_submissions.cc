@@ -138,8 +138,9 @@ void Client::retire_idle_streams() {
 void Client::settle_submissions(Stream& stream, std::uint64_t first, std::uint64_t count, const Frame& page) {
   const auto view = PageView::parse(page.bytes());
   if (first + count > stream.call->known) return;
-  if (stream.call->settled.insert({first, first + count}) != count) return;
-  settle_sent(*stream.call, {first, first + count});
+  const Range range{first, first + count};
+  for (const Range& fresh : stream.call->settled.missing(range)) settle_sent(*stream.call, fresh);
+  if (stream.call->settled.insert(range) == 0) return;
   const bool fits =
       view && view->kind() != PageKind::kIntRange && (view->count() == count || view->count() == 1);
   Outcome lost;

@@ -175,6 +175,30 @@ TEST_F(ClientTest, SubmissionsAreGatheredAndEachGetsItsOutcome) {
   }
 }
 
+// A successor of a scheduler may cut what it sends again otherwise.
+TEST_F(ClientTest, OutcomesThatOverlapKnownOnesSettleTheOthers) {
+  PlayedPeer scheduler(network_, "scheduler", [&](PlayedPeer& peer, ConnectionId from, Message& message) {
+    const auto* items = std::get_if<Items>(&message.body);
+    if (items == nullptr) return echo_(peer, from, message);
+    if (items->spans.empty() || items->spans[0].first == 0) return;  // the first one leaves alone
+    const auto page = [](std::int64_t begin, std::int64_t end) {
+      return int_items(begin, end).pages[0].frame;
+    };
+    peer.send(from, {Results{1, items->serial, {{2, 5}}}, {page(0, 5)}});  // more than there are
+    peer.send(from, {Results{2, items->serial, {{0, 2}}}, {page(0, 2)}});
+    peer.send(from, {Results{3, items->serial, {{1, 2}}}, {page(1, 3)}});
+  });
+  auto client = connect();
+  const Client::Template common({}, Frame("f"));
+  std::vector<Submission> calls;
+  for (std::int64_t i = 0; i < 3; ++i) calls.push_back(client->submit(common, bytes(int_item(i))));
+  for (std::int64_t i = 2; i >= 0; --i) {
+    const Submission& call = calls[static_cast<std::size_t>(i)];
+    ASSERT_TRUE(client->wait(client->settled(call), monotonic_now() + seconds(10), {}));
+    EXPECT_EQ(int_of(client->outcome(call)), i);
+  }
+}
+
 TEST_F(ClientTest, ACancelledSubmissionHasItsOutcomeAtOnceAndItsNeighboursTheirOwn) {
   std::mutex mutex;
   std::vector<Range> cancelled;

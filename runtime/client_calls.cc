@@ -240,6 +240,7 @@ void Client::on_results(Results& results, Frames& frames) {
   const auto stream = stream_of_.find(results.serial);
   for (std::size_t i = 0; i < results.spans.size() && i < frames.size(); ++i) {
     const PageSpan span = results.spans[i];
+    if (span.first + span.count > call->known) continue;  // nobody asked for these
     if (stream != stream_of_.end()) {
       settle_submissions(*stream->second, span.first, span.count, frames[i]);
       if (stream->second->waiting == stream->second->gathered.count()) flush(*stream->second);
@@ -260,7 +261,17 @@ void Client::settle(const CallPtr& call, std::uint64_t first, std::uint64_t coun
   if (!fits) {
     return settle_lost(call, first, count, LostCode::kBadRequest, "its result arrived unreadable");
   }
-  if (call->settled.insert(range) != count) return;  // had an outcome: exactly once
+  const std::vector<Range> fresh = call->settled.missing(range);
+  if (fresh.empty()) return;  // each had an outcome: exactly once
+  if (fresh.front().size() != count) {
+    if (view->kind() == PageKind::kFold) return;  // of all of them together
+    for (const Range& r : fresh) {
+      settle(call, r.begin, r.size(),
+             view->count() == 1 ? page : slice_page(page, *view, r.begin - first, r.end - first));
+    }
+    return;
+  }
+  call->settled.insert(range);
   settle_sent(*call, range);
   call->results.emplace(first, CallState::ResultPage{std::move(page), *view, count, 0});
   call->landed.push_back(range);

@@ -162,6 +162,25 @@ TEST_F(ClientTest, AnEmptyCallIsOverAtOnce) {
   EXPECT_TRUE(client->progress(call).over);
 }
 
+// A successor of a scheduler may cut what it sends again otherwise; and a broken one may send what nobody asked for.
+TEST_F(ClientTest, OutcomesThatOverlapKnownOnesOrPassTheEndSettleWhatIsNew) {
+  PlayedPeer scheduler(network_, "scheduler", [&](PlayedPeer& peer, ConnectionId from, Message& message) {
+    const auto* items = std::get_if<Items>(&message.body);
+    if (items == nullptr) return echo_(peer, from, message);
+    const auto page = [](std::int64_t begin, std::int64_t end) {
+      return int_items(begin, end).pages[0].frame;
+    };
+    peer.send(from, {Results{1, items->serial, {{9, 5}}}, {page(9, 14)}});
+    peer.send(from, {Results{2, items->serial, {{2, 3}}}, {page(2, 5)}});
+    peer.send(from, {Results{3, items->serial, {{0, 10}}}, {page(0, 10)}});
+  });
+  auto client = connect();
+  const CallPtr call = client->open_call({}, Frame("context"), int_items(0, 10), true);
+  ASSERT_TRUE(client->wait(client->over(call), monotonic_now() + seconds(10), {}));
+  for (std::uint64_t i = 0; i < 10; ++i)
+    EXPECT_EQ(int_outcome(*client, call, i), static_cast<std::int64_t>(i));
+}
+
 TEST_F(ClientTest, SubmissionsAreGatheredAndEachGetsItsOutcome) {
   PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
   auto client = connect();

@@ -3,10 +3,12 @@
 #include "runtime/client.h"
 
 #include <poll.h>
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <utility>
@@ -43,21 +45,40 @@ void clear(int event_fd) {
   [[maybe_unused]] const auto got = ::read(event_fd, &count, sizeof count);
 }
 
+/// How often this process was forked off another one since it began.
+std::atomic<unsigned> forks{0};
+[[maybe_unused]] const int counting =
+    ::pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
+
 }  // namespace
+
+bool Client::forked() const { return forks.load(std::memory_order_relaxed) != forks_before_; }
+
+Client::Lock Client::enter() {
+  if (forked()) {
+    throw BusError(
+        "this process was forked from one that uses a bus, and cannot share its connection; "
+        "start it with the multiprocessing start method 'spawn' or 'forkserver' instead");
+  }
+  return Lock(mutex_);
+}
+
+Client::Lock Client::try_enter() { return forked() ? Lock() : Lock(mutex_, std::try_to_lock); }
 
 Client::Client(std::unique_ptr<Transport> transport, Options options)
     : options_(std::move(options)),
+      forks_before_(forks.load(std::memory_order_relaxed)),
       wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       waiter_wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       transport_(std::move(transport)) {
   BB_CHECK(wake_fd_ >= 0 && waiter_wake_fd_ >= 0);
   {
-    Lock lock(mutex_);
+    Lock lock = enter();
     scheduler_ = connect(options_.endpoint);
     greet_scheduler();
   }
   wait([this] { return session_ != Session::kGreeting; }, monotonic_now() + kLivenessBound, {});
-  Lock lock(mutex_);
+  Lock lock = enter();
   if (session_ == Session::kOpen) return;
   const std::string reason = session_ == Session::kGreeting ? "nobody answered" : lost_reason_;
   ::close(wake_fd_);
@@ -67,6 +88,9 @@ Client::Client(std::unique_ptr<Transport> transport, Options options)
 }
 
 Client::~Client() {
+  if (forked()) {  // its threads are not here
+    [[maybe_unused]] const Transport* left = transport_.release();
+  }
   close();
   links_.clear();
   for (const int fd : lane_pipe_) {
@@ -77,12 +101,13 @@ Client::~Client() {
 }
 
 bool Client::connected() {
-  Lock lock(mutex_);
+  Lock lock = enter();
   return session_ == Session::kOpen;
 }
 
 void Client::close() {
-  Lock lock(mutex_);
+  if (forked()) return;
+  Lock lock = enter();
   if (closed_) return;
   flush_streams();
   pump();
@@ -138,7 +163,7 @@ void Client::wake_pollers() {
 }
 
 bool Client::wait(const Condition& condition, TimePoint deadline, const Interrupt& interrupt) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   flush_streams();
   if (!busy_lanes_.empty()) {  // without a system call
     drain_lanes();
@@ -193,7 +218,7 @@ bool Client::wait(const Condition& condition, TimePoint deadline, const Interrup
 }
 
 std::vector<std::uint64_t> Client::drive() {
-  Lock lock(mutex_);
+  Lock lock = enter();
   std::uint64_t waits_seen = waits_;
   bool gathering_over = false;
   for (;;) {

@@ -166,6 +166,7 @@ class Client {
 
   /// Connects and greets; throws BusError when refused or when nobody answers within the liveness bound.
   Client(std::unique_ptr<Transport> transport, Options options);
+  /// In a forked child it says nothing to anybody.
   ~Client();
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
@@ -289,6 +290,13 @@ class Client {
 
  private:
   using Lock = std::unique_lock<std::mutex>;
+  /// True in a child of the process that made this client: it shares connections and lanes with its parent, and
+  /// would take away what is the parent's. Every way in refuses there.
+  bool forked() const;
+  /// Throws BusError there.
+  Lock enter();
+  /// Empty there, or if another thread is busy here.
+  Lock try_enter();
 
   /// One growing call that gathers single submissions with the same context and options.
   struct Stream {
@@ -419,6 +427,7 @@ class Client {
   void retire_idle_streams();
 
   const Options options_;
+  const unsigned forks_before_;
   std::mutex mutex_;
   std::condition_variable waiters_turn_;  ///< a waiting thread may become the carrier
   std::condition_variable drivers_turn_;  ///< for drive

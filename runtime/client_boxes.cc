@@ -9,13 +9,14 @@ namespace betterbox {
 // --- boxes and links ------------------------------------------------------------------------------
 
 void Client::watch(Port port) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   if (watched_[port].users++ == 0) send({Watch{port}, {}});
   drain();
 }
 
 void Client::unwatch(Port port) {
-  Lock lock(mutex_);
+  if (forked()) return;
+  Lock lock = enter();
   const auto found = watched_.find(port);
   if (found == watched_.end() || --found->second.users > 0) return;
   watched_.erase(found);
@@ -122,7 +123,7 @@ std::optional<BoxEntry> Client::first_answer(Port port) {
 }
 
 std::vector<BoxEntry> Client::boxes(Port port) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   drain();
   return answered(port);
 }
@@ -130,21 +131,21 @@ std::vector<BoxEntry> Client::boxes(Port port) {
 std::vector<BoxEntry> Client::wait_boxes(Port port, std::size_t count, TimePoint deadline,
                                          const Interrupt& interrupt) {
   {
-    Lock lock(mutex_);
+    Lock lock = enter();
     for (const auto& [joined, entry] : watched_[port].boxes) link_to(entry);
   }
   wait([&] { return answered(port).size() >= count; }, deadline, interrupt);
-  Lock lock(mutex_);
+  Lock lock = enter();
   return answered(port);
 }
 
 std::optional<BoxEntry> Client::first_box(Port port, TimePoint deadline, const Interrupt& interrupt) {
   {
-    Lock lock(mutex_);
+    Lock lock = enter();
     for (const auto& [joined, entry] : watched_[port].boxes) link_to(entry);
   }
   wait([&] { return first_answer(port).has_value(); }, deadline, interrupt);
-  Lock lock(mutex_);
+  Lock lock = enter();
   return first_answer(port);
 }
 
@@ -154,13 +155,13 @@ Client::DeployResult Client::deploy(Port port, std::uint32_t slots, const std::s
                                     TimePoint deadline, const Interrupt& interrupt) {
   std::uint64_t serial = 0;
   {
-    Lock lock(mutex_);
+    Lock lock = enter();
     serial = next_serial_++;
     send({Deploy{serial, port, slots, name}, {std::move(payload)}});
   }
   const bool answered =
       wait([&] { return deployed_.contains(serial) || session_ != Session::kOpen; }, deadline, interrupt);
-  Lock lock(mutex_);
+  Lock lock = enter();
   if (const auto found = deployed_.find(serial); found != deployed_.end()) {
     DeployResult result = std::move(found->second);
     deployed_.erase(found);
@@ -171,19 +172,19 @@ Client::DeployResult Client::deploy(Port port, std::uint32_t slots, const std::s
 }
 
 void Client::undeploy(std::uint64_t serial) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   if (session_ == Session::kOpen) send({Undeploy{{options_.peer, serial}}, {}});
   drain();
 }
 
 StatusReport Client::status(TimePoint deadline, const Interrupt& interrupt) {
   {
-    Lock lock(mutex_);
+    Lock lock = enter();
     status_.reset();
     send({Status{}, {}});
   }
   wait([&] { return status_.has_value() || session_ != Session::kOpen; }, deadline, interrupt);
-  Lock lock(mutex_);
+  Lock lock = enter();
   if (!status_) throw BusError("the scheduler at " + options_.endpoint + " did not answer");
   return *status_;
 }

@@ -50,7 +50,7 @@ CallPtr Client::make_call(CallState::Kind kind, Port port, const std::string& me
 
 CallPtr Client::box_call(const std::vector<BoxId>& boxes, const std::string& method, Frame arguments,
                          std::optional<Duration> timeout) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   drain();
   CallPtr call = make_call(CallState::Kind::kDirect, {}, method);
   call->known = boxes.size();
@@ -101,7 +101,7 @@ Call Client::opening_of(const CallOptions& options) {
 }
 
 CallPtr Client::open_call(const CallOptions& options, Frame context, EncodedItems items, bool closed) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   if (session_ == Session::kRefused || session_ == Session::kClosed) {
     throw BusError("this process is not connected to the bus any more: " + lost_reason_);
   }
@@ -125,7 +125,7 @@ void Client::send_opening(const CallPtr& call) { send({call->opening, {call->con
 // --- items on the way out -------------------------------------------------------------------------
 
 void Client::feed(const CallPtr& call, EncodedItems items, bool closed) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   if (call->over) return;
   call->costed = call->costed || (call->known == 0 && !items.costs.empty());
   BB_CHECK(items.costs.size() == (call->costed ? items.count : 0));
@@ -155,12 +155,12 @@ std::uint64_t Client::feed_room(const CallPtr& call, TimePoint deadline) {
     return out < kGeneratorWindowItems ? kGeneratorWindowItems - out : 0;
   };
   wait([&] { return call->over || call->closed || room() > 0; }, deadline, {});
-  Lock lock(mutex_);
+  Lock lock = enter();
   return room();
 }
 
 void Client::free_running(const CallPtr& call, bool on) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   call->free_running += on ? 1 : -1;
   wake_waiters();
 }
@@ -342,7 +342,7 @@ void Client::check_deadlines(TimePoint now) {
 // --- ending calls ---------------------------------------------------------------------------------
 
 bool Client::cancel(const CallPtr& call) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   drain();
   if (call->over) return false;
   call->cancelled = true;
@@ -366,11 +366,12 @@ void Client::forget(const CallPtr& call) {
 }
 
 void Client::release(const CallPtr& call, bool keep) {
+  if (forked()) return;
   if (!keep) cancel(call);
 }
 
 void Client::notify(const CallPtr& call) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   if (!call->over) {
     call->wants_notify = true;
     return;
@@ -382,13 +383,13 @@ void Client::notify(const CallPtr& call) {
 // --- reading outcomes -----------------------------------------------------------------------------
 
 Client::Progress Client::progress(const CallPtr& call) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   if (!call->over) drain();
   return {call->known, call->settled.size(), call->closed, call->over, call->cancelled, call->failure};
 }
 
 std::optional<Outcome> Client::outcome(const CallPtr& call, std::uint64_t i, bool take) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   if (!call->has_outcome(i) && !call->cancelled) return std::nullopt;
   Outcome result = call->outcome(i);
   if (take && call->has_outcome(i)) take_one(*call, i);
@@ -396,7 +397,7 @@ std::optional<Outcome> Client::outcome(const CallPtr& call, std::uint64_t i, boo
 }
 
 std::vector<Outcome> Client::successes(const CallPtr& call, std::uint64_t first, std::uint64_t limit) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   std::vector<Outcome> outcomes;
   std::size_t bytes = 0;
   for (std::uint64_t i = first; i < first + limit && bytes < kPageBytes && call->has_outcome(i); ++i) {
@@ -409,7 +410,7 @@ std::vector<Outcome> Client::successes(const CallPtr& call, std::uint64_t first,
 }
 
 void Client::take(const CallPtr& call, Range items) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   for (std::uint64_t i = items.begin; i < items.end; ++i) take_one(*call, i);
 }
 
@@ -421,7 +422,7 @@ void Client::take_one(CallState& call, std::uint64_t item) {
 }
 
 std::vector<Client::ResultSpan> Client::result_spans(const CallPtr& call) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   std::vector<ResultSpan> spans;
   spans.reserve(call->results.size());
   for (const auto& [first, page] : call->results) spans.push_back({first, page.count, page.frame, page.view});
@@ -429,7 +430,7 @@ std::vector<Client::ResultSpan> Client::result_spans(const CallPtr& call) {
 }
 
 std::optional<std::uint64_t> Client::next_landed(const CallPtr& call) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   if (call->landed_cursor == call->landed.size()) return std::nullopt;
   const Range range = call->landed[call->landed_cursor];
   const std::uint64_t index = range.begin + call->landed_offset;
@@ -441,7 +442,7 @@ std::optional<std::uint64_t> Client::next_landed(const CallPtr& call) {
 }
 
 std::optional<std::uint64_t> Client::first_success(const CallPtr& call) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   if (!any_success(call)()) return std::nullopt;
   return call->success;
 }
@@ -449,7 +450,7 @@ std::optional<std::uint64_t> Client::first_success(const CallPtr& call) {
 CallStats Client::explain(const CallPtr& call, TimePoint deadline, const Interrupt& interrupt) {
   std::uint64_t serial = call->serial;
   {
-    Lock lock(mutex_);
+    Lock lock = enter();
     flush_streams();
     if (call->has_stats || call->kind == CallState::Kind::kDirect || !calls_.contains(serial) ||
         session_ != Session::kOpen) {
@@ -466,7 +467,7 @@ CallStats Client::explain(const CallPtr& call, TimePoint deadline, const Interru
   }
   wait([&] { return explanations_.contains(serial) || call->has_stats || session_ != Session::kOpen; },
        deadline, interrupt);
-  Lock lock(mutex_);
+  Lock lock = enter();
   if (call->has_stats) return call->stats;
   if (const auto found = explanations_.find(serial); found != explanations_.end()) {
     CallStats stats = std::move(found->second);

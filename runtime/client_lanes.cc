@@ -136,7 +136,7 @@ void Client::end_lane(BoxRoute& route, const Frame& page) {
 }
 
 std::size_t Client::lanes() {
-  Lock lock(mutex_);
+  Lock lock = enter();
   std::size_t count = 0;
   for (auto& [agent, link] : links_) {
     for (auto& [box, route] : link.routes) count += route.lane && route.lane->up() ? 1 : 0;

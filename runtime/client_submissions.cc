@@ -32,7 +32,7 @@ Client::Template::Template(const CallOptions& given, Frame frame)
     : options(given), context(std::move(frame)), key(stream_key(opening_of(given), context)) {}
 
 Submission Client::submit(const Template& common, ItemBytes item) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   if (session_ == Session::kRefused || session_ == Session::kClosed) {
     throw BusError("this process is not connected to the bus any more: " + lost_reason_);
   }
@@ -40,7 +40,7 @@ Submission Client::submit(const Template& common, ItemBytes item) {
 }
 
 std::optional<Submission> Client::try_submit(const Template& common, ItemBytes item) {
-  const Lock lock(mutex_, std::try_to_lock);
+  const Lock lock = try_enter();
   if (!lock.owns_lock() || session_ != Session::kOpen) return std::nullopt;
   return submit_locked(common, item);
 }
@@ -178,26 +178,26 @@ void Client::lose_submissions(Stream& stream, const std::string& reason) {
 }
 
 std::optional<Outcome> Client::outcome(const Submission& submission) {
-  const Lock lock(mutex_);
+  const Lock lock = enter();
   drain();
   const Outcome& outcome = submission.block->outcomes[submission.place];
   return outcome.page.empty() ? std::nullopt : std::optional(outcome);
 }
 
 std::optional<Outcome> Client::try_outcome(const Submission& submission) {
-  const Lock lock(mutex_, std::try_to_lock);
+  const Lock lock = try_enter();
   if (!lock.owns_lock()) return std::nullopt;
   const Outcome& outcome = submission.block->outcomes[submission.place];
   return outcome.page.empty() ? std::nullopt : std::optional(outcome);
 }
 
 bool Client::cancelled(const Submission& submission) {
-  const Lock lock(mutex_);
+  const Lock lock = enter();
   return submission.block->cancelled[submission.place];
 }
 
 bool Client::cancel(const Submission& submission) {
-  const Lock lock(mutex_);
+  const Lock lock = enter();
   drain();
   SubmissionBlock& block = *submission.block;
   if (!block.outcomes[submission.place].page.empty()) return false;
@@ -217,12 +217,12 @@ bool Client::cancel(const Submission& submission) {
 }
 
 void Client::notify(const Submission& submission) {
-  const Lock lock(mutex_);
+  const Lock lock = enter();
   notify_locked(submission);
 }
 
 bool Client::try_notify(const Submission& submission) {
-  const Lock lock(mutex_, std::try_to_lock);
+  const Lock lock = try_enter();
   if (lock.owns_lock()) notify_locked(submission);
   return lock.owns_lock();
 }

@@ -186,8 +186,7 @@ std::optional<Outcome> outcome_of(SubmissionObject* object) {
   return object->client->outcome(object->submission);
 }
 
-PyObject* submission_get(PyObject* self, PyObject* index) {
-  auto* object = as_submission(self);
+PyObject* got(SubmissionObject* object, PyObject* index) {
   const auto outcome = outcome_of(object);
   const long item = PyLong_AsLong(index);
   if (item == -1 && PyErr_Occurred() != nullptr) return nullptr;
@@ -208,6 +207,10 @@ PyObject* submission_get(PyObject* self, PyObject* index) {
   return PyTuple_Pack(2, failed ? Py_False : Py_True, value.get());
 }
 
+PyObject* submission_get(PyObject* self, PyObject* index) {
+  return guarded([&] { return got(as_submission(self), index); });
+}
+
 PyObject* submission_wait(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   return guarded([&]() -> PyObject* {
     if (count != 2) return PyErr_SetString(PyExc_TypeError, "wait takes until and timeout"), nullptr;
@@ -223,34 +226,40 @@ PyObject* submission_wait(PyObject* self, PyObject* const* args, Py_ssize_t coun
 }
 
 PyObject* submission_done(PyObject* self, PyObject*) {
-  return Py_NewRef(outcome_of(as_submission(self)) ? Py_True : Py_False);
+  return guarded([&] { return Py_NewRef(outcome_of(as_submission(self)) ? Py_True : Py_False); });
 }
 
 PyObject* submission_cancelled(PyObject* self, PyObject*) {
-  bool yes = false;
-  {
-    const GilRelease release;
-    yes = as_submission(self)->client->cancelled(as_submission(self)->submission);
-  }
-  return Py_NewRef(yes ? Py_True : Py_False);
+  return guarded([&] {
+    bool yes = false;
+    {
+      const GilRelease release;
+      yes = as_submission(self)->client->cancelled(as_submission(self)->submission);
+    }
+    return Py_NewRef(yes ? Py_True : Py_False);
+  });
 }
 
 PyObject* submission_cancel(PyObject* self, PyObject*) {
-  bool yes = false;
-  {
-    const GilRelease release;
-    yes = as_submission(self)->client->cancel(as_submission(self)->submission);
-  }
-  return Py_NewRef(yes ? Py_True : Py_False);
+  return guarded([&] {
+    bool yes = false;
+    {
+      const GilRelease release;
+      yes = as_submission(self)->client->cancel(as_submission(self)->submission);
+    }
+    return Py_NewRef(yes ? Py_True : Py_False);
+  });
 }
 
 PyObject* submission_notify(PyObject* self, PyObject*) {
-  auto* object = as_submission(self);
-  if (!object->client->try_notify(object->submission)) {
-    const GilRelease release;
-    object->client->notify(object->submission);
-  }
-  Py_RETURN_NONE;
+  return guarded([&] {
+    auto* object = as_submission(self);
+    if (!object->client->try_notify(object->submission)) {
+      const GilRelease release;
+      object->client->notify(object->submission);
+    }
+    return Py_NewRef(Py_None);
+  });
 }
 
 PyObject* submission_explain(PyObject* self, PyObject* timeout) {

@@ -149,6 +149,26 @@ def test_an_interrupt_ends_a_wait(box: Any, tmp_path: Path) -> None:
     busy.result(LONG)
 
 
+def test_a_forked_child_takes_no_replies_of_its_parent(box: Any, tmp_path: Path) -> None:
+    done, busy = box.name(), box.wait(str(tmp_path / "gate"))
+    behind = [box.echo(i) for i in range(20)]
+    child = os.fork()
+    if child == 0:
+        refused = 0
+        for promise in (done, busy, behind[0]):
+            try:
+                promise.result(2)
+            except betterbox.BusError:
+                refused += 1
+            except BaseException:
+                pass
+        os._exit(refused)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    (tmp_path / "gate").touch()
+    busy.result(LONG)
+    assert [promise.result(LONG) for promise in behind] == list(range(20))
+
+
 def another_life(pid: int) -> bool:
     """Whether a box answers at the port that is not the one with this process."""
     try:

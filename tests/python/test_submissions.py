@@ -136,3 +136,25 @@ def test_a_forked_child_does_not_use_the_submitters_of_its_parent() -> None:
             os._exit(7)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_forked_child_is_refused_the_promises_of_its_parent() -> None:
+    promises = [betterbox.submit(work.noop, i) for i in range(50)]
+    promises[0].result()
+    child = os.fork()
+    if child == 0:
+        uses: list[Callable[[], object]] = [
+            promises[-1].result,
+            promises[-1].cancel,
+            promises[-1].done,
+            lambda: promises[-1].add_done_callback(print),
+        ]
+        refused = 0
+        for use in uses:
+            try:
+                use()
+            except betterbox.BusError:
+                refused += 1
+        os._exit(refused)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+    assert [promise.result() for promise in promises] == list(range(50))

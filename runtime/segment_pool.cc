@@ -42,6 +42,11 @@ bool lock_shared(int fd) {
   return ::fcntl(fd, F_OFD_SETLK, &lock) == 0;
 }
 
+bool lock_alone(int fd) {
+  struct flock lock = whole_file(F_WRLCK);
+  return ::fcntl(fd, F_OFD_SETLK, &lock) == 0;
+}
+
 bool is_locked_by_others(int fd) {
   struct flock lock = whole_file(F_WRLCK);
   return ::fcntl(fd, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
@@ -69,7 +74,8 @@ bool write_serial(int fd, std::uint64_t serial) {
 
 std::shared_ptr<MappedSegment> MappedSegment::open(const std::string& folder, const SegmentRef& ref) {
   if (!ref.name.starts_with(name_prefix()) || ref.name.find('/') != std::string::npos) return nullptr;
-  const int fd = ::open((folder + "/" + ref.name).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  std::string path = folder + "/" + ref.name;
+  const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0) return nullptr;
   struct stat about {};
   Header header;
@@ -87,11 +93,17 @@ std::shared_ptr<MappedSegment> MappedSegment::open(const std::string& folder, co
     ::close(fd);
     return nullptr;
   }
-  return std::shared_ptr<MappedSegment>(new MappedSegment(fd, static_cast<std::byte*>(data), ref.size));
+  return std::shared_ptr<MappedSegment>(
+      new MappedSegment(fd, std::move(path), static_cast<std::byte*>(data), ref.size));
 }
 
+MappedSegment::MappedSegment(int fd, std::string path, std::byte* data, std::size_t size)
+    : fd_(fd), pid_(::getpid()), path_(std::move(path)), data_(data), size_(size) {}
+
+/// Who finds that nobody else locks the file, not even its owner, was its last user.
 MappedSegment::~MappedSegment() {
   ::munmap(data_, size_);
+  if (::getpid() == pid_ && lock_alone(fd_)) ::unlink(path_.c_str());
   ::close(fd_);  // ends the lock
 }
 
@@ -110,7 +122,7 @@ struct SegmentPool::Segment {
     if (fd < 0) return;
     if (::getpid() == owner) {
       if (data) ::munmap(data, kPage + capacity);
-      ::unlink(path.c_str());
+      if (!is_locked_by_others(fd)) ::unlink(path.c_str());  // else the last user does
     }
     ::close(fd);
   }
@@ -144,7 +156,9 @@ std::shared_ptr<SegmentPool> SegmentPool::make(std::string folder, Limits limits
 /// Leases may outlive the pool at the end of a process; their files must not.
 SegmentPool::~SegmentPool() {
   if (::getpid() != pid_) return;
-  for (const SegmentPtr& segment : segments_) ::unlink(segment->path.c_str());
+  for (const SegmentPtr& segment : segments_) {
+    if (!is_locked_by_others(segment->fd)) ::unlink(segment->path.c_str());
+  }
 }
 
 std::optional<SegmentPool::Lease> SegmentPool::write(std::span<const std::span<const std::byte>> parts) {
@@ -297,8 +311,7 @@ void sweep_segments(const std::string& folder) {
     if (!it->path().filename().native().starts_with(prefix)) continue;
     const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) continue;
-    struct flock lock = whole_file(F_WRLCK);
-    if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) ::unlink(path.c_str());
+    if (lock_alone(fd)) ::unlink(path.c_str());
     ::close(fd);
   }
 }

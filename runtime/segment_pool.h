@@ -3,7 +3,8 @@
 // A segment belongs to the process that made it. It is written once, mapped privately by any number of users
 // (what they write stays theirs), and written again only when the owner holds no `Lease` of it and nobody maps it.
 // Owner and users hold a shared lock (fcntl F_OFD) on the file for as long as they need it; the kernel drops it when
-// they die, so nobody counts. A file that nobody locks is left over: whoever sees it may remove it.
+// they die, so nobody counts. A file that nobody locks is left over: whoever sees it may remove it. What an owner that
+// ends leaves to its users, the last of them removes.
 //
 // A reference names the file and the serial number of what was written. A user locks first and compares the serial
 // afterwards; an owner changes the serial first and looks for locks afterwards: of two that meet, at least one notices,
@@ -46,8 +47,10 @@ class MappedSegment {
   std::span<std::byte> bytes() const { return {data_, size_}; }
 
  private:
-  MappedSegment(int fd, std::byte* data, std::size_t size) : fd_(fd), data_(data), size_(size) {}
-  int fd_;
+  MappedSegment(int fd, std::string path, std::byte* data, std::size_t size);
+  const int fd_;
+  const int pid_;  ///< a forked child shares the lock, and must not end it
+  const std::string path_;
   std::byte* data_;
   std::size_t size_;
 };

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
         ResourceError,
         SerializationError,
         StateError,
+        ValueLostError,
         WorkerLostError,
     )
     from betterbox._executor import Executor
     from betterbox._functions import map, options, submit
     from betterbox._promise import Promise
+    from betterbox._refs import Ref, put
     from betterbox._serving import Serving, serve
     from betterbox._spread import spread
 
@@ -52,11 +54,13 @@ _HOMES = {
         "ResourceError",
         "SerializationError",
         "StateError",
+        "ValueLostError",
         "WorkerLostError",
     ),
     "_executor": ("Executor",),
     "_functions": ("map", "options", "submit"),
     "_promise": ("Promise",),
+    "_refs": ("Ref", "put"),
     "_serving": ("Serving", "serve"),
     "_spread": ("spread",),
 }
@@ -76,6 +80,7 @@ __all__ = [  # noqa: F822 - loaded by __getattr__
     "NoBoxFoundError",
     "PoisonedItemError",
     "Promise",
+    "Ref",
     "RemoteBox",
     "RemoteError",
     "ResourceError",
@@ -84,6 +89,7 @@ __all__ = [  # noqa: F822 - loaded by __getattr__
     "Serving",
     "SpreadBox",
     "StateError",
+    "ValueLostError",
     "WorkerLostError",
     "concurrent",
     "deploy",
@@ -91,6 +97,7 @@ __all__ = [  # noqa: F822 - loaded by __getattr__
     "options",
     "persist",
     "private",
+    "put",
     "serve",
     "serve_box",
     "spread",

@@ -104,6 +104,12 @@ class StateError(BetterBoxError):
     __module__ = "betterbox"
 
 
+class ValueLostError(BetterBoxError):
+    """The value of a `Ref` is gone: it was released, or no process that had it is left."""
+
+    __module__ = "betterbox"
+
+
 class RemoteError(BetterBoxError):
     """An exception elsewhere, as text: the cause of an error that was raised in a box, or the error itself where
     it cannot be rebuilt here.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor as BaseExecutor
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 from betterbox._functions import FunctionOptions
 from betterbox._options import DEFAULTS, Options
+from betterbox._pickling import REFS
 from betterbox._promise import Promise
 from betterbox._submissions import Submitted
 
@@ -107,6 +109,10 @@ class Executor(BaseExecutor):
                 raise RuntimeError("cannot schedule new futures after shutdown")
         deadline = None if timeout is None else monotonic() + timeout
         items = list(zip(*iterables))
+        if REFS in sys.modules:
+            from betterbox._refs import as_item
+
+            items = list(map(as_item, items))
         promise = self._mapping.map(_Starred(fn), items)
         with self._lock:
             marker: Future[Any] = Future()

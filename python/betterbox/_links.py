@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from typing import Any
@@ -10,6 +11,7 @@ from betterbox import _bus, _core
 from betterbox._deferred import Deferred, has_promise
 from betterbox._errors import NoBoxFoundError, nearest
 from betterbox._options import DEFAULTS, Options, check_timeout
+from betterbox._pickling import REFS
 from betterbox._promise import FOLD, LIST, SINGLE, Promise
 from betterbox._spread import Plan, has_spread, spread
 
@@ -142,6 +144,16 @@ class Link:
         return promise.start(lambda: self._direct(name, args, kwargs, options))
 
     def _direct(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> _core.Call:
+        if REFS not in sys.modules:
+            return self._call_now(name, args, kwargs, options)
+        from betterbox._refs import taking
+
+        with taking() as taken:
+            call = self._call_now(name, *taken.arguments(args, kwargs), options)
+        taken.until_done(self.connection, call)
+        return call
+
+    def _call_now(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> _core.Call:
         if options.ship:
             from betterbox._pickling import shipping
 

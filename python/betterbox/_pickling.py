@@ -23,6 +23,8 @@ _IN_BAND_BYTES = 2048  # smaller buffers are cheaper inside the pickle
 _SEARCH_SECONDS = 2.0
 _SEARCH_OBJECTS = 5000
 _SEARCH_DEPTH = 24
+REFS = "betterbox._refs"
+"""The module of `Ref`: while it has not been loaded, there are none to look for."""
 
 
 class _NeedsCloudpickle(Exception):
@@ -175,7 +177,12 @@ def dumps(obj: object, path: str) -> bytes:
 
 def snapshot(obj: Any, path: str) -> Any:
     """A copy of `obj` as it is now, made through a pickle."""
-    return pickle.loads(dumps(obj, path))
+    if REFS not in sys.modules:
+        return pickle.loads(dumps(obj, path))
+    from betterbox._refs import taking
+
+    with taking():  # until the copy has its own
+        return pickle.loads(dumps(obj, path))
 
 
 # --- the path to the culprit ---------------------------------------------------------------------

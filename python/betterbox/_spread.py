@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from betterbox import _bus, _context, _core, _pickling
 from betterbox._options import Options, packed_costs
 from betterbox._promise import FOLD, LIST, Promise, Shape
+
+if TYPE_CHECKING:
+    from betterbox._refs import Taken
 
 T = TypeVar("T")
 _COSTED_PAGE = 1 << 18  # items of a page whose costs are known (kMaxCostsPerPage)
@@ -61,6 +65,24 @@ class Plan:
         spreads.update({name: v.iterable for name, v in kwargs.items() if type(v) is spread})
         self.pages = _core.Pages()
         self.feed: Iterator[Any] | None = None
+        self.taken: Taken | None = None
+        if _pickling.REFS in sys.modules:
+            from betterbox._refs import as_items, taking
+
+            spreads = {place: as_items(iterable) for place, iterable in spreads.items()}
+            with taking() as self.taken:
+                self._pickle(target, *self.taken.arguments(args, kwargs), spreads)
+        else:
+            self._pickle(target, args, kwargs, spreads)
+
+    def _pickle(
+        self,
+        target: str | Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        spreads: dict[_context.Place, Any],
+    ) -> None:
+        options = self.options
         with _pickling.shipping(options.ship):
             self._encode(spreads)
             fixed = tuple(None if type(v) is spread else v for v in args)
@@ -108,8 +130,10 @@ class Plan:
         )
         self.shared = None  # the call keeps it
         call.keep()
+        if self.taken is not None:
+            self.taken.until_done(connection, call)
         if self.feed is not None:
-            feeder = Feeder(call, self.feed, self.places, options, weakref.ref(promise))
+            feeder = Feeder(connection, call, self.feed, self.places, options, weakref.ref(promise))
             threading.Thread(target=feeder.run, name="betterbox-feeder", daemon=True).start()
         return call
 
@@ -151,12 +175,14 @@ class Feeder:
 
     def __init__(
         self,
+        connection: _bus.Connection,
         call: _core.Call,
         items: Iterator[Any],
         places: list[_context.Place],
         options: Options,
         promise: weakref.ref[Promise[Any]],
     ) -> None:
+        self.connection = connection
         self.call = call
         self.items = self._guarded(items)
         self.places = places
@@ -205,6 +231,16 @@ class Feeder:
                 _bus.report_ignored("the feeder of a generator call")
 
     def _next_pages(self, most: int) -> _core.Pages:
+        if _pickling.REFS not in sys.modules:
+            return self._encoded(most)
+        from betterbox._refs import taking
+
+        with taking() as taken:
+            pages = self._encoded(most)
+        taken.until_done(self.connection, self.call)
+        return pages
+
+    def _encoded(self, most: int) -> _core.Pages:
         pages = _core.Pages()
         cost = self.options.cost
         with _pickling.shipping(self.options.ship):

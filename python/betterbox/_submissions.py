@@ -85,6 +85,24 @@ def submit_now(
     options: Options,
 ) -> Submitted:
     """The long way: pickles the function, and leaves a submitter behind if others may use the pickle."""
+    if _pickling.REFS not in sys.modules:
+        return _submit_now(connection, label, fn, args, kwargs, options)
+    from betterbox._refs import taking
+
+    with taking() as taken:
+        call = _submit_now(connection, label, fn, *taken.arguments(args, kwargs), options)
+    taken.until_done(connection, call)
+    return call
+
+
+def _submit_now(
+    connection: _bus.Connection,
+    label: str,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: Options,
+) -> Submitted:
     with _pickling.shipping(options.ship):
         by_name = _pickling.goes_by_name(fn)
         names = None

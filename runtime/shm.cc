@@ -354,8 +354,7 @@ void SlotOutbox::ring_bell(bool urgent) {
 
 void SlotOutbox::ring_bell_after_claim() {
 #if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-  std::atomic_signal_fence(
-      std::memory_order_seq_cst);  // a locked instruction is a full fence for the machine
+  std::atomic_signal_fence(std::memory_order_seq_cst);  // for the compiler; the machine has had its own
 #else
   full_fence();
 #endif

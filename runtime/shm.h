@@ -207,8 +207,10 @@ class SlotOutbox {
   bool fits(std::size_t size) const;
   /// Wakes the agent if it asked for it.
   void ring_bell(bool urgent = true);
-  /// The same for what is not urgent, without a fence of its own: the caller has just claimed an item, and a claim
-  /// keeps what was written before it from being seen after it.
+  /// The same for what is not urgent, after a claim that found an item (RangeWord::claim). What was written before must
+  /// be seen by whoever has stored his wish too late to be seen here: store, full fence, load. A claim is a
+  /// read-modify-write with acquire and release, which is no fence in C++ (an LL/SC machine may do the load before the
+  /// claim's store), so there is one here; but on x86 each locked instruction is one, and another would only cost.
   void ring_bell_after_claim();
 
  private:

@@ -259,9 +259,10 @@ class Slot {
     LeaseStation& station = arena_.header().stations[active.lease.station];
     ItemClock clock(monotonic_now());
     Fold fold{clock.last()};
-    while (!arrivals_.any()) {
+    bool pause = arrivals_.any();
+    while (!pause) {
       const auto offset = station.word.claim();
-      outlet_->ring_after_claim();
+      if (offset) outlet_->ring_after_claim();
       if (!offset) {
         write_fold(active, station, fold);
         const SlotLeaseDone done{active.lease.station, active.lease.generation};
@@ -270,7 +271,9 @@ class Slot {
         return;
       }
       PyRef result(run_item(active, active.lease.base + *offset));
-      const Duration busy = clock.item_ended();
+      pause = arrivals_.any();
+      const Duration busy =
+          clock.item_ended(pause || station.word.position().remaining() == 0 || active.plan->fold());
       if (active.plan->fold() != nullptr && result) {
         add_to_fold(active, station, fold, std::move(result), *offset, busy, clock.last());
       } else {

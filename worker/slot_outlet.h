@@ -28,7 +28,9 @@ class Outlet {
     if (!closed_) write_locked(kind, head, tail);
   }
 
-  /// Outcomes do not ring by themselves: one of these two follows, before whatever may take long.
+  /// Outcomes do not ring by themselves: one of these two follows, before whatever may take long. The first REQUIRES
+  /// that an item was claimed since (a claim that finds none is no fence); where none is left, the record that says so
+  /// rings.
   void ring_after_claim() {
     if (std::exchange(quiet_, false)) outbox_.ring_bell_after_claim();
   }

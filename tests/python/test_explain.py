@@ -100,3 +100,16 @@ def test_a_waiting_call_says_why() -> None:
     blocking.cancel()
     assert waiting.result() == list(range(100))
     assert waiting.explain().waiting == ""
+
+
+def sleep_at_the_last(x: int) -> int:
+    if x == 20_000:
+        time.sleep(0.3)
+    return x
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_long_item_behind_short_ones_is_counted() -> None:
+    call = betterbox.map(sleep_at_the_last, range(20_001))  # no other item ends behind it
+    call.result()
+    assert call.explain().longest_s > 0.2

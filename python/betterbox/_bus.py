@@ -73,13 +73,17 @@ class Connection:
 
     def _drive(self) -> None:
         for tokens in iter(self.client.drive, []):
-            with self._guard:
-                callbacks = [callback for token in tokens for callback in self._callbacks.pop(token, ())]
-            for callback in callbacks:
-                try:
-                    callback()
-                except Exception:
-                    report_ignored("a callback of a promise")
+            self._run_callbacks(tokens)
+
+    def _run_callbacks(self, tokens: list[int]) -> None:
+        """In a frame of its own: while nothing happens it keeps no callback, nor what that holds."""
+        with self._guard:
+            callbacks = [callback for token in tokens for callback in self._callbacks.pop(token, ())]
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception:
+                report_ignored("a callback of a promise")
 
     def close(self) -> None:
         self.client.close()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import betterbox
 import pytest
 import work
 from betterbox import _submissions
+from helpers import LONG, wait_until
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -158,3 +162,101 @@ def test_a_forked_child_is_refused_the_promises_of_its_parent() -> None:
         os._exit(refused)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
     assert [promise.result() for promise in promises] == list(range(50))
+
+
+class Held:
+    """Something that can be watched."""
+
+
+def test_a_callback_that_has_run_is_let_go() -> None:
+    called = threading.Event()
+    held = Held()
+    watched = weakref.ref(held)
+
+    def callback(_: Any, held: Held = held) -> None:
+        called.set()
+
+    betterbox.submit(work.noop, 1).add_done_callback(callback)
+    assert called.wait(LONG)
+    del callback, held
+    wait_until(lambda: gc.collect() >= 0 and watched() is None, "what it held is free", 5)
+
+
+def test_callbacks_that_raise_end_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    called: list[Any] = []
+    everybody = threading.Event()
+
+    def raises(promise: betterbox.Promise[Any]) -> None:
+        called.append(promise.result())
+        if len(called) == 200:
+            everybody.set()
+        raise ValueError("on purpose")
+
+    for i in range(200):
+        betterbox.submit(work.noop, i).add_done_callback(raises)
+    assert everybody.wait(LONG)
+    assert sorted(called) == list(range(200))
+    assert betterbox.submit(work.noop, 1).result(LONG) == 1
+
+
+def test_a_callback_may_submit_and_wait() -> None:
+    found: list[int] = []
+    done = threading.Event()
+
+    def again(promise: betterbox.Promise[int]) -> None:
+        found.append(betterbox.submit(work.double, promise.result()).result(LONG))
+        done.set()
+
+    betterbox.submit(work.double, 3).add_done_callback(again)
+    assert done.wait(LONG) and found == [12]
+
+
+def test_promises_that_nobody_reads_keep_no_memory() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+
+    def drop(count: int) -> int:
+        for i in range(count):
+            betterbox.submit(work.noop, i)
+        betterbox.submit(work.noop, 0).result(LONG)
+        gc.collect()
+        return resident()
+
+    first = drop(50_000)
+    assert max(drop(50_000) for _ in range(4)) < first + 16
+
+
+def test_many_threads_submit_at_once() -> None:
+    wrong: list[Any] = []
+
+    def submit_all(thread: int) -> None:
+        promises = [betterbox.submit(work.add, (thread,), (i,)) for i in range(1000)]
+        wrong.extend(i for i, promise in enumerate(promises) if promise.result(LONG) != (thread, i))
+
+    threads = [threading.Thread(target=submit_all, args=(k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_chain_of_promises_as_arguments() -> None:
+    promise = betterbox.submit(work.noop, 0)
+    for _ in range(50):
+        promise = betterbox.submit(work.add, promise, 1)
+    assert promise.result(LONG) == 50
+    failed = betterbox.submit(work.raise_at, 1, 1)
+    with pytest.raises(ValueError, match="bad 1"):
+        betterbox.submit(work.noop, failed).result(LONG)
+
+
+def test_what_runs_when_the_cluster_ends_is_lost_and_what_is_done_stays(
+    cluster: betterbox.LocalCluster, tmp_path: Path
+) -> None:
+    done, busy = betterbox.submit(work.noop, 9), betterbox.submit(work.wait_for_file, str(tmp_path / "never"))
+    wait_until(done.done, "the quick one")
+    cluster.close()
+    assert done.result(LONG) == 9
+    with pytest.raises(betterbox.BusError):
+        busy.result(LONG)

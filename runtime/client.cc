@@ -1,6 +1,7 @@
 // Client, first part: waiting and driving, the session with the scheduler. What it is about lies in client_boxes.cc,
 // client_calls.cc (calls and their outcomes), client_lanes.cc and client_submissions.cc.
 #include "runtime/client.h"
+#include "runtime/value_copy.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -291,6 +292,7 @@ Hello Client::make_hello(Role role) {
   hello.pid = options_.pid;
   hello.name = options_.name;
   hello.background = options_.background;
+  hello.store = options_.store;
   return hello;
 }
 
@@ -383,6 +385,7 @@ void Client::resume(const Welcome& welcome) {
     unsent_.insert(serial);
   }
   for (const auto& [port, watched] : watched_) send({Watch{port}, {}});
+  resume_values();
   pump();
 }
 
@@ -447,6 +450,12 @@ void Client::on_scheduler(Message& message) {
   } else if (auto* deployed = std::get_if<Deployed>(&message.body)) {
     deployed_[deployed->serial] = {deployed->ok, deployed->error,
                                    message.frames.empty() ? Frame() : message.frames[0], deployed->serial};
+  } else if (auto* source = std::get_if<Source>(&message.body)) {
+    on_source(*source);
+  } else if (auto* fetch = std::get_if<Fetch>(&message.body)) {
+    send(read_chunk(*fetch));
+  } else if (auto* chunk = std::get_if<Chunk>(&message.body)) {
+    on_chunk(*chunk, message.frames);
   } else if (auto* report = std::get_if<StatusReport>(&message.body)) {
     status_ = std::move(*report);
   } else if (auto* welcome = std::get_if<Welcome>(&message.body)) {

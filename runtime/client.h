@@ -155,7 +155,7 @@ class Client {
   struct Options {
     std::string endpoint;  ///< of the scheduler
     std::string name;
-    std::string host, boot_id, python = "3.11";
+    std::string host, boot_id, store, python = "3.11";
     std::uint32_t pid = 0;
     PeerId peer;  ///< random, by the caller
     bool background = false;
@@ -274,6 +274,20 @@ class Client {
   Condition over(const CallPtr& call);
   Condition any_success(const CallPtr& call);
   Condition anything_landed(const CallPtr& call);
+
+  // --- values (client_values.cc) ---
+  /// This process has a reference to a value; counted, so that the bus hears of the first and the last.
+  void hold(const Hold& hold);
+  void drop(const std::string& name);
+  struct Obtained {
+    bool here = false;                 ///< it is in this process's store
+    bool busy = false;                 ///< another process of this host is getting it: look again soon
+    std::string error;                 ///< why it will not come; none of these: not in time
+    std::shared_ptr<const void> hold;  ///< nobody else may hold it yet
+  };
+  /// Gets a value that is not in this process's store.
+  Obtained obtain(const ValueId& value, const std::string& home, TimePoint deadline,
+                  const Interrupt& interrupt);
 
   // --- the rest ---
   struct DeployResult {
@@ -397,6 +411,14 @@ class Client {
   Link& link_to(const BoxEntry& entry);
   void send_on_link(Link& link, Message message);
 
+  // Values (client_values.cc).
+  struct Obtaining;
+  void resume_values();
+  void locate(Obtaining& obtaining, PeerId avoid);
+  void ask(Obtaining& obtaining);
+  void on_source(const Source& source);
+  void on_chunk(const Chunk& chunk, const Frames& frames);
+
   // Lanes (client_lanes.cc).
   BoxRoute& route_to(Link& link, const BoxId& box);
   void begin_direct(BoxRoute& route, Message message, Flight flight);
@@ -466,6 +488,9 @@ class Client {
 
   std::uint64_t ack_seen_ = 0, ack_sent_ = 0;
   std::size_t unacknowledged_bytes_ = 0;
+
+  std::map<std::string, std::pair<Hold, int>> held_values_;
+  std::map<std::string, std::shared_ptr<Obtaining>> obtaining_;
 
   std::map<std::uint64_t, DeployResult> deployed_;
   std::map<std::uint64_t, CallStats> explanations_;

@@ -160,7 +160,9 @@ template <class T>
 constexpr bool kHasOneFrame =
     std::is_same_v<T, Call> || std::is_same_v<T, BoxCall> || std::is_same_v<T, BoxReply> ||
     std::is_same_v<T, Context> || std::is_same_v<T, Deploy> || std::is_same_v<T, Host>;
-template <class T> constexpr bool kMayHaveOneFrame = std::is_same_v<T, Hosted> || std::is_same_v<T, Deployed>;
+template <class T>
+constexpr bool kMayHaveOneFrame =
+    std::is_same_v<T, Hosted> || std::is_same_v<T, Deployed> || std::is_same_v<T, Chunk>;
 
 template <class T> bool frames_fit(const T& body, std::size_t frames) {
   if constexpr (kHasOneFrame<T>) {

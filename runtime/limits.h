@@ -10,7 +10,7 @@ namespace betterbox {
 
 // --- the wire -------------------------------------------------------------------------------------
 inline constexpr std::uint32_t kMagic = 0x31584242;  ///< "BBX1" as little-endian bytes
-inline constexpr std::uint16_t kProtocolVersion = 2;
+inline constexpr std::uint16_t kProtocolVersion = 3;
 /// A message body holds ids, names and numbers, no user data: a megabyte is a hundred times the usual.
 inline constexpr std::size_t kMaxBodyBytes = 4U << 20;
 /// Payload frames of one message: a lease may carry many small pages.
@@ -36,6 +36,16 @@ inline constexpr std::size_t kSegmentMinBytes = 64U << 10;
 inline constexpr std::uint64_t kSegmentShare = 4;
 /// Segments without a user that a process keeps: copying into warm memory is ten times as fast as into fresh.
 inline constexpr std::uint64_t kWarmSegmentBytes = 512U << 20;
+
+/// A value goes from store to store in chunks of this size, so many of them under way: enough to keep a link busy.
+inline constexpr std::uint64_t kValueChunkBytes = 1U << 20;
+inline constexpr std::size_t kValueWindow = 4;
+/// Copies that one store gives at a time. Those who wait find more stores that have the value: a tree, not a star.
+inline constexpr std::uint32_t kTransfersPerStore = 2;
+/// A copy that was fetched for a call, and of which the scheduler knows no holder, is kept for so long.
+inline constexpr Duration kUnheldValueLife = seconds(60);
+/// Values that one peer may hold: beyond a million its Refs are an error, not data.
+inline constexpr std::size_t kMaxHeldValues = 1U << 20;
 
 // --- credit: every queue has a bound ---------------------------------------------------------------
 /// Item bytes that a client may have unsettled at the scheduler (at least one page goes).

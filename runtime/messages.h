@@ -13,6 +13,7 @@
 #include "runtime/frame.h"
 #include "runtime/ids.h"
 #include "runtime/range.h"
+#include "runtime/value_messages.h"
 
 namespace betterbox {
 
@@ -47,8 +48,10 @@ struct Hello {
   bool background = false;           ///< does not keep a self-started bus alive
   std::vector<HeldLease> leases;     ///< agents that return
   std::vector<std::uint64_t> calls;  ///< clients that return: serials of unsettled calls
+  std::string store;                 ///< the shared memory it uses (runtime/segment_pool.h); empty: none
   template <class A> void serialize(A& a) {
-    a(role, peer, session, python, host, boot_id, pid, name, endpoint, log_folder, background, leases, calls);
+    a(role, peer, session, python, host, boot_id, pid, name, endpoint, log_folder, background, leases, calls,
+      store);
   }
 };
 
@@ -539,7 +542,8 @@ struct StatusReport {
   std::vector<BoxEntry> boxes;
   std::vector<CallStatus> calls;
   std::vector<Counter> counters;  ///< e.g. malformed_messages, stale_outcomes, sessions_ended
-  template <class A> void serialize(A& a) { a(scheduler, uptime_ns, peers, boxes, calls, counters); }
+  std::vector<ValueStatus> values;
+  template <class A> void serialize(A& a) { a(scheduler, uptime_ns, peers, boxes, calls, counters, values); }
 };
 
 // --- all of them -----------------------------------------------------------------------------------
@@ -548,7 +552,8 @@ struct StatusReport {
 using Body = std::variant<Hello, Welcome, Refused, Bye, Offer, Watch, Unwatch, Boxes, BoxCall, BoxCancel,
                           BoxReply, Call, Items, Cancel, Forget, Results, Acknowledge, Settled, Explain,
                           Explanation, Context, Lease, Revoke, Released, Abandon, DropCall, Outcomes, Deploy,
-                          Host, Hosted, Deployed, Undeploy, Status, StatusReport, Accepted, Load, OpenLane>;
+                          Host, Hosted, Deployed, Undeploy, Status, StatusReport, Accepted, Load, OpenLane,
+                          Hold, Drop, Keep, Kept, Discard, Locate, Source, Fetch, Chunk, Fetched>;
 
 struct Message {
   Body body;

@@ -13,6 +13,8 @@
 #include <cstring>
 #include <filesystem>
 
+#include "runtime/bus_file.h"
+
 namespace betterbox {
 namespace {
 
@@ -301,6 +303,12 @@ std::shared_ptr<SegmentPool> segment_pool() {
   const std::lock_guard lock(mutex);
   if (!pool || pool->pid() != ::getpid()) pool = SegmentPool::make(kSegmentFolder, limits_here());
   return pool;
+}
+
+std::string store_id() {
+  struct stat about {};
+  if (limits_here().total == 0 || ::stat(kSegmentFolder, &about) != 0) return {};
+  return boot_id() + ":" + std::to_string(about.st_dev);
 }
 
 void sweep_segments(const std::string& folder) {

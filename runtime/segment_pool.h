@@ -102,6 +102,8 @@ class SegmentPool : public std::enable_shared_from_this<SegmentPool> {
 
 /// The folder for segments of this host.
 inline constexpr const char* kSegmentFolder = "/dev/shm";
+/// Which shared memory this process uses, as BOOTID:DEVICE; empty if there is none that can be used.
+std::string store_id();
 /// This process's pool, made at the first use; a forked child gets one of its own.
 std::shared_ptr<SegmentPool> segment_pool();
 /// Removes segments of this user that nobody locks.

@@ -5,6 +5,7 @@
 #include "scheduler/leases.h"
 #include "scheduler/resources.h"
 #include "scheduler/results.h"
+#include "scheduler/values.h"
 
 namespace betterbox::scheduler {
 namespace {
@@ -140,6 +141,7 @@ Complaint on_offer(const Turn& turn, Peer& agent, Offer&& offer) {
       if (!named.contains(seat)) remove_box(turn.state, agent, seat, changes);
     }
     agent.agent.offered = true;
+    on_keeper_offered(turn, agent);
   }
   for (BoxInfo& info : offer.joined) add_box(turn.state, agent, std::move(info), changes);
   agent.agent.function_slots = offer.function_slots;

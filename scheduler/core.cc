@@ -14,6 +14,7 @@
 #include "scheduler/schedule.h"
 #include "scheduler/sessions.h"
 #include "scheduler/status.h"
+#include "scheduler/values.h"
 
 namespace betterbox::scheduler {
 namespace {
@@ -62,9 +63,31 @@ Complaint on_agent_message(const Turn& turn, Peer& agent, Message&& message) {
     on_load(turn, agent, *load);
     return std::nullopt;
   }
+  if (auto* kept = std::get_if<Kept>(&body)) return on_kept(turn, agent, std::move(*kept));
   if (auto* hosted = std::get_if<Hosted>(&body))
     return on_hosted(turn, agent, *hosted, std::move(message.frames));
   return not_allowed(agent, body);
+}
+
+/// Messages about values, which all peers send alike. Result: false if it is none.
+bool on_value_message(const Turn& turn, Peer& peer, Message& message, Complaint& complaint) {
+  Body& body = message.body;
+  if (auto* hold = std::get_if<Hold>(&body)) {
+    complaint = on_hold(turn, peer, std::move(*hold));
+  } else if (auto* drop = std::get_if<Drop>(&body)) {
+    on_drop(turn, peer, drop->name);
+  } else if (auto* locate = std::get_if<Locate>(&body)) {
+    on_locate(turn, peer, std::move(*locate));
+  } else if (auto* fetch = std::get_if<Fetch>(&body)) {
+    pass_on(turn, peer, std::move(*fetch));
+  } else if (auto* chunk = std::get_if<Chunk>(&body)) {
+    pass_on(turn, peer, std::move(*chunk), std::move(message.frames));
+  } else if (auto* fetched = std::get_if<Fetched>(&body)) {
+    on_fetched(turn, peer, *fetched);
+  } else {
+    return false;
+  }
+  return true;
 }
 
 void on_message(const Turn& turn, ConnectionId connection, Message&& message) {
@@ -82,8 +105,11 @@ void on_message(const Turn& turn, ConnectionId connection, Message&& message) {
     turn.send(peer, status_report(turn.state, turn.now));
     return;
   }
-  const Complaint complaint = peer.is_agent() ? on_agent_message(turn, peer, std::move(message))
-                                              : on_client_message(turn, peer, std::move(message));
+  Complaint complaint;
+  if (!on_value_message(turn, peer, message, complaint)) {
+    complaint = peer.is_agent() ? on_agent_message(turn, peer, std::move(message))
+                                : on_client_message(turn, peer, std::move(message));
+  }
   if (!complaint) return;
   ++turn.state.counters.refused_messages;
   drop_offender(turn, peer, *complaint);
@@ -108,6 +134,7 @@ void on_timer(const Turn& turn, const Timer& timer) {
       return on_copies_due(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
     case TimerKind::kUnsatisfied:
       return on_unsatisfied(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
+    case TimerKind::kValueUnheld: return on_value_unheld(turn, timer.a);
     case TimerKind::kIdle:
       state.idle_at = TimePoint::never();
       return stop(turn, "nobody has been on the bus for " +

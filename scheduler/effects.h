@@ -27,12 +27,20 @@ struct RemoveSocket {
   std::string path;
 };
 
+/// Answer with a Chunk (whose `peer` is this scheduler) what the scheduler's own store has of a value.
+struct ReadValue {
+  ConnectionId connection;
+  ValueId value;
+  std::uint64_t offset = 0;
+  std::uint64_t count = 0;
+};
+
 /// The scheduler has nothing left to do: end the process.
 struct Stop {
   std::string reason;
 };
 
-using Effect = std::variant<SendMessage, EndConnection, RemoveSocket, Stop>;
+using Effect = std::variant<SendMessage, EndConnection, RemoveSocket, ReadValue, Stop>;
 
 /// Ordering contract: everything in `persist` must be committed, in this order, before anything in `send` is carried
 /// out. A driver may commit the records of several turns at once, if it holds back the effects of all of them until

@@ -25,6 +25,7 @@
 #include "runtime/bus_file.h"
 #include "runtime/bus_start.h"
 #include "runtime/limits.h"
+#include "runtime/segment_pool.h"
 #include "runtime/zmq_transport.h"
 #include "scheduler/server.h"
 #include "scheduler/sweeper.h"
@@ -149,6 +150,7 @@ Config make_config(const Arguments& arguments, std::uint64_t incarnation) {
   config.peer = PeerId{incarnation};
   config.host = host_name();
   config.boot_id = boot_id();
+  config.store = store_id();
   config.pid = static_cast<std::uint32_t>(::getpid());
   config.name = arguments.name;
   config.python = arguments.python;

@@ -14,6 +14,7 @@
 #include "runtime/bus_file.h"
 #include "runtime/check.h"
 #include "runtime/limits.h"
+#include "runtime/value_copy.h"
 
 namespace betterbox::scheduler {
 namespace {
@@ -100,6 +101,9 @@ void Server::apply(Effects& effects) {
       transport_.close(end->connection);
     } else if (auto* remove = std::get_if<RemoveSocket>(&effect)) {
       remove_socket(remove->path);
+    } else if (auto* read = std::get_if<ReadValue>(&effect)) {
+      Message chunk = read_chunk({options_.config.peer, std::move(read->value), read->offset, read->count});
+      transport_.send(read->connection, chunk);
     } else {
       stopped_ = true;
       stop_reason_ = std::get<Stop>(effect).reason;

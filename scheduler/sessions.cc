@@ -6,6 +6,7 @@
 #include "scheduler/explain.h"
 #include "scheduler/leases.h"
 #include "scheduler/results.h"
+#include "scheduler/values.h"
 
 namespace betterbox::scheduler {
 namespace {
@@ -53,6 +54,7 @@ void detach(const Turn& turn, Peer& peer) {
   peer.connection = {};
   ++state.counters.sessions_ended;
   if (!peer.background) --state.foreground_peers;
+  on_source_detached(turn, peer);
   if (peer.is_agent()) {
     peer.agent.ack_planned = false;
     peer.agent.unacked_bytes = 0;
@@ -94,6 +96,7 @@ void remove_peer(const Turn& turn, Peer& peer, Parting parting) {
   if (peer.client.recorded) turn.persist(ClientForgotten{peer.id});
   const std::set<Port> watches = peer.client.watches;
   for (const Port port : watches) on_unwatch(turn, peer, port);
+  forget_values_of(turn, peer);
   state.peers.erase(peer.id);
 }
 
@@ -107,6 +110,8 @@ void begin_first_session(const Turn& turn, ConnectionId connection, Hello&& hell
   peer.role = hello.role;
   peer.host = std::move(hello.host);
   peer.boot_id = std::move(hello.boot_id);
+  peer.store = std::move(hello.store);
+  if (peer.is_agent()) turn.state.values.agents[peer.store].insert(peer.id);
   peer.pid = hello.pid;
   peer.name = std::move(hello.name);
   peer.endpoint = std::move(hello.endpoint);

@@ -24,6 +24,7 @@
 #include "scheduler/list.h"
 #include "scheduler/load_index.h"
 #include "scheduler/lookup.h"
+#include "scheduler/value_table.h"
 #include "scheduler/work_done.h"
 
 namespace betterbox::scheduler {
@@ -41,6 +42,7 @@ struct Config {
   std::string python = "3.11";
   bool journal = false;   ///< the driver keeps records: durable calls are accepted
   Duration idle_life{0};  ///< ends when no peer has been there for this long; 0: never
+  std::string store;      ///< the shared memory that the driver reads; empty: none
 };
 
 struct Peer;
@@ -217,6 +219,7 @@ struct Peer {
   std::uint64_t session = 0;
   std::string host;
   std::string boot_id;
+  std::string store;
   std::uint32_t pid = 0;
   std::string name;
   std::string endpoint;
@@ -276,7 +279,8 @@ enum class TimerKind : std::uint8_t {
   kIdle,
   kUnsatisfied,
   kCopies,
-  kOfferAgain
+  kOfferAgain,
+  kValueUnheld
 };
 
 struct Timer {
@@ -322,6 +326,7 @@ class State {
   std::map<Port, std::set<PeerId>> watchers;
   std::map<Port, std::map<std::uint64_t, BoxEntry>> boxes;  ///< by port and order of joining
   std::map<CallId, Deployment> deployments;
+  ValueTable values;
   std::uint64_t joins = 0;
   std::uint64_t lease_ids = 0;
   std::uint64_t foreground_peers = 0;  ///< connected, and keeping a self-started bus alive

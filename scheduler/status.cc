@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runtime/limits.h"
+#include "scheduler/values.h"
 
 namespace betterbox::scheduler {
 namespace {
@@ -114,6 +115,7 @@ StatusReport status_report(const State& state, TimePoint now) {
   Bounded<CallStatus> calls(report.calls, "calls");
   for (const auto& [id, call] : state.calls) calls.add(status_of(call));
   report.counters = counters_of(state.counters);
+  report.values = value_statuses(state, kPartBytes / kEntryBytes / 2);
   peers.say_left_out(report.counters);
   boxes.say_left_out(report.counters);
   calls.say_left_out(report.counters);

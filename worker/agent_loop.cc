@@ -51,6 +51,7 @@ AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transpor
       core_({self_, options.function_slots, options.in_process, options.capacity, options.devices}),
       executor_({options.in_process, options.control_fd, options.bell_fd, options.log_folder, options.name,
                  options.echo}),
+      values_(kSegmentFolder, [this](Message&& message) { send(scheduler_, message); }),
       sampler_(options.capacity.memory_bytes),
       endpoint_(options.scheduler_endpoint) {
   wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -93,6 +94,7 @@ void AgentLoop::connect() {
   hello.log_folder = options_.log_folder;
   hello.background = options_.background;
   hello.leases = core_.held_leases();
+  hello.store = store_id();
   send(scheduler_, {std::move(hello), {}});
 }
 
@@ -146,10 +148,11 @@ void AgentLoop::from_scheduler(Message&& message) {
     session_ = Session::kOpen;
     greeting_ends_ = TimePoint::never();
     feed(SessionBegan{welcome->peer, std::move(welcome->dropped_leases)});
+    values_.session_began(monotonic_now());
     observer_.welcomed();
   } else if (auto* refusal = std::get_if<Refused>(&message.body)) {
     refused(*refusal);
-  } else if (session_ != Session::kOpen) {
+  } else if (session_ != Session::kOpen || about_values(message)) {
     return;
   } else if (auto* context = std::get_if<Context>(&message.body)) {
     feed(ContextArrived{std::move(*context), first_frame()});
@@ -172,6 +175,25 @@ void AgentLoop::from_scheduler(Message&& message) {
   } else {
     observer_.log(std::string("unexpected from the scheduler: ") + kind_name(message.body));
   }
+}
+
+/// Result: false if it is none of those about values.
+bool AgentLoop::about_values(Message& message) {
+  const TimePoint now = monotonic_now();
+  if (const auto* keep = std::get_if<Keep>(&message.body)) {
+    values_.keep(now, *keep);
+  } else if (const auto* discard = std::get_if<Discard>(&message.body)) {
+    values_.discard(discard->name);
+  } else if (const auto* source = std::get_if<Source>(&message.body)) {
+    values_.on_source(now, *source);
+  } else if (const auto* fetch = std::get_if<Fetch>(&message.body)) {
+    send(scheduler_, read_chunk(*fetch));
+  } else if (const auto* chunk = std::get_if<Chunk>(&message.body)) {
+    values_.on_chunk(now, *chunk, message.frames);
+  } else {
+    return false;
+  }
+  return true;
 }
 
 void AgentLoop::finish(End end, std::string text) {
@@ -366,6 +388,7 @@ bool AgentLoop::turn(TimePoint deadline) {
   }
   if (retry_at_ <= now && end_ == End::kRunning && !stopping_) look_for_scheduler();
   if (sample_at_ <= now) sample_load(now);
+  if (session_ == Session::kOpen && values_.next_deadline() <= now) values_.on_deadline(now);
   if (fed_ || core_.next_deadline() <= now) {
     feed(TurnEnded{});
     fed_ = false;
@@ -383,8 +406,9 @@ void AgentLoop::sample_load(TimePoint now) {
 /// Sleeps until something happens. While outcomes come fast, slots are not asked to ring: a look now and then
 /// (WorkerCore::drain_interval()) is cheaper than a wake-up for each. A slot whose part ends rings in any case.
 void AgentLoop::wait(TimePoint deadline) {
-  deadline = std::min(
-      {deadline, core_.next_deadline(), sample_at_, stopping_ ? TimePoint::never() : session_deadline()});
+  deadline = std::min({deadline, core_.next_deadline(), sample_at_,
+                       session_ == Session::kOpen ? values_.next_deadline() : TimePoint::never(),
+                       stopping_ ? TimePoint::never() : session_deadline()});
   TimePoint now = monotonic_now();
   const bool look_again = executor_.busy() && core_.direct_calls() == 0 && !core_.draining_paused();
   if (look_again) {

@@ -19,6 +19,7 @@
 #include "worker/core.h"
 #include "worker/executor.h"
 #include "worker/load_sampler.h"
+#include "worker/value_store.h"
 
 namespace betterbox {
 
@@ -106,6 +107,7 @@ class AgentLoop {
   void scheduler_closed(const std::string& reason);
   void look_for_scheduler();
   void from_scheduler(Message&& message);
+  bool about_values(Message& message);
   void refused(const Refused& refused);
   void finish(End end, std::string text);
   TimePoint session_deadline() const;
@@ -149,6 +151,7 @@ class AgentLoop {
   std::unique_ptr<Transport> transport_;
   WorkerCore core_;
   Executor executor_;
+  ValueStore values_;
   std::string socket_path_;
   LoadSampler sampler_;
   TimePoint sample_at_ = TimePoint::never();  // workers only: a script's load is its own affair

@@ -41,7 +41,7 @@ def make(
 ) -> tuple[bytes, _core.SharedBuffers | None]:
     """Pickle a context; its large buffers go into shared memory.
 
-    This is where it is decided that they may: every slot of a bus runs on the client's host.
+    Slots on the client's host map them; on another they are brought there first (see `_refs.mapped_part`).
 
     Parameters
     ----------
@@ -75,7 +75,13 @@ def make(
         raise
     raw = [buffer.raw() for buffer in buffers]
     shared = _core.share(raw) if raw and may_share else None
-    carried: list[Any] = [bytearray(view) for view in raw] if shared is None else shared.refs
+    carried: list[Any]
+    if shared is None:
+        carried = [bytearray(view) for view in raw]
+    else:
+        name, serial, offset, size = shared.refs[-1]
+        about = _core.store_id(), serial, offset + size, f"of {size} bytes among the arguments of a call"
+        carried = [(*ref, *about) for ref in shared.refs]
     return pickle.dumps((surroundings(), inner, carried), protocol=5), shared
 
 
@@ -107,11 +113,11 @@ def load(context: bytes, find_method: Callable[[str], Callable[..., Any]], in_pr
 def _buffer(carried: Any) -> Any:
     if isinstance(carried, bytearray):
         return carried
-    mapped = _core.map_shared(*carried)
-    if mapped is None:
-        raise SerializationError(
-            f"an argument of {carried[3]} bytes is not in this host's shared memory (any more): /dev/shm/{carried[0]}"
-        )
+    mapped = _core.map_shared(*carried[:4])
+    if mapped is None:  # another host
+        from betterbox._refs import mapped_part
+
+        mapped = mapped_part(*carried)
     return mapped
 
 

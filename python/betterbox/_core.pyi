@@ -44,6 +44,9 @@ class SharedBuffers:
 class MappedBuffer:
     """A private, writable mapping (buffer protocol)."""
 
+def store_id() -> str:
+    """Which shared memory this process uses; empty if it has none."""
+
 def share(buffers: Sequence[memoryview]) -> SharedBuffers | None:
     """Copy buffers into shared memory; None if there is no room."""
 
@@ -247,6 +250,14 @@ class Client:
     def deploy(self, port: int, slots: int, name: str, payload: bytes, timeout: float) -> int:
         """Returns the deployment's serial. Raises BusError, or what the box raised."""
     def undeploy(self, serial: int) -> None: ...
+    def hold(self, name: str, serial: int, bytes: int, store: str, label: str, replicas: int) -> None:
+        """This process has a reference to a value: the first `bytes` of the file."""
+    def drop(self, name: str) -> None:
+        """One `hold` less."""
+    def obtain(
+        self, name: str, serial: int, bytes: int, store: str, timeout: float | None
+    ) -> tuple[bool, bool, str, object]:
+        """Get a value that was put in another `store` into this one: (here, busy, error, what holds it)."""
     def status(self, timeout: float) -> dict[str, Any]:
         """Fields of StatusReport (runtime/messages.h) as plain dicts and lists."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +21,12 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from betterbox import _bus, _core, _pickling
-from betterbox._errors import ValueLostError
+from betterbox._errors import BusError, CallTimeoutError, ValueLostError
 
 T = TypeVar("T")
 
+_TRIES = 500  # looks for a value that another process of this host is getting
+_LOOK_SECONDS = 0.02
 _LINGER_SECONDS = 60.0  # a Ref that was pickled, but not into a call of ours, is held for this long
 
 
@@ -35,7 +38,30 @@ class Place(NamedTuple):
     owner: str
     name: str
     parts: tuple[tuple[int, int, int], ...]  # (serial, offset, size); the first is the pickle, the others its buffers
+    store: str  # the shared memory where it was put
+    replicas: int
     inline: tuple[bytes, tuple[bytes, ...]] | None
+
+
+class _Hold:
+    """Keeps a value in this store, and tells the bus that this process has a reference."""
+
+    __slots__ = ("mapped", "name", "client")
+
+    def __init__(self, place: Place, mapped: Any, client: _core.Client | None) -> None:
+        self.mapped = mapped
+        self.name = place.name
+        self.client: _core.Client | None = None
+        if client is not None:
+            client.hold(*_identity(place), place.store, place.label, place.replicas)
+            self.client = client
+
+    def __del__(self) -> None:
+        if self.client is not None:
+            try:
+                self.client.drop(self.name)
+            except Exception:
+                pass  # the bus is gone: nobody is told, nobody minds
 
 
 class Ref(Generic[T]):
@@ -76,9 +102,7 @@ class Ref(Generic[T]):
             If it is not here in time.
         """
         place = self._checked()
-        if self._hold is None:
-            self._hold = _held(place)
-        value: T = _loaded(place)
+        value: T = _load(place, timeout)
         return value
 
     def release(self) -> None:
@@ -161,6 +185,7 @@ def put(obj: T, replicas: int = 1) -> Ref[T]:
     """
     if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
         raise ValueError(f"replicas must be a whole number from 1, not {replicas!r}")
+    client = _bus.current().client
     with taking() as inner:
         data, buffers = _pickling.dump(obj, "obj", _core.SHARED_MIN_BYTES)
     raw = [buffer.raw() for buffer in buffers]
@@ -169,50 +194,95 @@ def put(obj: T, replicas: int = 1) -> Ref[T]:
     label = type(obj).__qualname__
     shared = _core.share([memoryview(data), *raw]) if size >= _core.SHARED_MIN_BYTES else None
     if shared is None:
-        return Ref(Place(label, size, owner, "", (), (data, tuple(bytes(view) for view in raw))), None, inner.refs)
-    refs = shared.refs
-    parts = tuple((serial, offset, length) for _, serial, offset, length in refs)
-    return Ref(Place(label, size, owner, refs[0][0], parts, None), shared, inner.refs)
+        inline = data, tuple(bytes(view) for view in raw)
+        return Ref(Place(label, size, owner, "", (), "", replicas, inline), None, inner.refs)
+    parts = tuple((serial, offset, length) for _, serial, offset, length in shared.refs)
+    place = Place(label, size, owner, shared.refs[0][0], parts, _core.store_id(), replicas, None)
+    return Ref(place, _Hold(place, shared, client), inner.refs)
 
 
 def _restored(fields: tuple[Any, ...]) -> Ref[Any]:
     place = Place(*fields)
-    return Ref(place, None if place.inline is not None else _first_part(place))
-
-
-def _first_part(place: Place) -> Any:
-    """A mapping of the pickle, which holds all of the value; None if it is not in this host's shared memory."""
-    return _core.map_shared(place.name, *place.parts[0])
-
-
-def _held(place: Place) -> Any:
     if place.inline is not None:
-        return None
-    hold = _first_part(place)
-    if hold is None:
-        raise _lost(place)
-    return hold
+        return Ref(place, None)
+    mapped = _core.map_shared(place.name, *place.parts[0])
+    client = None
+    if mapped is None or place.replicas > 1:
+        try:
+            client = _bus.current().client
+        except BusError:
+            pass  # get() says it
+    return Ref(place, _Hold(place, mapped, client))
 
 
-def _lost(place: Place) -> ValueLostError:
-    return ValueLostError(
-        f"the value put by {place.owner} ({place.label}, {place.size} bytes) is gone: its owner has ended or has "
-        f"released it, and nobody else has it; keep its Ref for as long as it is used, or put it again"
-    )
+def _identity(place: Place) -> tuple[str, int, int]:
+    serial, offset, size = place.parts[-1]
+    return place.name, serial, offset + size
 
 
 def _loaded(fields: tuple[Any, ...]) -> Any:
     """A fresh object."""
-    place = Place(*fields)
+    return _load(Place(*fields), None)
+
+
+def _load(place: Place, timeout: float | None) -> Any:
     if place.inline is not None:
         data, buffers = place.inline
         return pickle.loads(data, buffers=[bytearray(buffer) for buffer in buffers])
-    mapped = [_held(place)]
-    for part in place.parts[1:]:
-        mapped.append(_core.map_shared(place.name, *part))
-        if mapped[-1] is None:
-            raise _lost(place)
+    _, last, bytes_ = _identity(place)
+    what = f"put by {place.owner} ({place.label}, {place.size} bytes)"
+    mapped: list[Any] = [
+        mapped_part(place.name, *part, place.store, last, bytes_, what, timeout) for part in place.parts
+    ]
     return pickle.loads(mapped[0], buffers=mapped[1:])
+
+
+def mapped_part(
+    name: str,
+    serial: int,
+    offset: int,
+    size: int,
+    store: str,
+    value_serial: int,
+    value_bytes: int,
+    what: str,
+    timeout: float | None = None,
+) -> _core.MappedBuffer:
+    """A part of a value, which is brought into this host's shared memory first if it is not there.
+
+    Raises
+    ------
+    ValueLostError
+        If nobody on the bus has it.
+    CallTimeoutError
+        If it is not here in time.
+    """
+    mapped = _core.map_shared(name, serial, offset, size)
+    if mapped is not None:
+        return mapped
+    deadline = None if timeout is None else monotonic() + timeout
+    reason = "no host on the bus has it"
+    for _ in range(_TRIES):
+        left = None if deadline is None else max(0.0, deadline - monotonic())
+        try:
+            client = _bus.current().client
+        except BusError as error:
+            reason = str(error)
+            break
+        here, busy, reason, hold = client.obtain(name, value_serial, value_bytes, store, left)
+        if not here and not busy and not reason:
+            raise CallTimeoutError(f"the value {what} did not come to this host within {timeout:g} s")
+        if not here and not busy:
+            break
+        if busy:
+            time.sleep(_LOOK_SECONDS)
+        mapped = _core.map_shared(name, serial, offset, size)
+        if mapped is not None:
+            return mapped
+    raise ValueLostError(
+        f"the value {what} is gone: its owner has ended or has released it, and {reason}; "
+        f"keep its Ref for as long as it is used, or put it again"
+    )
 
 
 # --- who holds what is in a pickle ----------------------------------------------------------------
@@ -286,8 +356,6 @@ def _linger(ref: Ref[Any]) -> None:
 
 def _drop_lingering() -> None:
     global _linger_thread
-    import time
-
     while True:
         with _linger_lock:
             while _lingering and _lingering[0][0] <= monotonic():

@@ -302,6 +302,7 @@ ClientPtr make_client(const std::string& endpoint, const std::string& name, bool
   options.background = background;
   options.host = host_name();
   options.boot_id = boot_id();
+  options.store = store_id();
   options.python = std::to_string(PY_MAJOR_VERSION) + "." + std::to_string(PY_MINOR_VERSION);
   options.pid = static_cast<std::uint32_t>(::getpid());
   options.peer = random_peer_id();
@@ -442,6 +443,28 @@ py::dict status(Client& self, double timeout) {
   return to_dict(report);
 }
 
+void hold_value(Client& self, const std::string& name, std::uint64_t serial, std::uint64_t bytes,
+                const std::string& store, const std::string& label, std::uint32_t replicas) {
+  self.hold({{name, serial, bytes}, store, label, replicas});
+}
+
+/// (here, busy, error, hold)
+py::tuple obtain_value(Client& self, const std::string& name, std::uint64_t serial, std::uint64_t bytes,
+                       const std::string& store, py::object timeout) {
+  const TimePoint deadline = deadline_after(std::move(timeout));
+  Client::Obtained got;
+  {
+    py::gil_scoped_release release;
+    got = self.obtain({name, serial, bytes}, store, deadline, check_signals);
+  }
+  py::object hold = py::none();
+  if (got.hold) {
+    hold = py::capsule(new std::shared_ptr<const void>(std::move(got.hold)),
+                       [](void* held) { delete static_cast<std::shared_ptr<const void>*>(held); });
+  }
+  return py::make_tuple(got.here, got.busy, got.error, hold);
+}
+
 void register_call(py::module_& module) {
   py::class_<CallHandle>(module, "Call", "One call and its outcomes: thread-safe.")
       .def_property_readonly("token", [](const CallHandle& self) { return self.state().token; })
@@ -513,6 +536,12 @@ void register_client(py::module_& module) {
       .def("deploy", &deploy, py::arg("port"), py::arg("slots"), py::arg("name"), py::arg("payload"),
            py::arg("timeout"))
       .def("undeploy", &Client::undeploy, py::arg("serial"), no_gil)
+      .def("hold", &hold_value, py::arg("name"), py::arg("serial"), py::arg("bytes"), py::arg("store"),
+           py::arg("label"), py::arg("replicas"), no_gil)
+      .def(
+          "drop", [](Client& self, const std::string& name) { self.drop(name); }, py::arg("name"), no_gil)
+      .def("obtain", &obtain_value, py::arg("name"), py::arg("serial"), py::arg("bytes"), py::arg("store"),
+           py::arg("timeout"))
       .def("status", &status, py::arg("timeout"));
 }
 

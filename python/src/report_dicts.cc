@@ -111,7 +111,7 @@ py::dict to_dict(const PeerStatus& peer) {
 py::tuple key_of(const BoxId& box) { return py::make_tuple(box.agent.value, box.seat.value, box.life); }
 
 py::dict to_dict(const StatusReport& report) {
-  py::list peers, boxes, calls;
+  py::list peers, boxes, calls, values;
   py::dict counters;
   for (const PeerStatus& peer : report.peers) peers.append(to_dict(peer));
   for (const BoxEntry& entry : report.boxes) {
@@ -138,6 +138,19 @@ py::dict to_dict(const StatusReport& report) {
     fields["running"] = call.running;
     calls.append(fields);
   }
+  for (const ValueStatus& value : report.values) {
+    py::dict fields;
+    fields["name"] = value.value.name;
+    fields["bytes"] = value.value.bytes;
+    fields["label"] = value.label;
+    fields["owner_host"] = value.owner_host;
+    fields["owner_pid"] = value.owner_pid;
+    fields["holders"] = value.holders;
+    fields["replicas"] = value.replicas;
+    fields["copies"] = value.copies;
+    fields["stores"] = value.stores;
+    values.append(fields);
+  }
   for (const Counter& counter : report.counters) counters[py::str(counter.name)] = counter.value;
   py::dict fields;
   fields["scheduler"] = to_dict(report.scheduler);
@@ -146,6 +159,7 @@ py::dict to_dict(const StatusReport& report) {
   fields["boxes"] = boxes;
   fields["calls"] = calls;
   fields["counters"] = counters;
+  fields["values"] = values;
   return fields;
 }
 

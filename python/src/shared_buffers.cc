@@ -48,6 +48,7 @@ void register_shared_buffers(py::module_& module) {
         return py::buffer_info(reinterpret_cast<unsigned char*>(self.bytes().data()),
                                static_cast<py::ssize_t>(self.bytes().size()));
       });
+  module.def("store_id", &store_id, "Which shared memory this process uses; empty if it has none.");
   module.def("share", &share, py::arg("buffers"),
              "Copy buffers into shared memory; None if there is no room.");
   module.def("map_shared", &map_shared, py::arg("name"), py::arg("serial"), py::arg("offset"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 MAGIC = 0x31584242
-VERSION = 2
+VERSION = 3
 HEADER = struct.Struct('<IHHII')
 MAX_FRAMES = 4096
 MAX_BODY_BYTES = 4 << 20
@@ -71,6 +71,9 @@ STRUCTS: dict[str, list[tuple[str, str]]] = {
     'CallStatus': [('call', 'CallId'), ('port', 'port'), ('method', 'str'), ('name', 'str'), ('total', 'u64'),
                    ('settled', 'u64'), ('running', 'u64')],
     'Counter': [('name', 'str'), ('value', 'u64')],
+    'ValueId': [('name', 'str'), ('serial', 'u64'), ('bytes', 'u64')],
+    'ValueStatus': [('value', 'ValueId'), ('label', 'str'), ('owner_host', 'str'), ('owner_pid', 'u32'),
+                    ('holders', 'u32'), ('replicas', 'u32'), ('copies', 'u32'), ('stores', 'u32')],
 }
 
 #: Messages in the order of their wire numbers (from 1), each with its rule for payload frames:
@@ -79,7 +82,7 @@ MESSAGES: list[tuple[str, int | str, list[tuple[str, str]]]] = [
     ('Hello', 0, [('role', 'role'), ('peer', 'peer'), ('session', 'u64'), ('python', 'str'), ('host', 'str'),
                   ('boot_id', 'str'), ('pid', 'u32'), ('name', 'str'), ('endpoint', 'str'), ('log_folder',
                                                                                              'str'),
-                  ('background', 'bool'), ('leases', '[HeldLease]'), ('calls', '[u64]')]),
+                  ('background', 'bool'), ('leases', '[HeldLease]'), ('calls', '[u64]'), ('store', 'str')]),
     ('Welcome', 0, [('peer', 'peer'), ('session', 'u64'), ('host', 'str'), ('pid', 'u32'),
                     ('dropped_leases', '[lease]'), ('calls', '[KnownCall]')]),
     ('Refused', 0, [('code', 'refusal'), ('text', 'str')]),
@@ -123,11 +126,22 @@ MESSAGES: list[tuple[str, int | str, list[tuple[str, str]]]] = [
     ('Undeploy', 0, [('deployment', 'CallId')]),
     ('Status', 0, []),
     ('StatusReport', 0, [('scheduler', 'PeerStatus'), ('uptime_ns', 'i64'), ('peers', '[PeerStatus]'),
-                         ('boxes', '[BoxEntry]'), ('calls', '[CallStatus]'), ('counters', '[Counter]')]),
+                         ('boxes', '[BoxEntry]'), ('calls', '[CallStatus]'), ('counters', '[Counter]'),
+                         ('values', '[ValueStatus]')]),
     ('Accepted', 0, [('serial', 'u64'), ('items', 'u64')]),
     ('Load', 0, [('busy_slots', 'u32'), ('others_cpus_milli', 'u32'), ('memory_bytes', 'u64'),
                  ('paused', 'bool')]),
     ('OpenLane', 0, [('serial', 'u64'), ('box', 'BoxId'), ('pid', 'u32'), ('descriptor', 'u32'), ('nonce', 'u64')]),
+    ('Hold', 0, [('value', 'ValueId'), ('store', 'str'), ('label', 'str'), ('replicas', 'u32')]),
+    ('Drop', 0, [('name', 'str')]),
+    ('Keep', 0, [('value', 'ValueId'), ('store', 'str')]),
+    ('Kept', 0, [('value', 'ValueId'), ('ok', 'bool'), ('error', 'str')]),
+    ('Discard', 0, [('name', 'str')]),
+    ('Locate', 0, [('value', 'ValueId'), ('store', 'str'), ('avoid', 'peer')]),
+    ('Source', 0, [('name', 'str'), ('here', 'bool'), ('source', 'peer'), ('endpoint', 'str'), ('error', 'str')]),
+    ('Fetch', 0, [('peer', 'peer'), ('value', 'ValueId'), ('offset', 'u64'), ('count', 'u64')]),
+    ('Chunk', '?', [('peer', 'peer'), ('name', 'str'), ('offset', 'u64')]),
+    ('Fetched', 0, [('name', 'str'), ('ok', 'bool')]),
 ]
 KIND_NUMBERS = {name: number for number, (name, _, _) in enumerate(MESSAGES, 1)}
 ENUMS = {'role': ('u8', 4), 'refusal': ('u16', 5)}

@@ -53,6 +53,8 @@ DEATH = {'signal': 11, 'exit_code': 3, 'host': 'node1', 'pid': 4343, 'peak_kib':
 RESOURCES = {'cpus_milli': 4_000, 'memory_bytes': 8_000_000_000, 'gpus_milli': 1_500,
              'named': [{'name': 'licence', 'milli': 2_000}, {'name': 'tape', 'milli': 500}]}
 LOAD = {'busy_slots': 2, 'others_cpus_milli': 1_250, 'memory_bytes': 3_000_000_000, 'paused': True}
+STORE = '0b8e5b8e-0000-4000-8000-123456789abc:25'
+VALUE = {'name': 'betterbox-0-1122334455667788-7', 'serial': 7, 'bytes': 1_052_672}
 WORKER = {'role': 2, 'peer': 0xA1A2A3A4A5A6A7A8, 'name': 'w-1', 'host': 'node1', 'pid': 4242,
           'function_slots': 2, 'leased_items': 77, 'log_folder': '/var/log/betterbox', 'connected': False,
           'capacity': RESOURCES, 'load': LOAD}
@@ -71,7 +73,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
     'Hello': ({'role': 2, 'peer': 0xA1A2A3A4A5A6A7A8, 'session': 2, 'python': '3.11', 'host': 'node1',
                'boot_id': '0b8e5b8e-0000-4000-8000-123456789abc', 'pid': 4242, 'name': 'w-1',
                'endpoint': 'ipc:///run/user/1000/betterbox/0/a', 'log_folder': '/var/log/betterbox',
-               'background': True, 'calls': [1, 2, 3],
+               'background': True, 'calls': [1, 2, 3], 'store': STORE,
                'leases': [{'lease': 5, 'undelivered': [items(10, 20), items(30, 31)]},
                           {'lease': 6, 'undelivered': [items(0, 1)]}]}, []),
     'Welcome': ({'peer': 0xB1, 'session': 2, 'host': 'node0', 'pid': 99, 'dropped_leases': [6],
@@ -121,10 +123,23 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
                                                        'name': 'sweep',
                                                        'total': 1000, 'settled': 900, 'running': 50}],
                       'counters': [{'name': 'malformed_messages', 'value': 3},
-                                   {'name': 'stale_outcomes', 'value': 1}]}, []),
+                                   {'name': 'stale_outcomes', 'value': 1}],
+                      'values': [{'value': VALUE, 'label': 'ndarray', 'owner_host': 'node1', 'owner_pid': 4242,
+                                  'holders': 2, 'replicas': 3, 'copies': 1, 'stores': 2}]}, []),
     'Accepted': ({'serial': 9, 'items': 5}, []),
     'Load': (LOAD, []),
     'OpenLane': ({'serial': 42, 'box': BOX, 'pid': 4711, 'descriptor': 17, 'nonce': 0x1122334455667788}, []),
+    'Hold': ({'value': VALUE, 'store': STORE, 'label': 'ndarray', 'replicas': 3}, []),
+    'Drop': ({'name': VALUE['name']}, []),
+    'Keep': ({'value': VALUE, 'store': STORE}, []),
+    'Kept': ({'value': VALUE, 'ok': False, 'error': 'no room'}, []),
+    'Discard': ({'name': VALUE['name']}, []),
+    'Locate': ({'value': VALUE, 'store': STORE, 'avoid': 0xA1A2A3A4A5A6A7A8}, []),
+    'Source': ({'name': VALUE['name'], 'here': True, 'source': 0xA1A2A3A4A5A6A7A8, 'endpoint': 'ipc:///run/a',
+                'error': 'nobody has it'}, []),
+    'Fetch': ({'peer': 0xA1A2A3A4A5A6A7A8, 'value': VALUE, 'offset': 4096, 'count': 1048576}, []),
+    'Chunk': ({'peer': 0xA1A2A3A4A5A6A7A8, 'name': VALUE['name'], 'offset': 4096}, [b'bytes']),
+    'Fetched': ({'name': VALUE['name'], 'ok': True}, []),
 }
 
 

@@ -75,6 +75,8 @@ PeerStatus peer_status() {
           load()};
 }
 
+ValueId value() { return {"betterbox-0-1122334455667788-7", 7, 1'052'672}; }
+
 Frames frames(std::initializer_list<const char*> texts) {
   Frames all;
   for (const char* text : texts) all.push_back(Frame(std::string(text)));
@@ -96,6 +98,7 @@ void add_greeting(std::vector<Message>& all) {
   hello.background = true;
   hello.leases = {{LeaseId{5}, {{10, 20}, {30, 31}}}, {LeaseId{6}, {{0, 1}}}};
   hello.calls = {1, 2, 3};
+  hello.store = "0b8e5b8e-0000-4000-8000-123456789abc:25";
   all.push_back({hello, {}});
   all.push_back({Welcome{PeerId{0xB1}, 2, "node0", 99, {LeaseId{6}}, {{1, 100}, {3, 0}}}, {}});
   all.push_back({Refused{RefusalCode::kIdentity, "the peer id is in use"}, {}});
@@ -169,6 +172,7 @@ void add_status(std::vector<Message>& all) {
   report.boxes = {box_entry()};
   report.calls = {{kCall, Port{8090}, "energy", "sweep", 1000, 900, 50}};
   report.counters = {{"malformed_messages", 3}, {"stale_outcomes", 1}};
+  report.values = {{value(), "ndarray", "node1", 4242, 2, 3, 1, 2}};
   all.push_back({report, {}});
 }
 
@@ -176,6 +180,21 @@ void add_engine(std::vector<Message>& all) {
   all.push_back({Accepted{9, 5}, {}});
   all.push_back({load(), {}});
   all.push_back({OpenLane{42, kBox, 4711, 17, 0x1122334455667788}, {}});
+}
+
+void add_values(std::vector<Message>& all) {
+  const std::string store = "0b8e5b8e-0000-4000-8000-123456789abc:25";
+  const PeerId peer{0xA1A2A3A4A5A6A7A8};
+  all.push_back({Hold{value(), store, "ndarray", 3}, {}});
+  all.push_back({Drop{value().name}, {}});
+  all.push_back({Keep{value(), store}, {}});
+  all.push_back({Kept{value(), false, "no room"}, {}});
+  all.push_back({Discard{value().name}, {}});
+  all.push_back({Locate{value(), store, peer}, {}});
+  all.push_back({Source{value().name, true, peer, "ipc:///run/a", "nobody has it"}, {}});
+  all.push_back({Fetch{peer, value(), 4096, 1048576}, {}});
+  all.push_back({Chunk{peer, value().name, 4096}, frames({"bytes"})});
+  all.push_back({Fetched{value().name, true}, {}});
 }
 
 std::string hex(std::span<const std::byte> bytes) {
@@ -199,6 +218,7 @@ std::vector<Message> golden_messages() {
   add_deployment(all);
   add_status(all);
   add_engine(all);
+  add_values(all);
   return all;
 }
 

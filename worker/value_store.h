@@ -1,0 +1,60 @@
+// ValueStore: the values that an agent keeps in its store's shared memory for the bus (docs/protocol.md, section
+// "Values"). It holds what the scheduler asks it to hold, and gets what is not there from another store, in parts.
+//
+// Guarantees: every Keep is answered by a Kept, once for each session; a source that says nothing for the liveness
+// bound is replaced, and what had come is not fetched again. One thread.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "runtime/messages.h"
+#include "runtime/time.h"
+#include "runtime/value_copy.h"
+
+namespace betterbox {
+
+class ValueStore {
+ public:
+  using Send = std::function<void(Message&&)>;
+  ValueStore(std::string folder, Send to_scheduler);
+
+  void keep(TimePoint now, const Keep& keep);
+  void discard(const std::string& name);
+  void on_source(TimePoint now, const Source& source);
+  void on_chunk(TimePoint now, const Chunk& chunk, const Frames& frames);
+  /// Another session, perhaps another scheduler: it hears of all that is held, and is asked again for what is missing.
+  void session_began(TimePoint now);
+
+  TimePoint next_deadline() const;
+  void on_deadline(TimePoint now);
+
+ private:
+  struct Held {
+    ValueId value;
+    std::shared_ptr<MappedSegment> hold;
+  };
+  struct Coming {
+    ValueId value;
+    std::string home;
+    std::unique_ptr<ValueCopy> copy;
+    PeerId source;  ///< nobody: a Source is awaited
+    TimePoint deadline = TimePoint::never();
+  };
+  using ComingAt = std::map<std::string, Coming>::iterator;
+
+  void locate(Coming& coming, PeerId avoid);
+  void ask(TimePoint now, Coming& coming);
+  void try_to_begin(TimePoint now, ComingAt at);
+  void arrived(ComingAt at, std::shared_ptr<MappedSegment> hold);
+  void failed(ComingAt at, const std::string& error);
+
+  const std::string folder_;
+  const Send send_;
+  std::map<std::string, Held> kept_;
+  std::map<std::string, Coming> coming_;
+};
+
+}  // namespace betterbox

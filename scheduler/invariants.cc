@@ -7,6 +7,7 @@ void State::sanity_check() const {
   for (const auto& [id, call] : calls) check_call(call);
   check_pools();
   check_peers();
+  check_values();
 }
 
 /// Every known item is settled, pending, or open in exactly one lease; in two if it has twins.
@@ -107,6 +108,35 @@ void State::check_peers() const {
   BB_CHECK(foreground == foreground_peers);
   BB_CHECK(held_leases == leases.size());
   BB_CHECK(connections.size() <= peers.size());
+}
+
+/// Whoever has a part in a value is known to have it; what stores give is what is under way.
+void State::check_values() const {
+  std::map<std::string, std::uint32_t> giving;
+  BB_CHECK(values.names.size() == values.by_name.size());
+  for (const auto& [name, value] : values.by_name) {
+    BB_CHECK(value.id.name == name && values.names.at(value.number) == name);
+    BB_CHECK(value.holders.empty() == (value.unheld_at != TimePoint::never()));
+    const auto knows = [&](PeerId id) {
+      return peers.contains(id) && values.touched.contains(id) && values.touched.at(id).contains(name);
+    };
+    for (const PeerId id : value.holders) BB_CHECK(knows(id));
+    std::uint32_t wanted = 0;
+    for (const auto& [id, keeper] : value.keepers) {
+      BB_CHECK(knows(id) && peers.at(id).is_agent());
+      wanted += keeper.wanted ? 1 : 0;
+    }
+    BB_CHECK(wanted <= value.replicas);
+    const bool is_short = value.replicas > 1 && !value.holders.empty() && wanted < value.replicas;
+    BB_CHECK(!is_short || values.short_of.contains(name));
+    for (const auto& [id, transfer] : value.transfers) {
+      BB_CHECK(knows(id));
+      if (transfer.source) ++giving[transfer.store];
+      BB_CHECK(transfer.source || values.queued.contains(name) || !peers.at(id).connected());
+    }
+  }
+  BB_CHECK(giving == values.giving);
+  for (const auto& [store, count] : giving) BB_CHECK(count <= kTransfersPerStore);
 }
 
 }  // namespace betterbox::scheduler

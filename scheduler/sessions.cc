@@ -158,6 +158,7 @@ void resume(const Turn& turn, Peer& peer, ConnectionId connection, Hello&& hello
   }
   attach(turn, peer, connection, hello.session);
   peer.endpoint = std::move(hello.endpoint);
+  if (!peer.is_agent()) peer.store = std::move(hello.store);  // a recorded client's is not known
   if (peer.is_agent()) {
     resume_agent(turn, peer, hello);
   } else {

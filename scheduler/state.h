@@ -365,6 +365,7 @@ class State {
   void check_call(const CallState& call) const;
   void check_pools() const;
   void check_peers() const;
+  void check_values() const;
 };
 
 /// How many items of the call may run at a time at the member; 0: it can never run one. What other calls take

@@ -319,6 +319,21 @@ def status_text(bus: str, report: dict[str, Any]) -> str:
             for c in report["calls"]
         ],
     )
+    lines += _table(
+        "values",
+        ("what", "size", "put by", "holders", "copies", "stores"),
+        [
+            (
+                value["label"] or "-",
+                _size(value["bytes"]),
+                f"{value['owner_pid']} on {value['owner_host']}" if value["owner_pid"] else "-",
+                value["holders"],
+                f"{value['copies']}/{value['replicas']}" if value["replicas"] > 1 else value["copies"],
+                value["stores"],
+            )
+            for value in report["values"]
+        ],
+    )
     counters = ", ".join(f"{name} {value}" for name, value in report["counters"].items() if value)
     if counters:
         lines.append(f"counters: {counters}")

@@ -278,6 +278,7 @@ class BusTest : public ::testing::Test {
   std::set<ConnectionId> ended;
   std::vector<std::string> removed_sockets;
   std::vector<std::string> stopped;
+  std::vector<ReadValue> reads;
   std::uint64_t last_result = 0;
   Frames last_pages;
 
@@ -296,6 +297,8 @@ class BusTest : public ::testing::Test {
       ended.insert(end->connection);
     } else if (auto* remove = std::get_if<RemoveSocket>(&effect)) {
       removed_sockets.push_back(remove->path);
+    } else if (auto* read = std::get_if<ReadValue>(&effect)) {
+      reads.push_back(*read);
     } else {
       stopped.push_back(std::get<Stop>(effect).reason);
     }

@@ -104,6 +104,7 @@ struct CallState {
     PageView view;
     std::uint64_t count = 0;  ///< items covered; view.count() is 1 where one item stands for many
     std::uint64_t taken = 0;
+    bool is_column() const { return view.kind() == PageKind::kColumn; }
   };
   std::map<std::uint64_t, ResultPage> results;  ///< by first item
   RangeSet settled;
@@ -125,6 +126,8 @@ struct CallState {
   std::optional<TimePoint> deadline;  ///< direct calls: the scheduler watches the others
 
   bool has_outcome(std::uint64_t i) const { return settled.contains(i); }
+  /// The page with this item's outcome, by its first item. REQUIRES: has_outcome(i), not taken.
+  const std::pair<const std::uint64_t, ResultPage>& page_of(std::uint64_t i) const;
   /// REQUIRES: has_outcome(i), not taken.
   Outcome outcome(std::uint64_t i) const;
 };
@@ -394,7 +397,7 @@ class Client {
   void settle_sent(CallState& call, Range range);
   void settle_lost(const CallPtr& call, std::uint64_t first, std::uint64_t count, LostCode code,
                    std::string_view why);
-  void settle_submissions(Stream& stream, std::uint64_t first, std::uint64_t count, const Frame& page);
+  void settle_submissions(Stream& stream, std::uint64_t first, std::uint64_t count, Frame page);
   Stream& stream_for(const Template& common);
   Submission add_submission(Stream& stream, ItemBytes item);
   Submission submit_locked(const Template& common, ItemBytes item);

@@ -21,6 +21,14 @@ std::uint64_t take_tokens(std::uint64_t count) {
   return next.fetch_add(count);
 }
 
+const std::pair<const std::uint64_t, CallState::ResultPage>& CallState::page_of(std::uint64_t i) const {
+  const auto after = results.upper_bound(i);
+  BB_CHECK(after != results.begin());
+  const auto& found = *std::prev(after);
+  BB_CHECK(i < found.first + found.second.count);
+  return found;
+}
+
 Outcome CallState::outcome(std::uint64_t i) const {
   if (cancelled && !settled.contains(i)) {
     const std::string lost = make_lost_item(LostCode::kCancelled, i, {}, "");
@@ -28,13 +36,13 @@ Outcome CallState::outcome(std::uint64_t i) const {
     const ItemBytes item = PageView::parse(page.bytes())->item(0);
     return {std::move(page), item};
   }
-  auto found = results.upper_bound(i);
-  BB_CHECK(found != results.begin());
-  --found;
-  const ResultPage& page = found->second;
-  BB_CHECK(i < found->first + page.count);
-  const std::uint64_t place = page.view.count() == page.count ? i - found->first : 0;
-  return {page.frame, page.view.item(place)};
+  const auto& [first, page] = page_of(i);
+  const std::uint64_t place = page.view.count() == page.count ? i - first : 0;
+  if (page.view.has_items()) return {page.frame, page.view.item(place)};
+  const std::string item = page.view.copy_item(place);
+  Frame alone = make_single_page(std::as_bytes(std::span(item)));
+  const ItemBytes bytes = PageView::parse(alone.bytes())->item(0);
+  return {std::move(alone), bytes};
 }
 
 // --- making calls ---------------------------------------------------------------------------------
@@ -256,9 +264,7 @@ void Client::settle(const CallPtr& call, std::uint64_t first, std::uint64_t coun
   if (call->over || count == 0) return;
   const Range range{first, first + count};
   auto view = PageView::parse(page.bytes());
-  const bool fits =
-      view && view->kind() != PageKind::kIntRange && (view->count() == count || view->count() == 1);
-  if (!fits) {
+  if (!view || !view->holds_outcomes_of(count) || (call->fold && !view->has_items())) {
     return settle_lost(call, first, count, LostCode::kBadRequest, "its result arrived unreadable");
   }
   const std::vector<Range> fresh = call->settled.missing(range);
@@ -490,7 +496,7 @@ Client::Condition Client::any_success(const CallPtr& call) {
     while (!call->success && call->success_cursor < call->landed.size()) {
       const Range range = call->landed[call->success_cursor++];
       for (std::uint64_t i = range.begin; i < range.end && !call->success; ++i) {
-        if (!call->outcome(i).failed()) call->success = i;
+        if (call->page_of(i).second.is_column() || !call->outcome(i).failed()) call->success = i;
       }
     }
     return call->success.has_value() || call->over;

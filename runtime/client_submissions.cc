@@ -135,13 +135,16 @@ void Client::retire_idle_streams() {
 
 // --- outcomes -------------------------------------------------------------------------------------
 
-void Client::settle_submissions(Stream& stream, std::uint64_t first, std::uint64_t count, const Frame& page) {
-  const auto view = PageView::parse(page.bytes());
+void Client::settle_submissions(Stream& stream, std::uint64_t first, std::uint64_t count, Frame page) {
+  auto view = PageView::parse(page.bytes());
   const Range range{first, first + count};
   for (const Range& fresh : stream.call->settled.missing(range)) settle_sent(*stream.call, fresh);
   if (stream.call->settled.insert(range) == 0) return;
-  const bool fits =
-      view && view->kind() != PageKind::kIntRange && (view->count() == count || view->count() == 1);
+  const bool fits = view && view->holds_outcomes_of(count);
+  if (fits && !view->has_items()) {
+    page = with_items(*view);
+    view = PageView::parse(page.bytes());
+  }
   Outcome lost;
   if (!fits) lost = lost_outcome(LostCode::kBadRequest, first, "its result arrived unreadable");
   for (std::uint64_t i = 0; i < count; ++i) {

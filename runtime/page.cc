@@ -1,7 +1,9 @@
 #include "runtime/page.h"
 
+#include <algorithm>
 #include <bit>
 #include <limits>
+#include <utility>
 
 namespace betterbox {
 namespace {
@@ -12,6 +14,7 @@ static_assert(std::endian::native == std::endian::little,
 constexpr std::size_t kItemsHeaderBytes = 8;
 constexpr std::size_t kIntRangeBytes = 32;
 constexpr std::size_t kSingleOffset = 64;
+constexpr std::size_t kColumnHeaderBytes = 16;
 
 template <class T> void append(std::string& out, T value) {
   out.append(reinterpret_cast<const char*>(&value), sizeof value);
@@ -66,6 +69,22 @@ Frame make_items_page(std::string_view data, const std::vector<std::uint64_t>& s
   return Frame(std::move(page));
 }
 
+/// Of a value in a column without a description.
+std::size_t plain_size(ColumnType type) {
+  switch (type) {
+    case ColumnType::kNone: return 0;
+    case ColumnType::kBool: return 1;
+    default: return 8;
+  }
+}
+
+/// The header of a column of the same type.
+std::string header_like(const PageView& column, std::uint32_t count) {
+  const auto description = column.description();
+  return column_header(column.column_type(), count, column.value_size(),
+                       {reinterpret_cast<const char*>(description.data()), description.size()});
+}
+
 }  // namespace
 
 std::string make_lost_item(LostCode code, std::uint64_t index, const DeathReport& death,
@@ -103,12 +122,37 @@ std::optional<LostItemView> parse_lost_item(ItemBytes item) {
 }
 
 void PageBuilder::add(ItemBytes item) {
+  BB_CHECK(column_count_ == 0);
   starts_.push_back(data_.size());
   data_.append(reinterpret_cast<const char*>(item.data()), item.size());
 }
 
+bool PageBuilder::takes(const PageView& page) const {
+  if (page.has_items()) return column_count_ == 0 && page.kind() != PageKind::kFold;
+  if (page.kind() != PageKind::kColumn) return false;
+  return empty() || (column_count_ > 0 && header_like(page, 0) == column_header_);
+}
+
+void PageBuilder::add(const PageView& page) {
+  BB_CHECK(takes(page));
+  if (page.kind() != PageKind::kColumn) {
+    for (std::uint64_t i = 0; i < page.count(); ++i) add(page.item(i));
+    return;
+  }
+  if (column_count_ == 0) column_header_ = header_like(page, 0);
+  const auto values = page.values(0, page.count());
+  data_.append(reinterpret_cast<const char*>(values.data()), values.size());
+  column_count_ += static_cast<std::uint32_t>(page.count());
+}
+
 Frame PageBuilder::finish() {
   BB_CHECK(!empty());
+  if (column_count_ > 0) {
+    std::memcpy(column_header_.data() + 4, &column_count_, sizeof column_count_);
+    column_count_ = 0;
+    column_header_.append(std::exchange(data_, {}));
+    return Frame(std::exchange(column_header_, {}));
+  }
   Frame page = starts_.size() == 1 ? make_single_page(std::as_bytes(std::span(data_)))
                                    : make_items_page(data_, starts_);
   data_.clear();
@@ -152,6 +196,7 @@ std::optional<PageView> PageView::parse(std::span<const std::byte> bytes) {
       }
       return view;
     }
+    case PageKind::kColumn: return parse_column(bytes);
     case PageKind::kFold:
     case PageKind::kSingle:
       if (bytes.size() <= kSingleOffset) return std::nullopt;
@@ -161,8 +206,91 @@ std::optional<PageView> PageView::parse(std::span<const std::byte> bytes) {
   return std::nullopt;
 }
 
+std::optional<PageView> PageView::parse_column(std::span<const std::byte> bytes) {
+  if (bytes.size() < kColumnHeaderBytes || std::to_integer<std::size_t>(bytes[1]) >= kColumnTypes)
+    return std::nullopt;
+  PageView view;
+  view.bytes_ = bytes;
+  view.kind_ = PageKind::kColumn;
+  view.header_size_ = load<std::uint16_t>(bytes, 2);
+  view.count_ = load<std::uint32_t>(bytes, 4);
+  view.value_size_ = load<std::uint64_t>(bytes, 8);
+  const std::size_t header = view.header_size_;
+  if (header < kColumnHeaderBytes || header % kColumnHeaderBytes != 0 || header > bytes.size())
+    return std::nullopt;
+  const bool described = view.column_type() >= ColumnType::kScalars;
+  const std::size_t size = view.value_size_;
+  if (described ? header == kColumnHeaderBytes || size == 0
+                : header != kColumnHeaderBytes || size != plain_size(view.column_type()))
+    return std::nullopt;
+  std::size_t data = 0;
+  if (view.count_ == 0 || __builtin_mul_overflow(view.count_, size, &data) || data != bytes.size() - header)
+    return std::nullopt;
+  return view;
+}
+
+std::span<const std::byte> PageView::description() const {
+  BB_CHECK(kind_ == PageKind::kColumn);
+  return bytes_.subspan(kColumnHeaderBytes, header_size_ - kColumnHeaderBytes);
+}
+
+std::span<const std::byte> PageView::values(std::uint64_t begin, std::uint64_t end) const {
+  BB_CHECK(kind_ == PageKind::kColumn && begin <= end && end <= count_);
+  return bytes_.subspan(header_size_ + begin * value_size_, (end - begin) * value_size_);
+}
+
+std::string PageView::copy_item(std::uint64_t i) const {
+  if (has_items()) {
+    const ItemBytes bytes = item(i);
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  }
+  BB_CHECK(i < count_);
+  const auto tagged = [](ItemTag tag) { return std::string(1, static_cast<char>(tag)); };
+  if (kind_ == PageKind::kIntRange) {
+    std::string item = tagged(ItemTag::kInt);
+    append(item, int_item(i));
+    return item;
+  }
+  const auto value = values(i, i + 1);
+  std::string item;
+  switch (column_type()) {
+    case ColumnType::kNone: return tagged(ItemTag::kNone);
+    case ColumnType::kBool: return tagged(value[0] != std::byte{0} ? ItemTag::kTrue : ItemTag::kFalse);
+    case ColumnType::kInt: item = tagged(ItemTag::kInt); break;
+    case ColumnType::kFloat: item = tagged(ItemTag::kFloat); break;
+    case ColumnType::kScalars:
+    case ColumnType::kArrays: {
+      const bool scalars = column_type() == ColumnType::kScalars;
+      item = tagged(scalars ? ItemTag::kScalar : ItemTag::kArray);
+      const auto text = description();
+      std::size_t size = 1 + std::to_integer<std::size_t>(text[0]);
+      if (!scalars && size < text.size()) size += 1 + 8 * std::to_integer<std::size_t>(text[size]);
+      // A description that ends too early makes an item that nobody can read, which its reader says.
+      item.append(reinterpret_cast<const char*>(text.data()), std::min(size, text.size()));
+      if (!scalars) item.resize((item.size() + kSingleOffset - 1) / kSingleOffset * kSingleOffset, '\0');
+    }
+  }
+  item.append(reinterpret_cast<const char*>(value.data()), value.size());
+  return item;
+}
+
+std::string column_header(ColumnType type, std::uint32_t count, std::size_t size,
+                          std::string_view description) {
+  const std::size_t described =
+      (description.size() + kColumnHeaderBytes - 1) / kColumnHeaderBytes * kColumnHeaderBytes;
+  std::string header;
+  header.push_back(static_cast<char>(PageKind::kColumn));
+  header.push_back(static_cast<char>(type));
+  append(header, static_cast<std::uint16_t>(kColumnHeaderBytes + described));
+  append(header, count);
+  append(header, static_cast<std::uint64_t>(size));
+  header.append(description);
+  header.resize(kColumnHeaderBytes + described, '\0');
+  return header;
+}
+
 ItemBytes PageView::item(std::uint64_t i) const {
-  BB_CHECK(i < count_ && kind_ != PageKind::kIntRange);
+  BB_CHECK(i < count_ && has_items());
   if (kind_ != PageKind::kItems) return bytes_.subspan(kSingleOffset);
   const auto begin = load<std::uint32_t>(bytes_, kItemsHeaderBytes + 4 * i);
   const auto end = load<std::uint32_t>(bytes_, kItemsHeaderBytes + 4 * (i + 1));
@@ -187,11 +315,26 @@ Frame make_single_page(ItemBytes item, PageKind kind) {
   return Frame(std::move(page));
 }
 
+Frame with_items(const PageView& page) {
+  PageBuilder builder;
+  for (std::uint64_t i = 0; i < page.count(); ++i) {
+    const std::string item = page.copy_item(i);
+    builder.add(std::as_bytes(std::span(item)));
+  }
+  return builder.finish();
+}
+
 Frame slice_page(const Frame& page, const PageView& view, std::uint64_t begin, std::uint64_t end) {
   BB_CHECK(begin < end && end <= view.count() && view.kind() != PageKind::kFold);
   if (begin == 0 && end == view.count()) return page;
   if (view.kind() == PageKind::kIntRange) {
     return make_int_range_page(view.int_item(begin), view.int_step(), end - begin);
+  }
+  if (view.kind() == PageKind::kColumn) {
+    const auto values = view.values(begin, end);
+    std::string part = header_like(view, static_cast<std::uint32_t>(end - begin));
+    part.append(reinterpret_cast<const char*>(values.data()), values.size());
+    return Frame(std::move(part));
   }
   if (end - begin == 1) return make_single_page(view.item(begin));
   std::vector<std::uint64_t> starts;

@@ -15,6 +15,7 @@
 //     tail of stderr, detail)
 //  12 arguments of a call: u32 positional, u32 by keyword, then the values in this order, each u32 length + item,
 //     the ones by keyword behind u32 length + name (UTF-8)
+//  16 NumPy scalar: u8 dtype length, dtype (numpy's .str), then its bytes
 //
 // A *page* is a kind byte, then by kind:
 //   1 items: 3 zero bytes, u32 count, (count + 1) x u32 offsets from the start of the page (ascending,
@@ -22,9 +23,14 @@
 //   2 int range: 7 zero bytes, u64 count, i64 start, i64 step: item i is int start + i * step
 //   3 fold: 63 zero bytes, then one item: the fold of all items that the page's span covers
 //   4 single: 63 zero bytes, then one item of any size (so that its buffers are aligned)
+//   5 column: u8 type, u16 header size h (a multiple of 16), u32 count, u64 size s of a value, a description of h - 16
+//     bytes, then count x s bytes: many values of one type. By type: 0 None (s 0), 1 bool (s 1), 2 int (i64),
+//     3 float (f64): without a description; 4 NumPy scalars: u8 dtype length, dtype, zeros; 5 NumPy arrays of one
+//     shape: u8 dtype length, dtype, u8 ndim, ndim x u64 shape, zeros
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <span>
 #include <string>
@@ -49,9 +55,21 @@ enum class ItemTag : std::uint8_t {
   kError = 10,
   kLost = 11,
   kArguments = 12,
+  kScalar = 16,
 };
 
-enum class PageKind : std::uint8_t { kItems = 1, kIntRange = 2, kFold = 3, kSingle = 4 };
+enum class PageKind : std::uint8_t { kItems = 1, kIntRange = 2, kFold = 3, kSingle = 4, kColumn = 5 };
+
+/// What the values of a column are.
+enum class ColumnType : std::uint8_t {
+  kNone = 0,
+  kBool = 1,
+  kInt = 2,
+  kFloat = 3,
+  kScalars = 4,
+  kArrays = 5
+};
+inline constexpr std::size_t kColumnTypes = 6;
 
 enum class LostCode : std::uint16_t {
   kPoisoned = 1,  ///< its process died more often than `retries` allows
@@ -82,19 +100,29 @@ std::string make_lost_item(LostCode code, std::uint64_t index, const DeathReport
                            std::string_view detail);
 std::optional<LostItemView> parse_lost_item(ItemBytes item);
 
-/// Collects items into one page. The owner finishes a page at kPageBytes, so offsets fit 32 bits.
+class PageView;
+
+/// Collects items, or columns of one type, into one page. The owner finishes a page at kPageBytes, so offsets fit
+/// 32 bits.
 class PageBuilder {
  public:
+  /// REQUIRES: no column was added.
   void add(ItemBytes item);
-  std::uint32_t count() const { return static_cast<std::uint32_t>(starts_.size()); }
+  /// True if add(page) is allowed: all items so far, and all of this page, or all columns of one type.
+  bool takes(const PageView& page) const;
+  /// All items of the page. REQUIRES: takes(page).
+  void add(const PageView& page);
+  std::uint32_t count() const { return column_count_ + static_cast<std::uint32_t>(starts_.size()); }
   std::size_t bytes() const { return data_.size() + 4 * starts_.size() + 12; }
-  bool empty() const { return starts_.empty(); }
-  /// The page (kSingle for one item, else kItems); the builder is empty afterwards.
+  bool empty() const { return count() == 0; }
+  /// The page (kSingle for one item, kColumn of columns, else kItems); the builder is empty afterwards.
   Frame finish();
 
  private:
   std::string data_;
   std::vector<std::uint64_t> starts_;
+  std::string column_header_;
+  std::uint32_t column_count_ = 0;
 };
 
 /// A checked look at a page. parse() validates every offset once, so item(i) needs no checks.
@@ -106,14 +134,38 @@ class PageView {
   PageKind kind() const { return kind_; }
   /// Items in the page (a fold has one).
   std::uint64_t count() const { return count_; }
-  /// REQUIRES: i < count(), kind not kIntRange.
+  /// True if item(i) may be asked for: neither integers that are described nor a column.
+  bool has_items() const { return kind_ != PageKind::kIntRange && kind_ != PageKind::kColumn; }
+  /// REQUIRES: i < count(), has_items().
   ItemBytes item(std::uint64_t i) const;
+  /// The bytes of item i, of whatever kind the page is. REQUIRES: i < count().
+  std::string copy_item(std::uint64_t i) const;
   /// REQUIRES: kind kIntRange.
   std::int64_t int_item(std::uint64_t i) const { return start_ + static_cast<std::int64_t>(i) * step_; }
   std::int64_t int_step() const { return step_; }
 
+  /// True for a page that may settle so many items: one outcome for each, or one item for all.
+  bool holds_outcomes_of(std::uint64_t items) const {
+    return kind_ != PageKind::kIntRange && (count_ == items || (count_ == 1 && has_items()));
+  }
+
+  // REQUIRES: kind kColumn.
+  ColumnType column_type() const { return static_cast<ColumnType>(bytes_[1]); }
+  std::size_t value_size() const { return value_size_; }
+  /// What kScalars and kArrays are, behind it zeros.
+  std::span<const std::byte> description() const;
+  /// Values [begin, end).
+  std::span<const std::byte> values(std::uint64_t begin, std::uint64_t end) const;
+  template <class T> T value(std::uint64_t i) const {
+    T value;
+    std::memcpy(&value, values(i, i + 1).data(), sizeof value);
+    return value;
+  }
+
  private:
+  static std::optional<PageView> parse_column(std::span<const std::byte> bytes);
   PageKind kind_{};
+  std::size_t header_size_ = 0, value_size_ = 0;  // of a column
   std::uint64_t count_ = 0;
   std::int64_t start_ = 0, step_ = 0;
   std::span<const std::byte> bytes_;
@@ -121,8 +173,13 @@ class PageView {
 
 /// A page that describes the integers start, start + step, ... (count of them).
 Frame make_int_range_page(std::int64_t start, std::int64_t step, std::uint64_t count);
+/// What stands before `count` values of `size` bytes each in a column.
+std::string column_header(ColumnType type, std::uint32_t count, std::size_t size,
+                          std::string_view description = {});
 /// One item as a page.
 Frame make_single_page(ItemBytes item, PageKind kind = PageKind::kSingle);
+/// The same values as items. REQUIRES: not a fold.
+Frame with_items(const PageView& page);
 /// Items [begin, end) of a page as a page of their own. REQUIRES: not a fold, end <= count.
 /// Shares memory when the whole page is asked for.
 Frame slice_page(const Frame& page, const PageView& view, std::uint64_t begin, std::uint64_t end);

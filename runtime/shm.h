@@ -26,6 +26,7 @@
 #include "runtime/frame.h"
 #include "runtime/limits.h"
 #include "runtime/range_word.h"
+#include "runtime/strip.h"
 #include "runtime/time.h"
 
 namespace betterbox {
@@ -77,6 +78,7 @@ struct ArenaHeader {
   RingHeader inbox, express, outbox;
   /// A Bell: what the agent wants to be rung for. Rung once, it is kNone until the agent sets it again.
   alignas(64) std::atomic<std::uint32_t> agent_wants_bell{0};
+  Strip strip;  ///< short outcomes
 };
 
 struct RecordHeader {

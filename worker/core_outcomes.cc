@@ -78,20 +78,24 @@ void WorkerCore::Gathered::merge() {
       return next < order.size() && spans[order[next]].first == span.first + span.count &&
              frames[order[next]].size() <= kSmallPageBytes;
     };
-    const bool grows = !merged_spans.empty() && !page.empty() &&
-                       merged_spans.back().first + merged_spans.back().count == span.first &&
-                       page.bytes() + frame.size() <= kPageBytes;
+    bool grows = !merged_spans.empty() && !page.empty() &&
+                 merged_spans.back().first + merged_spans.back().count == span.first &&
+                 page.bytes() + frame.size() <= kPageBytes;
     if (!grows) finish_page();
     const auto view = frame.size() <= kSmallPageBytes && (grows || follows(i + 1))
                           ? PageView::parse(frame.bytes())
                           : std::nullopt;
-    if (!view || (view->kind() != PageKind::kItems && view->kind() != PageKind::kSingle)) {
+    if (view && !page.takes(*view)) {
+      finish_page();
+      grows = false;
+    }
+    if (!view || !page.takes(*view)) {
       finish_page();
       merged_spans.push_back(span);
       merged_frames.push_back(std::move(frame));
       continue;
     }
-    for (std::uint64_t k = 0; k < view->count(); ++k) page.add(view->item(k));
+    page.add(*view);
     if (grows) {
       merged_spans.back().count += span.count;
       merged_spans.back().busy_ns += span.busy_ns;

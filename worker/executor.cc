@@ -269,8 +269,9 @@ bool Executor::prepare_sleep() {
     want_bell(*slot, Bell::kAny);
   }
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  return std::none_of(slots_.begin(), slots_.end(),
-                      [](const auto& entry) { return entry.second->outbox.has_bytes(); });
+  return std::none_of(slots_.begin(), slots_.end(), [](const auto& entry) {
+    return entry.second->outbox.has_bytes() || entry.second->strip.has_more();
+  });
 }
 
 void Executor::wake_up() {
@@ -375,6 +376,7 @@ void Executor::report_death(Slot& slot, int status, std::uint64_t peak_kib, std:
 // --- records ------------------------------------------------------------------------------------------
 
 void Executor::drain(Slot& slot, std::vector<Event>& events, std::uint32_t limit) {
+  drain_strip(slot, events);
   for (std::uint32_t i = 0; i < limit && slot.outbox.next(record_); ++i) take_record(slot, record_, events);
   for (std::uint32_t s = 0; s < kStations; ++s) finish_page(slot, s, events);
 }
@@ -386,6 +388,7 @@ void Executor::take_record(Slot& slot, Record& record, std::vector<Event>& event
     case FromSlot::kLeaseDone: {
       SlotLeaseDone done;
       if (!take(rest, done) || done.station >= kStations) return;
+      drain_strip(slot, events);  // all its outcomes are there
       finish_page(slot, done.station, events);
       events.emplace_back(SubLeaseDone{slot.seat, slot.life, done.station, done.generation});
       return;
@@ -453,16 +456,52 @@ void Executor::take_outcome(Slot& slot, const Record& record, std::vector<Event>
         make_single_page(span_of(rest), gather.fold ? PageKind::kFold : PageKind::kSingle)});
     return;
   }
-  if (gather.count == 0) {
-    gather.first = outcome.first;
-    gather.busy_ns = gather.longest_ns = 0;
-    gather.busy_squares = 0;
-  }
+  if (gather.count == 0) gather.begin(outcome.first);
   gather.page.add(span_of(rest));
   gather.count += 1;
   gather.busy_ns += outcome.busy_ns;
   gather.busy_squares += square(outcome.busy_ns);
   gather.longest_ns = std::max(gather.longest_ns, outcome.longest_ns);
+}
+
+void Executor::Gather::begin(std::uint32_t at) {
+  first = at;
+  busy_ns = longest_ns = 0;
+  busy_squares = 0;
+}
+
+void Executor::drain_strip(Slot& slot, std::vector<Event>& events) {
+  while (const auto part = slot.strip.next()) {
+    outcomes_seen_ += part->count;
+    if (part->station < kStations && part->generation == slot.gathers[part->station].generation &&
+        !slot.gathers[part->station].fold)
+      take_part(slot, *part, events);
+  }
+}
+
+void Executor::take_part(Slot& slot, const StripPart& part, std::vector<Event>& events) {
+  Gather& gather = slot.gathers[part.station];
+  const bool alone = part.count >= kShortestColumn;
+  if (gather.count > 0 && (alone || part.first != gather.first + gather.count ||
+                           gather.page.bytes() + part.count * std::size_t{16} > kPageBytes)) {
+    finish_page(slot, part.station, events);
+  }
+  if (alone) {
+    events.emplace_back(SeatProgressed{slot.seat, slot.life, part.station, part.generation, part.first,
+                                       part.count, part.busy_ns, part.busy_squares, part.longest_ns,
+                                       slot.strip.column_of(part)});
+    return;
+  }
+  if (gather.count == 0) gather.begin(part.first);
+  for (std::uint32_t i = 0; i < part.count; ++i) {
+    item_.clear();
+    slot.strip.append_item(part, i, item_);
+    gather.page.add(span_of(item_));
+  }
+  gather.count += part.count;
+  gather.busy_ns += part.busy_ns;
+  gather.busy_squares += part.busy_squares;
+  gather.longest_ns = std::max(gather.longest_ns, part.longest_ns);
 }
 
 void Executor::finish_page(Slot& slot, std::uint32_t station, std::vector<Event>& events) {

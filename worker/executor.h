@@ -77,6 +77,8 @@ class Executor {
 
  private:
   static constexpr std::uint32_t kRecordsPerLook = 4096;
+  /// So many short outcomes make a column; fewer are gathered with their neighbours, item by item.
+  static constexpr std::uint32_t kShortestColumn = 32;
 
   /// Outcomes of one station that follow each other.
   struct Gather {
@@ -86,6 +88,7 @@ class Executor {
     std::int64_t busy_ns = 0, longest_ns = 0;
     double busy_squares = 0;
     PageBuilder page;
+    void begin(std::uint32_t at);
   };
   struct Slot {
     Slot(SlotArena a, SeatId s, std::uint32_t l)
@@ -94,12 +97,14 @@ class Executor {
           arena(std::make_shared<SlotArena>(std::move(a))),
           inbox(arena->header().inbox, arena->header().bell, arena->inbox_data()),
           express(arena->header().express, arena->header().express.bell, arena->express_data()),
-          outbox(arena->header().outbox, arena->outbox_data()) {}
+          outbox(arena->header().outbox, arena->outbox_data()),
+          strip(arena->header().strip) {}
     SeatId seat;
     std::uint32_t life;
     std::shared_ptr<SlotArena> arena;
     RingWriter inbox, express;
     RingReader outbox;
+    StripReader strip;
     Gather gathers[kStations];
     pid_t pid = 0;
     bool left = false;  // a thread that has said its last word: no death follows
@@ -117,6 +122,8 @@ class Executor {
   void drain(Slot& slot, std::vector<Event>& events, std::uint32_t limit);
   void take_record(Slot& slot, Record& record, std::vector<Event>& events);
   void take_outcome(Slot& slot, const Record& record, std::vector<Event>& events);
+  void drain_strip(Slot& slot, std::vector<Event>& events);
+  void take_part(Slot& slot, const StripPart& part, std::vector<Event>& events);
   void finish_page(Slot& slot, std::uint32_t station, std::vector<Event>& events);
   void report_death(Slot& slot, int status, std::uint64_t peak_kib, std::vector<Event>& events);
   void remove(SeatId seat);
@@ -128,6 +135,7 @@ class Executor {
   std::map<SeatId, std::unique_ptr<SlotLog>> logs_;
   std::vector<std::pair<SeatId, std::uint32_t>> failed_forks_;
   Record record_;
+  std::string item_;
   std::uint32_t outcomes_seen_ = 0;
   bool template_up_ = false;
   bool template_gone_ = false;

@@ -328,6 +328,13 @@ class Slot {
   /// `result` null: a Python error is set (or the context could not be loaded).
   void write_outcome(ActiveLease& active, LeaseStation& station, std::uint32_t offset, PyObject* result,
                      Duration busy) {
+    const SlotOutcome outcome{active.lease.station, active.lease.generation, offset, 1, busy.ns, busy.ns};
+    std::uint64_t word = 0;
+    const auto type = result == nullptr ? std::nullopt : word_of(result, word);
+    if (type && outlet_->write_short(outcome, *type, word)) {
+      station.done.store(offset + 1, std::memory_order_release);
+      return;
+    }
     item_.clear();
     if (PyObject* error = active.plan->single_error(); result == nullptr && error != nullptr) {
       PyErr_Clear();
@@ -335,7 +342,6 @@ class Slot {
     } else if (result == nullptr || !encode_item(result, "result", item_)) {
       item_ = encode_current_error();
     }
-    const SlotOutcome outcome{active.lease.station, active.lease.generation, offset, 1, busy.ns, busy.ns};
     outlet_->write(FromSlot::kOutcome, bytes_of_struct(outcome), bytes_of(item_));
     station.done.store(offset + 1, std::memory_order_release);
   }

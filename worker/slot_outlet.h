@@ -16,7 +16,17 @@ namespace betterbox {
 class Outlet {
  public:
   Outlet(SlotArena& arena, int bell_fd)
-      : outbox_(arena.header(), arena.header().outbox, arena.outbox_data(), bell_fd) {}
+      : outbox_(arena.header(), arena.header().outbox, arena.outbox_data(), bell_fd),
+        strip_(arena.header().strip) {}
+
+  /// The outcome of one item, if it is short and there is room. The thread that runs items only.
+  bool write_short(const SlotOutcome& outcome, ColumnType type, std::uint64_t word) {
+    quiet_ = true;
+    const bool added =
+        strip_.add(outcome.station, outcome.generation, outcome.first, type, word, outcome.busy_ns);
+    if (strip_.half_full()) outbox_.ring_bell();
+    return added;
+  }
 
   void write(FromSlot kind, std::span<const std::byte> head, std::span<const std::byte> tail = {}) {
     if (std::unique_lock lock(mutex_, std::try_to_lock); lock.owns_lock()) {
@@ -57,6 +67,7 @@ class Outlet {
 
   std::mutex mutex_;
   SlotOutbox outbox_;
+  StripWriter strip_;
   bool closed_ = false;
   bool quiet_ = false;  // the thread that runs items has written outcomes and not rung; its own
 };

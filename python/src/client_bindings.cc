@@ -181,6 +181,11 @@ class CallHandle {
     Py_ssize_t at = 0;
     for (const auto& span : spans) {
       const bool each = span.view.count() == span.count;
+      if (each && span.view.kind() == PageKind::kColumn) {
+        if (!decode_column(span.view, 0, span.count, list, at)) throw py::error_already_set();
+        at += static_cast<Py_ssize_t>(span.count);
+        continue;
+      }
       for (std::uint64_t i = 0; i < span.count; ++i) {
         PyList_SET_ITEM(list, at++, value_or_raise(span.view.item(each ? i : 0), with_exceptions));
       }

@@ -1,5 +1,6 @@
 #include "python/src/object_codec.h"
 
+#include <bit>
 #include <cstring>
 #include <vector>
 
@@ -349,7 +350,56 @@ PyObject* decode_item(ItemBytes item) {
 
 PyObject* decode_page_item(const PageView& page, std::uint64_t i) {
   if (page.kind() == PageKind::kIntRange) return PyLong_FromLongLong(page.int_item(i));
-  return decode_item(page.item(i));
+  if (page.has_items()) return decode_item(page.item(i));
+  const std::string item = page.copy_item(i);
+  return decode_item(std::as_bytes(std::span(item)));
+}
+
+std::optional<ColumnType> word_of(PyObject* object, std::uint64_t& word) {
+  if (object == Py_None) return ColumnType::kNone;
+  if (PyLong_CheckExact(object)) {
+    int overflow = 0;
+    word = static_cast<std::uint64_t>(PyLong_AsLongLongAndOverflow(object, &overflow));
+    return overflow == 0 ? std::optional(ColumnType::kInt) : std::nullopt;
+  }
+  if (PyFloat_CheckExact(object)) {
+    word = std::bit_cast<std::uint64_t>(PyFloat_AS_DOUBLE(object));
+    return ColumnType::kFloat;
+  }
+  if (PyBool_Check(object)) {
+    word = object == Py_True ? 1 : 0;
+    return ColumnType::kBool;
+  }
+  return std::nullopt;
+}
+
+bool decode_column(const PageView& column, std::uint64_t begin, std::uint64_t end, PyObject* list,
+                   Py_ssize_t at) {
+  const auto bytes = column.values(begin, end);
+  const auto fill = [&](auto make) {
+    for (std::uint64_t i = 0; i < end - begin; ++i) {
+      PyObject* value = make(i);
+      if (value == nullptr) return false;
+      PyList_SET_ITEM(list, at++, value);
+    }
+    return true;
+  };
+  const auto load = [&]<class T>(std::uint64_t i, T value) {
+    std::memcpy(&value, bytes.data() + i * sizeof value, sizeof value);
+    return value;
+  };
+  switch (column.column_type()) {
+    case ColumnType::kNone: return fill([](std::uint64_t) { return Py_NewRef(Py_None); });
+    case ColumnType::kBool:
+      return fill([&](std::uint64_t i) { return Py_NewRef(bytes[i] != std::byte{0} ? Py_True : Py_False); });
+    case ColumnType::kInt:
+      return fill([&](std::uint64_t i) { return PyLong_FromLongLong(load(i, std::int64_t{})); });
+    case ColumnType::kFloat:
+      return fill([&](std::uint64_t i) { return PyFloat_FromDouble(load(i, double{})); });
+    case ColumnType::kScalars:
+    case ColumnType::kArrays: break;
+  }
+  return fill([&](std::uint64_t i) { return decode_page_item(column, begin + i); });
 }
 
 bool is_failure(ItemBytes item) {
@@ -489,8 +539,7 @@ std::optional<Frame> encode_arguments(PyObject* args, PyObject* kwargs) {
 bool decode_arguments(std::span<const std::byte> bytes, PyObject*& args, PyObject*& kwargs) {
   args = kwargs = nullptr;
   const auto page = PageView::parse(bytes);
-  if (!page || page->kind() == PageKind::kIntRange || page->kind() == PageKind::kFold)
-    return unreadable() != nullptr;
+  if (!page || !page->has_items() || page->kind() == PageKind::kFold) return unreadable() != nullptr;
   PyRef first(decode_item(page->item(0)));
   if (!first) return false;
   if (PyTuple_Check(first.get())) {

@@ -21,6 +21,13 @@ bool encode_item(PyObject* object, std::string_view path, std::string& out);
 /// A new reference to the object in a (value) item. Errors and lost items: decode_failure.
 PyObject* decode_item(ItemBytes item);
 
+/// The word that stands for a short value in a strip or a column. Empty, without a Python error, for all else.
+std::optional<ColumnType> word_of(PyObject* object, std::uint64_t& word);
+
+/// Values [begin, end) of a column as new references, from place `at` of a new list on. Result: false with an error.
+bool decode_column(const PageView& column, std::uint64_t begin, std::uint64_t end, PyObject* list,
+                   Py_ssize_t at);
+
 /// Item i of a page, also of one that describes integers.
 PyObject* decode_page_item(const PageView& page, std::uint64_t i);
 

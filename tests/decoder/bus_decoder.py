@@ -327,7 +327,7 @@ def value_of(item: bytes) -> Any:
         return fields
     if tag == 12:
         return arguments_of(reader, len(rest))
-    if tag > 12:
+    if tag > 12 and tag != 16:
         raise DecodeError(f'no item tag {tag}')
     return tag, rest
 
@@ -387,7 +387,32 @@ def items_of(page: bytes) -> list[bytes]:
     if kind in (3, 4):
         reader.take(63)
         return [page[64:]]
+    if kind == 5:
+        return column_items(reader, page)
     raise DecodeError(f'no page kind {kind}')
+
+
+def column_items(reader: Reader, page: bytes) -> list[bytes]:
+    """The values of a column, each as an item of its own."""
+    column, header, count, size = (reader.number(kind) for kind in ('u8', 'u16', 'u32', 'u64'))
+    if header % 16 or header < 16 or column > 5 or count == 0 or header + count * size != len(page):
+        raise DecodeError('wrong numbers of a column')
+    if column < 4 and (header, size) != (16, [0, 1, 8, 8][column]):
+        raise DecodeError('wrong size of plain values')
+    if column > 3 and (header == 16 or size == 0):
+        raise DecodeError('a column that does not say what it holds')
+    described = page[16:header]
+    values = [page[header + i * size:header + (i + 1) * size] for i in range(count)]
+    if column == 1:
+        return [item_of(value != b'\0') for value in values]
+    if column < 4:
+        return [b'\0\0\3\4'[column:column + 1] + value for value in values]
+    dtype = described[:1 + described[0]]
+    if column == 4:
+        return [b'\x10' + dtype + value for value in values]
+    shape = described[len(dtype):len(dtype) + 1 + 8 * described[len(dtype)]]
+    front = b'\x09' + dtype + shape
+    return [front + bytes(-len(front) % 64) + value for value in values]
 
 
 # --- a peer -----------------------------------------------------------------------------------------------

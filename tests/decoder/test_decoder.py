@@ -197,6 +197,27 @@ def test_plain_items_and_pages_are_read_as_written() -> None:
         items_of(b'\1\0\0\0\2\0\0\0' + b'\0' * 12)
 
 
+COLUMNS: list[tuple[str, list[Any]]] = [
+    ('05 00 1000 02000000 0000000000000000', [None, None]),
+    ('05 01 1000 03000000 0100000000000000 010001', [True, False, True]),
+    ('05 02 1000 02000000 0800000000000000 0700000000000000 ffffffffffffffff', [7, -1]),
+    ('05 03 1000 01000000 0800000000000000 0000000000000440', [2.5]),
+    ('05 04 2000 02000000 0200000000000000 033c6932000000000000000000000000 0100 ffff',
+     [(16, b'\x03<i2\1\0'), (16, b'\x03<i2\xff\xff')]),
+    ('05 05 2000 01000000 0200000000000000 037c7531 01 0200000000000000 000000 0809',
+     [(9, (b'\x03|u1\1\2' + bytes(7)).ljust(63, b'\0') + b'\x08\x09')]),
+]
+
+
+def test_columns_are_written_out_as_items() -> None:
+    for text, values in COLUMNS:
+        page = bytes.fromhex(text)
+        assert [value_of(item) for item in items_of(page)] == values
+        for wrong in (page[:-1], page + b'\0', page[:1] + b'\6' + page[2:], page[:2] + b'\7' + page[3:]):
+            with pytest.raises(DecodeError):
+                items_of(wrong)
+
+
 def test_arguments_of_a_submission_are_decoded_and_do_not_nest() -> None:
     def part(item: bytes) -> bytes:
         return struct.pack('<I', len(item)) + item

@@ -23,9 +23,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     for (std::uint64_t i = 0; i < page->count() && i < 1000; ++i) {
       if (page->kind() == PageKind::kIntRange) {
         sum = sum + static_cast<unsigned>(page->int_item(i));
-      } else {
+      } else if (page->has_items()) {
         read_all(page->item(i));
       }
+      read_all(page->copy_item(i));
     }
     if (page->kind() != PageKind::kFold && page->count() > 1)
       sum = sum + static_cast<unsigned>(slice_page(Frame::copy_of(bytes), *page, 1, page->count()).size());

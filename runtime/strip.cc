@@ -1,0 +1,117 @@
+#include "runtime/strip.h"
+
+#include <algorithm>
+
+namespace betterbox {
+
+bool StripWriter::open(std::uint32_t station, std::uint32_t generation, std::uint32_t offset,
+                       ColumnType type) {
+  if (opened_ - strip_.taken_segments.load(std::memory_order_acquire) >= kStripSegments) {
+    half_full_ = true;
+    return false;
+  }
+  segment_ = &strip_.segments[opened_ & (kStripSegments - 1)];
+  segment_->count.store(0, std::memory_order_relaxed);
+  segment_->station = station;
+  segment_->generation = generation;
+  segment_->first = next_ = offset;
+  segment_->start = head_;
+  segment_->type = static_cast<std::uint32_t>(type_ = type);
+  count_ = 0;
+  busy_ = longest_ = 0;
+  squares_ = 0;
+  strip_.opened.store(++opened_, std::memory_order_release);
+  return true;
+}
+
+/// Moves `limit_`, where the counter of the other side is looked at again: at half, at three quarters, when full.
+bool StripWriter::find_room() {
+  const std::uint64_t used = head_ - strip_.taken_words.load(std::memory_order_acquire);
+  if (used >= kStripWords / 2) half_full_ = true;
+  if (used >= kStripWords) return false;
+  limit_ = head_ + std::min<std::uint64_t>(kStripWords - used,
+                                           used < kStripWords / 2 ? kStripWords / 2 - used : kStripWords / 4);
+  return true;
+}
+
+bool StripReader::has_more() const {
+  const std::uint32_t opened = strip_.opened.load(std::memory_order_acquire);
+  if (broken_ || opened == segment_) return false;
+  return opened - segment_ > 1 ||
+         strip_.segments[segment_ & (kStripSegments - 1)].count.load(std::memory_order_acquire) != seen_;
+}
+
+std::optional<StripPart> StripReader::next() {
+  give_room();
+  for (;;) {
+    const std::uint32_t opened = strip_.opened.load(std::memory_order_acquire);
+    if (broken_ || opened == segment_) return std::nullopt;
+    const StripSegment& segment = strip_.segments[segment_ & (kStripSegments - 1)];
+    // Read after `opened`: of a segment that is closed this is all.
+    const std::uint32_t count = segment.count.load(std::memory_order_acquire);
+    if (count != seen_) {
+      StripPart part{segment.station,
+                     segment.generation,
+                     segment.first + seen_,
+                     count - seen_,
+                     static_cast<ColumnType>(segment.type),
+                     read_,
+                     0,
+                     0,
+                     0};
+      broken_ = part.count > kStripWords || segment.start + seen_ != read_ || segment.type > 3;
+      if (broken_) return std::nullopt;
+      const std::int64_t busy_ns = segment.busy_ns.load(std::memory_order_relaxed);
+      const double squares = segment.busy_squares.load(std::memory_order_relaxed);
+      part.busy_ns = std::max<std::int64_t>(0, busy_ns - std::exchange(busy_ns_, busy_ns));
+      part.busy_squares = std::max(0.0, squares - std::exchange(busy_squares_, squares));
+      part.longest_ns = segment.longest_ns.load(std::memory_order_relaxed);
+      seen_ = count;
+      read_ += part.count;
+      return part;
+    }
+    if (opened - segment_ == 1) return std::nullopt;
+    broken_ = opened - segment_ > kStripSegments;
+    ++segment_;
+    seen_ = 0;
+    busy_ns_ = 0;
+    busy_squares_ = 0;
+    strip_.taken_segments.store(segment_, std::memory_order_release);
+  }
+}
+
+/// What next() gave before has been copied out by now.
+void StripReader::give_room() { strip_.taken_words.store(read_, std::memory_order_release); }
+
+Frame StripReader::column_of(const StripPart& part) const {
+  const std::size_t size = part.type == ColumnType::kNone ? 0 : part.type == ColumnType::kBool ? 1 : 8;
+  std::string page = column_header(part.type, part.count, size);
+  const std::size_t header = page.size();
+  if (size == 8) {
+    const std::uint64_t from = part.start & (kStripWords - 1);
+    const std::size_t until_end = std::min<std::uint64_t>(part.count, kStripWords - from);
+    page.reserve(header + std::size_t{part.count} * 8);
+    page.append(reinterpret_cast<const char*>(&strip_.words[from]), until_end * 8);
+    page.append(reinterpret_cast<const char*>(strip_.words.data()), (part.count - until_end) * 8);
+  } else if (size == 1) {
+    page.resize(header + part.count);
+    for (std::uint32_t i = 0; i < part.count; ++i)
+      page[header + i] = static_cast<char>(word(part.start + i) != 0 ? 1 : 0);
+  }
+  return Frame(std::move(page));
+}
+
+void StripReader::append_item(const StripPart& part, std::uint32_t i, std::string& out) const {
+  const std::uint64_t value = word(part.start + i);
+  switch (part.type) {
+    case ColumnType::kNone: out.push_back(static_cast<char>(ItemTag::kNone)); return;
+    case ColumnType::kBool:
+      out.push_back(static_cast<char>(value != 0 ? ItemTag::kTrue : ItemTag::kFalse));
+      return;
+    default: break;
+  }
+  out.push_back(static_cast<char>(part.type == ColumnType::kInt ? ItemTag::kInt : ItemTag::kFloat));
+  out.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
+}  // namespace betterbox

@@ -218,6 +218,7 @@ class Client {
     std::int32_t priority = 0;
     Resources needs;
     std::uint32_t copies_permille = 0;
+    std::vector<CallValue> values;
   };
   CallPtr open_call(const CallOptions& options, Frame context, EncodedItems items, bool closed);
   /// What submissions have in common, prepared once: those with equal keys are gathered into one call.

@@ -105,6 +105,7 @@ Call Client::opening_of(const CallOptions& options) {
   call.priority = options.priority;
   call.needs = options.needs;
   call.copies_permille = options.copies_permille;
+  call.values = options.values;
   return call;
 }
 

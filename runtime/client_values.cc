@@ -15,7 +15,7 @@ struct Client::Obtaining {
 };
 
 void Client::hold(const Hold& hold) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   auto& [known, count] = held_values_[hold.value.name];
   if (count++ > 0) return;
   known = hold;
@@ -25,7 +25,7 @@ void Client::hold(const Hold& hold) {
 }
 
 void Client::drop(const std::string& name) {
-  Lock lock(mutex_);
+  Lock lock = enter();
   const auto held = held_values_.find(name);
   if (held == held_values_.end() || --held->second.second > 0) return;
   held_values_.erase(held);
@@ -50,7 +50,7 @@ Client::Obtained Client::obtain(const ValueId& value, const std::string& home, T
                                 const Interrupt& interrupt) {
   std::shared_ptr<Obtaining> mine;
   {
-    Lock lock(mutex_);
+    Lock lock = enter();
     auto& entry = obtaining_[value.name];
     if (entry == nullptr) {
       entry = std::make_shared<Obtaining>();
@@ -62,7 +62,7 @@ Client::Obtained Client::obtain(const ValueId& value, const std::string& home, T
     ++mine->users;
   }
   const auto leave = [&] {
-    Lock lock(mutex_);
+    Lock lock = enter();
     if (--mine->users > 0) return;
     obtaining_.erase(value.name);
     if (session_ == Session::kOpen) send({Fetched{value.name, mine->result.here}, {}});

@@ -226,9 +226,11 @@ struct Call {
   /// Only with `idempotent`, for plain functions, without `fold`.
   std::uint32_t copies_permille = 0;
   bool durable = false;  ///< kept over a restart of the scheduler; answered by Accepted
+  std::vector<CallValue>
+      values;  ///< what all its items need; agents have them in their stores before they begin
   template <class A> void serialize(A& a) {
     a(serial, port, method, retries, idempotent, fold, timeout_ns, name, settled, policy, priority, needs,
-      copies_permille, durable);
+      copies_permille, durable, values);
   }
 };
 
@@ -362,7 +364,8 @@ struct Context {
   std::string policy;
   std::int32_t priority = 0;
   Resources needs;
-  template <class A> void serialize(A& a) { a(call, port, method, fold, policy, priority, needs); }
+  std::vector<CallValue> values;
+  template <class A> void serialize(A& a) { a(call, port, method, fold, policy, priority, needs, values); }
 };
 
 /// scheduler -> agent: run these items. frames: one page per span (pages may hold more than the range).

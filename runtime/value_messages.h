@@ -18,6 +18,14 @@ struct ValueId {
   template <class A> void serialize(A& a) { a(name, serial, bytes); }
 };
 
+/// A value that a call needs, and the store where it was put.
+struct CallValue {
+  ValueId value;
+  std::string store;
+  friend bool operator==(const CallValue&, const CallValue&) = default;
+  template <class A> void serialize(A& a) { a(value, store); }
+};
+
 /// peer -> scheduler: I have a reference to this value. `store`: where it was put.
 struct Hold {
   ValueId value;

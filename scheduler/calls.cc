@@ -82,6 +82,7 @@ CallState& open_call(const Turn& turn, Peer& client, Call&& message, Frame conte
   call.timeout_ns = message.timeout_ns;
   call.priority = message.priority;
   call.needs = std::move(message.needs);
+  call.values = std::move(message.values);
   call.needy = items_that_fit({}, call.needs, 1) == 0;
   call.policy = find_policy(message.policy);
   call.context = std::move(context);

@@ -32,7 +32,7 @@ void send_context(const Turn& turn, CallState& call, Share& share) {
   share.context_sent = true;
   turn.send(*share.agent,
             Context{call.id, call.port, call.method, call.fold, std::string(call.policy->name), call.priority,
-                    call.needs},
+                    call.needs, call.values},
             {call.context});
 }
 

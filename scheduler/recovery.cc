@@ -127,6 +127,7 @@ Call body_of(const CallState& call) {
   body.policy = call.policy->name;
   body.priority = call.priority;
   body.needs = call.needs;
+  body.values = call.values;
   body.copies_permille = call.copies_permille;
   body.durable = true;
   return body;

@@ -2,6 +2,7 @@
 
 #include "scheduler/copies.h"
 #include "scheduler/leases.h"
+#include "scheduler/values.h"
 
 namespace betterbox::scheduler {
 namespace {
@@ -24,10 +25,24 @@ Member* find_untouched_worker(Pool& pool, CallState& call) {
   return nullptr;
 }
 
-/// Offers a call's items to the least loaded workers that are hungry for them, then to others that are.
+bool has_free_slot(const Member& member) {
+  return member.bucket < LoadIndex<Member, &Member::in_bucket>::kFullBucket;
+}
+
+/// Offers a call's items to workers with a free slot in whose store its values are, then to the least loaded that are
+/// hungry for them, then to others that are.
 /// Result: true if one took some.
 bool offer_to_a_worker(const Turn& turn, Pool& pool, CallState& call) {
   int looked = 0;
+  if (!call.values.empty()) {
+    for (Member* member = pool.by_load.least_loaded(); member != nullptr && looked < kLookedAt; ++looked) {
+      if (is_hungry(call, *member) && has_values(turn.state, call, *member) && has_free_slot(*member) &&
+          grant(turn, call, *member))
+        return true;
+      member = pool.by_load.next(*member, member->bucket);
+    }
+    looked = 0;
+  }
   for (Member* member = pool.by_load.least_loaded(); member != nullptr;
        member = pool.by_load.next(*member, member->bucket)) {
     if (is_hungry(call, *member) && grant(turn, call, *member)) return true;

@@ -133,7 +133,8 @@ struct CallState {
   std::int32_t priority = 0;
   Resources needs;     ///< of one item
   bool needy = false;  ///< these are not nothing
-  PeerId able;         ///< a member that can give them; none: it has not been looked for, or there is none
+  std::vector<CallValue> values;
+  PeerId able;  ///< a member that can give them; none: it has not been looked for, or there is none
   Frame context;
   const Policy* policy = &auto_policy();
   PolicyMemory memory;  ///< of the policy

@@ -415,6 +415,20 @@ void forget_values_of(const Turn& turn, Peer& peer) {
   }
 }
 
+bool has_values(const State& state, const CallState& call, const Member& member) {
+  const std::string& store = member.agent->store;
+  return std::all_of(call.values.begin(), call.values.end(), [&](const CallValue& needed) {
+    const auto known = state.values.by_name.find(needed.value.name);
+    if (needed.store == store && (known == state.values.by_name.end() || !known->second.lost_at_home))
+      return true;
+    if (known == state.values.by_name.end()) return false;
+    const auto& keepers = known->second.keepers;
+    return std::any_of(keepers.begin(), keepers.end(), [&](const auto& keeper) {
+      return keeper.second.kept && state.peers.at(keeper.first).store == store;
+    });
+  });
+}
+
 std::vector<ValueStatus> value_statuses(const State& state, std::size_t most) {
   std::vector<ValueStatus> all;
   for (const auto& [name, value] : state.values.by_name) {

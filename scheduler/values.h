@@ -28,6 +28,9 @@ void on_source_detached(const Turn& turn, Peer& peer);
 void forget_values_of(const Turn& turn, Peer& peer);
 void on_value_unheld(const Turn& turn, std::uint64_t number);
 
+/// All values that the call names are in the member's store.
+bool has_values(const State& state, const CallState& call, const Member& member);
+
 std::vector<ValueStatus> value_statuses(const State& state, std::size_t most);
 
 }  // namespace betterbox::scheduler

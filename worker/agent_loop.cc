@@ -51,7 +51,9 @@ AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transpor
       core_({self_, options.function_slots, options.in_process, options.capacity, options.devices}),
       executor_({options.in_process, options.control_fd, options.bell_fd, options.log_folder, options.name,
                  options.echo}),
-      values_(kSegmentFolder, [this](Message&& message) { send(scheduler_, message); }),
+      values_(
+          kSegmentFolder, [this](Message&& message) { send(scheduler_, message); },
+          [this](CallId call) { feed(ValuesArrived{call}); }),
       sampler_(options.capacity.memory_bytes),
       endpoint_(options.scheduler_endpoint) {
   wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -164,6 +166,7 @@ void AgentLoop::from_scheduler(Message&& message) {
     feed(ItemsAbandoned{abandon->lease, abandon->range});
   } else if (auto* drop = std::get_if<DropCall>(&message.body)) {
     feed(CallDropped{drop->call});
+    values_.forget(drop->call);
   } else if (auto* acknowledge = std::get_if<Acknowledge>(&message.body)) {
     feed(AcknowledgeArrived{acknowledge->ack});
   } else if (auto* host = std::get_if<Host>(&message.body)) {
@@ -319,6 +322,7 @@ void AgentLoop::carry_out(RefuseClient&& e) { drop_client({e.client.value}, e.re
 void AgentLoop::carry_out(SeatReport&& e) { observer_.seat_reported(e); }
 void AgentLoop::carry_out(HostingReport&& e) { observer_.hosting_reported(e); }
 void AgentLoop::carry_out(LogLine&& e) { observer_.log(e.text); }
+void AgentLoop::carry_out(GetValues&& e) { values_.get(monotonic_now(), e.call, e.values); }
 void AgentLoop::carry_out(Stopped&&) {
   if (session_ == Session::kOpen) {
     send(scheduler_, {Bye{}, {}});

@@ -142,6 +142,7 @@ class AgentLoop {
   void carry_out(SeatReport&& e);
   void carry_out(HostingReport&& e);
   void carry_out(LogLine&& e);
+  void carry_out(GetValues&& e);
   void carry_out(Stopped&& e);
   void send(ConnectionId to, const Message& message);
 

@@ -148,8 +148,16 @@ void WorkerCore::on(ContextArrived&& e) {
     if (call.policy == nullptr) call.policy = &auto_policy();
     ++priorities_[e.context.priority];
     call.context = std::move(e.context);
+    if (!call.context.values.empty()) {
+      call.awaits_values = true;
+      effect(GetValues{id, call.context.values});
+    }
   }
   call.frame = std::move(e.frame);
+}
+
+void WorkerCore::on(ValuesArrived&& e) {
+  if (CallState* call = find_call(e.call)) call->awaits_values = false;
 }
 
 void WorkerCore::on(LeaseGranted&& e) {

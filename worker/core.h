@@ -243,6 +243,7 @@ class WorkerCore {
     TimePoint due = TimePoint::never();  // in due_: some outcomes wait for this time
     bool urgent = false;                 // they leave at the end of this turn
     bool seat_freed = false;             // in this turn
+    bool awaits_values = false;          // they are on their way into this host's shared memory
   };
   struct Unacked {
     std::uint64_t ack = 0;
@@ -272,6 +273,7 @@ class WorkerCore {
   void on(RevokeAsked&& e);
   void on(ItemsAbandoned&& e);
   void on(CallDropped&& e);
+  void on(ValuesArrived&& e);
   void on(AcknowledgeArrived&& e);
   void on(CutDone&& e);
   void on(LoadSampled&& e);

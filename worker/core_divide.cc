@@ -156,7 +156,10 @@ void WorkerCore::divide() {
 /// while, although it has no seat, keeps others from taking what becomes free.
 void WorkerCore::assign() {
   candidates_.clear();
-  for (const CallId id : working_) candidates_.emplace_back(id, find_call(id));
+  for (const CallId id : working_) {
+    CallState* call = find_call(id);
+    if (!call->awaits_values) candidates_.emplace_back(id, call);
+  }
   auto rank = [](const std::pair<CallId, CallState*>& c) {
     return std::tuple(-std::int64_t{c.second->context.priority}, c.second->stations, c.second->last_served,
                       c.first);

@@ -63,7 +63,10 @@ bool WorkerCore::has_enough_reserved(const CallState& call, std::uint64_t parts)
 
 void WorkerCore::relieve_starved() {
   candidates_.clear();
-  for (const CallId id : working_) candidates_.emplace_back(id, find_call(id));
+  for (const CallId id : working_) {
+    CallState* call = find_call(id);
+    if (!call->awaits_values) candidates_.emplace_back(id, call);
+  }
   if (priorities_.size() > 1) {
     std::stable_sort(candidates_.begin(), candidates_.end(), [](const auto& a, const auto& b) {
       return a.second->context.priority > b.second->context.priority;

@@ -57,6 +57,11 @@ struct InstallLease {
   bool fold = false;
   std::vector<PagePart> pages;
 };
+/// Have these values in this host's shared memory, then say ValuesArrived, also if some cannot be had.
+struct GetValues {
+  CallId call;
+  std::vector<CallValue> values;
+};
 /// Cut at most `count` untouched items off the tail; report CutDone in the same turn.
 struct CutLease {
   SeatId seat;
@@ -114,9 +119,10 @@ struct LogLine {
 /// StopAsked is carried out: no seat is occupied any more.
 struct Stopped {};
 
-using Effect = std::variant<SpawnSeat, KillSeat, DiscardSeat, StopSeat, SendContext, DropContext,
-                            InstallLease, CutLease, CallSeat, OpenSeatLane, CancelSeatCall, SendToScheduler,
-                            ReplyToClient, RefuseClient, SeatReport, HostingReport, LogLine, Stopped>;
+using Effect =
+    std::variant<SpawnSeat, KillSeat, DiscardSeat, StopSeat, SendContext, DropContext, InstallLease, CutLease,
+                 CallSeat, OpenSeatLane, CancelSeatCall, SendToScheduler, ReplyToClient, RefuseClient,
+                 SeatReport, HostingReport, LogLine, GetValues, Stopped>;
 
 struct Effects {
   std::vector<Effect> send;

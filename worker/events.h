@@ -50,6 +50,10 @@ struct ItemsAbandoned {
 struct CallDropped {
   CallId call;
 };
+/// The answer to GetValues: the call may begin. Items that need what could not be had will say so themselves.
+struct ValuesArrived {
+  CallId call;
+};
 struct AcknowledgeArrived {
   std::uint64_t ack = 0;
 };
@@ -179,10 +183,11 @@ struct TurnEnded {};
 /// The agent is to end: boxes save and stop, everything else ends at once.
 struct StopAsked {};
 
-using Event = std::variant<SessionBegan, SessionEnded, ContextArrived, LeaseGranted, RevokeAsked,
-                           ItemsAbandoned, CallDropped, AcknowledgeArrived, HostAsked, UndeployAsked,
-                           BoxCallArrived, BoxCallCancelled, ClientGone, SeatOpened, SeatCloseAsked,
-                           SeatReady, SeatFailed, SeatStopped, SeatProgressed, SubLeaseDone, SeatReplied,
-                           LaneAsked, LaneReplied, CutDone, SeatDied, LoadSampled, TurnEnded, StopAsked>;
+using Event =
+    std::variant<SessionBegan, SessionEnded, ContextArrived, LeaseGranted, RevokeAsked, ItemsAbandoned,
+                 CallDropped, ValuesArrived, AcknowledgeArrived, HostAsked, UndeployAsked, BoxCallArrived,
+                 BoxCallCancelled, ClientGone, SeatOpened, SeatCloseAsked, SeatReady, SeatFailed, SeatStopped,
+                 SeatProgressed, SubLeaseDone, SeatReplied, LaneAsked, LaneReplied, CutDone, SeatDied,
+                 LoadSampled, TurnEnded, StopAsked>;
 
 }  // namespace betterbox

@@ -13,8 +13,32 @@ constexpr Duration kLookInterval = milliseconds(20);
 
 }  // namespace
 
-ValueStore::ValueStore(std::string folder, Send to_scheduler)
-    : folder_(std::move(folder)), send_(std::move(to_scheduler)) {}
+ValueStore::ValueStore(std::string folder, Send to_scheduler, Arrived arrived)
+    : folder_(std::move(folder)), send_(std::move(to_scheduler)), arrived_(std::move(arrived)) {}
+
+void ValueStore::get(TimePoint now, CallId call, const std::vector<CallValue>& values) {
+  std::set<std::string> missing;
+  for (const CallValue& needed : values) {
+    const std::string& name = needed.value.name;
+    if (kept_.contains(name) || open_value(folder_, needed.value) != nullptr) continue;
+    keep(now, Keep{needed.value, needed.store});
+    if (coming_.contains(name)) missing.insert(name);
+  }
+  if (missing.empty()) return arrived_(call);
+  waiting_[call] = std::move(missing);
+}
+
+void ValueStore::no_longer_coming(const std::string& name) {
+  std::vector<CallId> ready;
+  for (auto& [call, missing] : waiting_) {
+    missing.erase(name);
+    if (missing.empty()) ready.push_back(call);
+  }
+  for (const CallId call : ready) {
+    waiting_.erase(call);
+    arrived_(call);
+  }
+}
 
 void ValueStore::keep(TimePoint now, const Keep& keep) {
   const std::string& name = keep.value.name;
@@ -81,17 +105,20 @@ void ValueStore::arrived(ComingAt at, std::shared_ptr<MappedSegment> hold) {
   coming_.erase(at);
   kept_[value.name] = {value, std::move(hold)};
   send_({Kept{value, true, {}}, {}});
+  no_longer_coming(value.name);
 }
 
 void ValueStore::failed(ComingAt at, const std::string& error) {
   const ValueId value = at->second.value;
   coming_.erase(at);
   send_({Kept{value, false, error}, {}});
+  no_longer_coming(value.name);
 }
 
 void ValueStore::discard(const std::string& name) {
   kept_.erase(name);
   coming_.erase(name);
+  no_longer_coming(name);
 }
 
 void ValueStore::session_began(TimePoint now) {

@@ -8,7 +8,9 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "runtime/messages.h"
 #include "runtime/time.h"
@@ -19,7 +21,13 @@ namespace betterbox {
 class ValueStore {
  public:
   using Send = std::function<void(Message&&)>;
-  ValueStore(std::string folder, Send to_scheduler);
+  using Arrived = std::function<void(CallId)>;
+  ValueStore(std::string folder, Send to_scheduler, Arrived arrived);
+
+  /// Has these values in the store, or finds that it cannot, and then says so for the call.
+  void get(TimePoint now, CallId call, const std::vector<CallValue>& values);
+  /// The call is over.
+  void forget(CallId call) { waiting_.erase(call); }
 
   void keep(TimePoint now, const Keep& keep);
   void discard(const std::string& name);
@@ -50,11 +58,14 @@ class ValueStore {
   void try_to_begin(TimePoint now, ComingAt at);
   void arrived(ComingAt at, std::shared_ptr<MappedSegment> hold);
   void failed(ComingAt at, const std::string& error);
+  void no_longer_coming(const std::string& name);
 
   const std::string folder_;
   const Send send_;
+  const Arrived arrived_;
   std::map<std::string, Held> kept_;
   std::map<std::string, Coming> coming_;
+  std::map<CallId, std::set<std::string>> waiting_;  ///< calls, for values in `coming_`
 };
 
 }  // namespace betterbox

@@ -185,6 +185,7 @@ def make_submitter(
     priority: int = 0,
     needs: Needs = ...,
     copies_permille: int = 0,
+    values: Sequence[tuple[str, int, int, str]] = (),
 ) -> Submitter[S]:
     """`type` is a subclass of `Submission`: what is made per submission."""
 
@@ -239,6 +240,7 @@ class Client:
         idempotent: bool = False,
         fold: bool = False,
         window: bool = False,
+        values: Sequence[tuple[str, int, int, str]] = (),
         timeout: float | None = None,
         name: str = "",
         policy: str = "",

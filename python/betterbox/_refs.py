@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 _TRIES = 500  # looks for a value that another process of this host is getting
 _LOOK_SECONDS = 0.02
+_MOST_NAMED = 200  # values that a call names (kMaxCallValues)
 _LINGER_SECONDS = 60.0  # a Ref that was pickled, but not into a call of ours, is held for this long
 
 
@@ -299,6 +300,15 @@ class Taken:
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments, with values in the places of Refs."""
         return tuple(map(as_argument, args)), {name: as_argument(value) for name, value in kwargs.items()}
+
+    def named(self, refs: list[Ref[Any]] | None = None) -> list[tuple[str, int, int, str]]:
+        """What the bus is told of values that a call needs: placement goes by it, and they travel ahead."""
+        values: dict[str, tuple[str, int, int, str]] = {}
+        for ref in self.refs if refs is None else refs:
+            place = ref._place
+            if place is not None and place.inline is None and len(values) < _MOST_NAMED:
+                values[place.name] = (*_identity(place), place.store)
+        return sorted(values.values())
 
     def until_done(self, connection: _bus.Connection, call: Any) -> None:
         """Hold it all until the call is done."""

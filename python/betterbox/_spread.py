@@ -66,6 +66,7 @@ class Plan:
         self.pages = _core.Pages()
         self.feed: Iterator[Any] | None = None
         self.taken: Taken | None = None
+        self.values: list[tuple[str, int, int, str]] = []
         if _pickling.REFS in sys.modules:
             from betterbox._refs import as_items, taking
 
@@ -85,9 +86,12 @@ class Plan:
         options = self.options
         with _pickling.shipping(options.ship):
             self._encode(spreads)
+            items = 0 if self.taken is None else len(self.taken.refs)
             fixed = tuple(None if type(v) is spread else v for v in args)
             named = {name: None if type(v) is spread else v for name, v in kwargs.items()}
             self.context, self.shared = _context.make(target, fixed, named, tuple(spreads), options.reduce)
+            if self.taken is not None:
+                self.values = self.taken.named(self.taken.refs[items:])
 
     def _encode(self, spreads: dict[_context.Place, Any]) -> None:
         iterables = list(spreads.values())
@@ -126,6 +130,7 @@ class Plan:
             self.shared,
             fold=options.reduce is not None,
             window=self.feed is not None,
+            values=self.values,
             **options.wire(port == 0),
         )
         self.shared = None  # the call keeps it

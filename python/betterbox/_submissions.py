@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -87,10 +87,11 @@ def submit_now(
     """The long way: pickles the function, and leaves a submitter behind if others may use the pickle."""
     if _pickling.REFS not in sys.modules:
         return _submit_now(connection, label, fn, args, kwargs, options)
-    from betterbox._refs import taking
+    from betterbox._refs import Ref, taking
 
     with taking() as taken:
-        call = _submit_now(connection, label, fn, *taken.arguments(args, kwargs), options)
+        needed = taken.named([value for value in (*args, *kwargs.values()) if isinstance(value, Ref)])
+        call = _submit_now(connection, label, fn, *taken.arguments(args, kwargs), options, needed)
     taken.until_done(connection, call)
     return call
 
@@ -102,15 +103,17 @@ def _submit_now(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     options: Options,
+    values: Sequence[tuple[str, int, int, str]] = (),
 ) -> Submitted:
     with _pickling.shipping(options.ship):
         by_name = _pickling.goes_by_name(fn)
         names = None
         functions: list[FunctionType] = []
-        if options is DEFAULTS and not _pickling._shipped:
+        if options is DEFAULTS and not _pickling._shipped and not values:
             names = [] if by_name else watched(fn, functions)
         context, _ = _context.make(fn, (), {}, (), None, may_share=False)
-        submitter = _core.make_submitter(connection.client, Submitted, label, context, **options.wire(True))
+        wire = options.wire(True)
+        submitter = _core.make_submitter(connection.client, Submitted, label, context, values=values, **wire)
         if names is not None:
             submitter.watch(functions, names, _LOOK_SECONDS)
             if len(submitters) >= _MOST_SUBMITTERS:

@@ -361,6 +361,10 @@ Client::CallOptions call_options(int port, const std::string& method, const py::
       options.priority = value.cast<std::int32_t>();
     else if (name == "needs")
       options.needs = resources_of(value.cast<ResourceTuple>());
+    else if (name == "values")
+      for (const auto& [file, serial, bytes, store] :
+           value.cast<std::vector<std::tuple<std::string, std::uint64_t, std::uint64_t, std::string>>>())
+        options.values.push_back({{file, serial, bytes}, store});
     else if (name == "copies_permille")
       options.copies_permille = value.cast<std::uint32_t>();
     else

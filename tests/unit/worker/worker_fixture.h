@@ -135,6 +135,7 @@ class WorkerFixture : public ::testing::Test {
   void apply(SeatReport&& e) { reports_.push_back(std::move(e)); }
   void apply(HostingReport&& e) { hostings_.push_back(std::move(e)); }
   void apply(LogLine&&) {}
+  void apply(GetValues&& e) { values_asked_.push_back(std::move(e)); }
   void apply(Stopped&&) { stopped_ = true; }
 
   FakeSeat& fresh(SeatId id) {
@@ -282,6 +283,7 @@ class WorkerFixture : public ::testing::Test {
   std::vector<RefuseClient> refusals_;
   std::vector<SeatReport> reports_;
   std::vector<HostingReport> hostings_;
+  std::vector<GetValues> values_asked_;
   std::map<LeaseId, RangeSet> landed_;
   std::map<LeaseId, std::vector<LostItem>> lost_;
   std::uint64_t last_ack_ = 0, steals_ = 0;

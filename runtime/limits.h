@@ -44,6 +44,8 @@ inline constexpr std::size_t kValueWindow = 4;
 inline constexpr std::uint32_t kTransfersPerStore = 2;
 /// A copy that was fetched for a call, and of which the scheduler knows no holder, is kept for so long.
 inline constexpr Duration kUnheldValueLife = seconds(60);
+/// Values that one agent keeps: each is a descriptor, and must not become a copy in its own memory (kMaxSegments).
+inline constexpr std::size_t kMaxKeptValues = 192;
 /// Values that a call may name. Slots find the others by themselves, when they come to them.
 inline constexpr std::size_t kMaxCallValues = 256;
 /// Values that one peer may hold: beyond a million its Refs are an error, not data.

@@ -51,8 +51,12 @@ AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transpor
       core_({self_, options.function_slots, options.in_process, options.capacity, options.devices}),
       executor_({options.in_process, options.control_fd, options.bell_fd, options.log_folder, options.name,
                  options.echo}),
+      links_(*transport_, link_users()),
       values_(
           kSegmentFolder, [this](Message&& message) { send(scheduler_, message); },
+          [this](const std::string& endpoint, const Fetch& fetch) {
+            links_.send(monotonic_now(), endpoint, fetch);
+          },
           [this](CallId call) { feed(ValuesArrived{call}); }),
       sampler_(options.capacity.memory_bytes),
       endpoint_(options.scheduler_endpoint) {
@@ -78,15 +82,10 @@ void AgentLoop::hang_up() {
 
 // --- the scheduler ----------------------------------------------------------------------------------
 
-void AgentLoop::connect() {
-  retry_at_ = TimePoint::never();
-  scheduler_ = transport_->connect(endpoint_);
-  session_ = Session::kGreeting;
-  greeting_ends_ = monotonic_now() + kLivenessBound;
+Hello AgentLoop::make_hello() const {
   Hello hello;
   hello.role = options_.in_process ? Role::kBoxHost : Role::kWorker;
   hello.peer = self_;
-  hello.session = ++sessions_;
   hello.python = options_.python_version;
   hello.host = host_name();
   hello.boot_id = boot_id();
@@ -95,8 +94,34 @@ void AgentLoop::connect() {
   hello.endpoint = "ipc://" + socket_path_;
   hello.log_folder = options_.log_folder;
   hello.background = options_.background;
-  hello.leases = core_.held_leases();
   hello.store = store_id();
+  return hello;
+}
+
+/// How values come from other agents. What is sent to these counts as sent: the transport is looked at again.
+ValueLinks::Users AgentLoop::link_users() {
+  ValueLinks::Users users;
+  users.hello = [this] {
+    Hello hello = make_hello();
+    hello.session = 1;
+    return hello;
+  };
+  users.relay = [this](Message&& message) { send(scheduler_, message); };
+  users.chunk = [this](const Chunk& chunk, const Frames& frames) {
+    values_.on_chunk(monotonic_now(), chunk, frames);
+  };
+  users.lost = [this](PeerId source) { values_.source_lost(source); };
+  return users;
+}
+
+void AgentLoop::connect() {
+  retry_at_ = TimePoint::never();
+  scheduler_ = transport_->connect(endpoint_);
+  session_ = Session::kGreeting;
+  greeting_ends_ = monotonic_now() + kLivenessBound;
+  Hello hello = make_hello();
+  hello.session = ++sessions_;
+  hello.leases = core_.held_leases();
   send(scheduler_, {std::move(hello), {}});
 }
 
@@ -225,7 +250,9 @@ void AgentLoop::from_client(ConnectionId from, Message&& message) {
   auto [at, fresh] = clients_.try_emplace(from, false);
   if (auto* hello = std::get_if<Hello>(&message.body)) return greet(from, *hello);
   if (!at->second) return drop_client(from, RefusalCode::kProtocol, "the first message must be Hello");
-  if (auto* call = std::get_if<BoxCall>(&message.body)) {
+  if (const auto* fetch = std::get_if<Fetch>(&message.body)) {
+    send(from, read_chunk(*fetch));
+  } else if (auto* call = std::get_if<BoxCall>(&message.body)) {
     feed(BoxCallArrived{{from.value},
                         std::move(*call),
                         message.frames.empty() ? Frame() : std::move(message.frames.front())});
@@ -244,8 +271,8 @@ void AgentLoop::from_client(ConnectionId from, Message&& message) {
 
 void AgentLoop::greet(ConnectionId from, const Hello& hello) {
   if (clients_[from]) return drop_client(from, RefusalCode::kProtocol, "a second Hello");
-  if (hello.role != Role::kClient)
-    return drop_client(from, RefusalCode::kIdentity, "an agent talks to clients only");
+  if (hello.role == Role::kScheduler)
+    return drop_client(from, RefusalCode::kIdentity, "an agent talks to clients and agents only");
   if (!hello.python.empty() && hello.python != options_.python_version) {
     return drop_client(
         from, RefusalCode::kVersion,
@@ -359,6 +386,7 @@ void AgentLoop::receive_messages() {
   for (int i = 0; i < kMessagesPerTurn && end_ == End::kRunning; ++i) {
     auto event = transport_->receive();
     if (!event) return;
+    if (links_.take(monotonic_now(), *event)) continue;
     const bool scheduler = event->connection == scheduler_;
     if (event->kind == TransportEvent::kClosed) {
       scheduler ? scheduler_closed(event->reason) : client_closed(event->connection);
@@ -393,6 +421,7 @@ bool AgentLoop::turn(TimePoint deadline) {
   if (retry_at_ <= now && end_ == End::kRunning && !stopping_) look_for_scheduler();
   if (sample_at_ <= now) sample_load(now);
   if (session_ == Session::kOpen && values_.next_deadline() <= now) values_.on_deadline(now);
+  if (links_.next_deadline() <= now) links_.on_deadline(now);
   if (fed_ || core_.next_deadline() <= now) {
     feed(TurnEnded{});
     fed_ = false;
@@ -410,7 +439,7 @@ void AgentLoop::sample_load(TimePoint now) {
 /// Sleeps until something happens. While outcomes come fast, slots are not asked to ring: a look now and then
 /// (WorkerCore::drain_interval()) is cheaper than a wake-up for each. A slot whose part ends rings in any case.
 void AgentLoop::wait(TimePoint deadline) {
-  deadline = std::min({deadline, core_.next_deadline(), sample_at_,
+  deadline = std::min({deadline, core_.next_deadline(), sample_at_, links_.next_deadline(),
                        session_ == Session::kOpen ? values_.next_deadline() : TimePoint::never(),
                        stopping_ ? TimePoint::never() : session_deadline()});
   TimePoint now = monotonic_now();

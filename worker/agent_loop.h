@@ -19,6 +19,7 @@
 #include "worker/core.h"
 #include "worker/executor.h"
 #include "worker/load_sampler.h"
+#include "worker/value_links.h"
 #include "worker/value_store.h"
 
 namespace betterbox {
@@ -104,6 +105,8 @@ class AgentLoop {
 
   // The scheduler.
   void connect();
+  Hello make_hello() const;
+  ValueLinks::Users link_users();
   void scheduler_closed(const std::string& reason);
   void look_for_scheduler();
   void from_scheduler(Message&& message);
@@ -152,6 +155,7 @@ class AgentLoop {
   std::unique_ptr<Transport> transport_;
   WorkerCore core_;
   Executor executor_;
+  ValueLinks links_;
   ValueStore values_;
   std::string socket_path_;
   LoadSampler sampler_;

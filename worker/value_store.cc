@@ -13,8 +13,13 @@ constexpr Duration kLookInterval = milliseconds(20);
 
 }  // namespace
 
-ValueStore::ValueStore(std::string folder, Send to_scheduler, Arrived arrived)
-    : folder_(std::move(folder)), send_(std::move(to_scheduler)), arrived_(std::move(arrived)) {}
+ValueStore::ValueStore(std::string folder, Send to_scheduler, Ask ask, Arrived arrived)
+    : folder_(std::move(folder)),
+      send_(std::move(to_scheduler)),
+      ask_(std::move(ask)),
+      arrived_(std::move(arrived)) {
+  sweep_segments(folder_);  // what a killed worker of another store left there, nobody else sees
+}
 
 void ValueStore::get(TimePoint now, CallId call, const std::vector<CallValue>& values) {
   std::set<std::string> missing;
@@ -43,6 +48,10 @@ void ValueStore::no_longer_coming(const std::string& name) {
 void ValueStore::keep(TimePoint now, const Keep& keep) {
   const std::string& name = keep.value.name;
   if (kept_.contains(name)) return send_({Kept{keep.value, true, {}}, {}});
+  if (kept_.size() + coming_.size() >= kMaxKeptValues && !coming_.contains(name))
+    return send_(
+        {Kept{keep.value, false, "this worker keeps " + std::to_string(kMaxKeptValues) + " values already"},
+         {}});
   const auto [at, fresh] = coming_.try_emplace(name);
   if (!fresh) return;  // its end is told
   at->second.value = keep.value;
@@ -78,13 +87,14 @@ void ValueStore::on_source(TimePoint now, const Source& source) {
   if (!source.source) return;
   at->second.copy->source_lost();
   at->second.source = source.source;
+  at->second.endpoint = source.endpoint;
   ask(now, at->second);
 }
 
 void ValueStore::ask(TimePoint now, Coming& coming) {
   coming.deadline = now + kLivenessBound;
   while (const auto part = coming.copy->next())
-    send_({Fetch{coming.source, coming.value, part->offset, part->count}, {}});
+    ask_(coming.endpoint, Fetch{coming.source, coming.value, part->offset, part->count});
 }
 
 void ValueStore::on_chunk(TimePoint now, const Chunk& chunk, const Frames& frames) {
@@ -119,6 +129,11 @@ void ValueStore::discard(const std::string& name) {
   kept_.erase(name);
   coming_.erase(name);
   no_longer_coming(name);
+}
+
+void ValueStore::source_lost(PeerId source) {
+  for (auto& [name, coming] : coming_)
+    if (coming.copy != nullptr && coming.source == source) locate(coming, source);
 }
 
 void ValueStore::session_began(TimePoint now) {

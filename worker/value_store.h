@@ -22,7 +22,9 @@ class ValueStore {
  public:
   using Send = std::function<void(Message&&)>;
   using Arrived = std::function<void(CallId)>;
-  ValueStore(std::string folder, Send to_scheduler, Arrived arrived);
+  /// Sends to a source: its endpoint (empty: none), and what.
+  using Ask = std::function<void(const std::string&, const Fetch&)>;
+  ValueStore(std::string folder, Send to_scheduler, Ask ask, Arrived arrived);
 
   /// Has these values in the store, or finds that it cannot, and then says so for the call.
   void get(TimePoint now, CallId call, const std::vector<CallValue>& values);
@@ -33,6 +35,8 @@ class ValueStore {
   void discard(const std::string& name);
   void on_source(TimePoint now, const Source& source);
   void on_chunk(TimePoint now, const Chunk& chunk, const Frames& frames);
+  /// What was under way from this source does not come.
+  void source_lost(PeerId source);
   /// Another session, perhaps another scheduler: it hears of all that is held, and is asked again for what is missing.
   void session_began(TimePoint now);
 
@@ -49,6 +53,7 @@ class ValueStore {
     std::string home;
     std::unique_ptr<ValueCopy> copy;
     PeerId source;  ///< nobody: a Source is awaited
+    std::string endpoint;
     TimePoint deadline = TimePoint::never();
   };
   using ComingAt = std::map<std::string, Coming>::iterator;
@@ -62,6 +67,7 @@ class ValueStore {
 
   const std::string folder_;
   const Send send_;
+  const Ask ask_;
   const Arrived arrived_;
   std::map<std::string, Held> kept_;
   std::map<std::string, Coming> coming_;

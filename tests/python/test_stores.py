@@ -34,6 +34,7 @@ needs_root = pytest.mark.skipif(
 WORKER = """
     import os, sys
     worker = [sys.executable, "-m", "betterbox", "worker", "--slots", "2", "--name", sys.argv[1]]
+    worker += ["--resource", sys.argv[1] + "=2"]
     mount = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$@"'
     os.execvp("unshare", ["unshare", "--mount", "sh", "-c", mount, "sh", *worker])
 """
@@ -58,6 +59,10 @@ def files_there(_: Any = None) -> list[str]:
 def status() -> dict[str, Any]:
     report: dict[str, Any] = _bus.current().client.status(10.0)
     return report
+
+
+def store_of(_: Any) -> int:
+    return os.stat("/dev/shm").st_dev
 
 
 def value_of(ref: Any) -> dict[str, Any]:
@@ -121,6 +126,25 @@ def test_what_was_put_in_another_store_comes_back(other_store: Callable[[str], R
     other_store("far")
     ref = betterbox.submit(betterbox.put, np.full(BIG, 2.0)).result(30)
     assert ref.get(30).sum() == 2 * BIG
+
+
+@needs_root
+def test_stores_give_to_each_other(other_store: Callable[[str], Running]) -> None:
+    other_store("far")
+    other_store("farther")
+    ref = betterbox.options(resources={"far": 1}).submit(betterbox.put, np.full(BIG, 2.0)).result(30)
+    assert betterbox.options(resources={"farther": 1}).submit(total, ref).result(30) == 2 * BIG
+
+
+@needs_root
+def test_a_call_prefers_workers_that_have_its_values(other_store: Callable[[str], Running], scripts: Scripts) -> None:
+    scripts.cli("worker", "--slots", "2", "--name", "near")
+    wait_until(lambda: "near" in names(), "near has joined")
+    other_store("far")
+    here = store_of(None)
+    with betterbox.put(np.ones(BIG)) as ref:
+        assert [betterbox.submit(store_of, ref).result(30) for _ in range(8)] == [here] * 8
+        assert value_of(ref)["stores"] == 1
 
 
 @needs_root

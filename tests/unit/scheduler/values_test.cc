@@ -110,6 +110,25 @@ TEST_F(ValuesTest, AClientLetsTheWorkerOfItsStoreGetTheValue) {
   EXPECT_TRUE(expect<Source>(slot).here);
 }
 
+TEST_F(ValuesTest, ACallGoesToAWorkerThatHasItsValues) {
+  const Actor owner = client_in(10, "A"), a = worker_in(1, "A"), b = worker_in(2, "B"), c = worker_in(3, "C");
+  put(owner);
+  Call call;
+  call.serial = 1;
+  call.method = "f";
+  call.values = {{kValue, "A"}};
+  open(owner, call);
+  add_items(owner, 1, {0, 1}, true);
+  const Context context = expect<Context>(a);
+  EXPECT_EQ(context.values, call.values);
+  expect<Lease>(a);
+  call.serial = 2;  // it has no free slot now: better elsewhere than not at all
+  open(owner, call);
+  add_items(owner, 2, {0, 1}, true);
+  EXPECT_TRUE(has_message(b) || has_message(c));
+  forget_unread();
+}
+
 TEST_F(ValuesTest, AStoreGivesToTwoAtATimeAndThoseThatHaveItGiveToo) {
   const Actor owner = client_in(10, "A"), a = worker_in(1, "A");
   put(owner);

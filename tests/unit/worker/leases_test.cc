@@ -49,6 +49,57 @@ TEST_F(Leases, SendTheLastOutcomeAtOnce) {
   EXPECT_EQ(landed(1), (std::vector<Range>{{5, 7}}));
 }
 
+class ValuesOfCalls : public WorkerFixture {
+ protected:
+  void begin_with_value(std::uint64_t id, CallId call, Range range) {
+    Context context;
+    context.call = call;
+    context.values = {{{"betterbox-0-a-1", 1, 1U << 20}, "store"}};
+    feed(ContextArrived{context, Frame("context")});
+    lease(id, call, range);
+    turn();
+  }
+};
+
+TEST_F(ValuesOfCalls, AreThereBeforeAnItemBegins) {
+  make(2);
+  begin_with_value(1, call_of(10), {0, 10});
+  ASSERT_EQ(values_asked_.size(), 1u);
+  EXPECT_EQ(values_asked_[0].values.size(), 1u);
+  EXPECT_EQ(installs_, 0);
+  begin(2, call_of(11), {0, 4});
+  run_all(2);
+  EXPECT_EQ(landed(2), (std::vector<Range>{{0, 4}})) << "other calls go on meanwhile";
+  EXPECT_EQ(landed(1), std::vector<Range>());
+  feed(ValuesArrived{call_of(10)});
+  turn();
+  run_all(2);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 10}}));
+}
+
+TEST_F(ValuesOfCalls, DoNotKeepTheirItemsFromBeingTakenBack) {
+  make(2);
+  begin_with_value(1, call_of(10), {0, 10});
+  feed(RevokeAsked{{1}, 6});
+  const auto released = take<Released>();
+  ASSERT_EQ(released.size(), 1u);
+  EXPECT_EQ(released[0].ranges, (std::vector<Range>{{4, 10}}));
+  feed(ItemsAbandoned{{1}, {0, 2}});
+  feed(ValuesArrived{call_of(10)});
+  turn();
+  run_all(2);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{2, 4}}));
+}
+
+TEST_F(ValuesOfCalls, ThatComeAfterTheirCallAreNobodys) {
+  make(1);
+  begin_with_value(1, call_of(10), {0, 10});
+  feed(CallDropped{call_of(10)});
+  feed(ValuesArrived{call_of(10)});
+  turn();
+  EXPECT_TRUE(core_->idle());
+}
+
 class Reports : public WorkerFixture {
  protected:
   void begin(Range range, std::uint64_t low_water, Duration interval, std::uint64_t id = 1) {

@@ -57,14 +57,17 @@ struct EncodedItems {
   std::vector<float> costs;  ///< empty, or one per item (Items::costs)
 };
 
+/// True for the items that stand for failures.
+inline bool is_failed(ItemBytes item) {
+  return item[0] == std::byte{static_cast<std::uint8_t>(ItemTag::kError)} ||
+         item[0] == std::byte{static_cast<std::uint8_t>(ItemTag::kLost)};
+}
+
 /// The outcome of one item: a look into a page that it keeps alive.
 struct Outcome {
   Frame page;
   ItemBytes item;  ///< inside `page`
-  bool failed() const {
-    return item[0] == std::byte{static_cast<std::uint8_t>(ItemTag::kError)} ||
-           item[0] == std::byte{static_cast<std::uint8_t>(ItemTag::kLost)};
-  }
+  bool failed() const { return is_failed(item); }
 };
 
 /// One call and its outcomes. All fields are guarded by the client's mutex; users go through Client.
@@ -108,9 +111,7 @@ struct CallState {
   };
   std::map<std::uint64_t, ResultPage> results;  ///< by first item
   RangeSet settled;
-  std::vector<Range> landed;      ///< in order of arrival, from landed_from on
-  std::size_t landed_cursor = 0;  ///< for next_landed
-  std::uint64_t landed_offset = 0;
+  std::vector<Range> landed;       ///< in order of arrival
   std::size_t success_cursor = 0;  ///< for first_success
   std::optional<std::uint64_t> success;
   std::uint64_t taken = 0;
@@ -126,8 +127,9 @@ struct CallState {
   std::optional<TimePoint> deadline;  ///< direct calls: the scheduler watches the others
 
   bool has_outcome(std::uint64_t i) const { return settled.contains(i); }
-  /// The page with this item's outcome, by its first item. REQUIRES: has_outcome(i), not taken.
-  const std::pair<const std::uint64_t, ResultPage>& page_of(std::uint64_t i) const;
+  using PlacedPage = std::pair<const std::uint64_t, ResultPage>;
+  /// The page with this item's outcome, by its first item. Null: there is none, or it was taken.
+  const PlacedPage* find_page(std::uint64_t i) const;
   /// REQUIRES: has_outcome(i), not taken.
   Outcome outcome(std::uint64_t i) const;
 };
@@ -258,8 +260,26 @@ class Client {
   };
   Progress progress(const CallPtr& call);
   std::optional<Outcome> outcome(const CallPtr& call, std::uint64_t i, bool take);
-  /// Outcomes of items [first, first + limit) up to the first that is not there or failed; about a page of them.
-  std::vector<Outcome> successes(const CallPtr& call, std::uint64_t first, std::uint64_t limit);
+  /// Outcomes of neighbours, in one page that is kept alive.
+  struct Span {
+    Frame frame;
+    PageView view;
+    Range items;
+    std::uint64_t place = 0;  ///< of the first of them in the page
+    ItemBytes item(std::uint64_t i) const { return view.item(view.count() == 1 ? 0 : place + i); }
+    bool is_column() const { return view.kind() == PageKind::kColumn; }
+  };
+  /// Items [first, first + limit) up to the first that is not there or failed; about a page of them.
+  std::vector<Span> successes(const CallPtr& call, std::uint64_t first, std::uint64_t limit);
+  /// Where somebody is who takes items in the order of their arrival.
+  struct Landing {
+    std::uint64_t arrivals = 0;  ///< groups of items before
+    std::uint64_t items = 0;     ///< of the group: before
+  };
+  /// The same for at most `limit` items from there on, in order of arrival; `at` moves behind them. `failed`: the item
+  /// that comes next, if that has failed; `at` is behind it.
+  std::vector<Span> landed(const CallPtr& call, Landing& at, std::uint64_t limit,
+                           std::optional<std::uint64_t>& failed);
   /// The user has these (settled) items: their memory may go, and a generator's window moves on.
   void take(const CallPtr& call, Range items);
   /// All result pages in item order: (first, count, page). For calls that are over.
@@ -269,7 +289,6 @@ class Client {
     PageView view;
   };
   std::vector<ResultSpan> result_spans(const CallPtr& call);
-  std::optional<std::uint64_t> next_landed(const CallPtr& call);
   std::optional<std::uint64_t> first_success(const CallPtr& call);
   CallStats explain(const CallPtr& call, TimePoint deadline, const Interrupt& interrupt);
 
@@ -277,7 +296,8 @@ class Client {
   Condition settled_item(const CallPtr& call, std::uint64_t i);
   Condition over(const CallPtr& call);
   Condition any_success(const CallPtr& call);
-  Condition anything_landed(const CallPtr& call);
+  /// More than so many groups of items have arrived.
+  Condition more_landed(const CallPtr& call, std::uint64_t arrivals);
 
   // --- values (client_values.cc) ---
   /// This process has a reference to a value; counted, so that the bus hears of the first and the last.
@@ -410,7 +430,9 @@ class Client {
   void lose_unsettled(const CallPtr& call, LostCode code, std::string_view why);
   void check_deadlines(TimePoint now);
   void forget(const CallPtr& call);
-  void take_one(CallState& call, std::uint64_t item);
+  void take_items(CallState& call, Range items);
+  static std::uint64_t add_successes(const CallState& call, Range items, std::size_t& bytes,
+                                     std::vector<Span>& spans);
   void wake_waiters();
   Link& link_to(const BoxEntry& entry);
   void send_on_link(Link& link, Message message);

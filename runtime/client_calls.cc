@@ -21,12 +21,11 @@ std::uint64_t take_tokens(std::uint64_t count) {
   return next.fetch_add(count);
 }
 
-const std::pair<const std::uint64_t, CallState::ResultPage>& CallState::page_of(std::uint64_t i) const {
+const CallState::PlacedPage* CallState::find_page(std::uint64_t i) const {
   const auto after = results.upper_bound(i);
-  BB_CHECK(after != results.begin());
-  const auto& found = *std::prev(after);
-  BB_CHECK(i < found.first + found.second.count);
-  return found;
+  if (after == results.begin()) return nullptr;
+  const PlacedPage& found = *std::prev(after);
+  return i < found.first + found.second.count ? &found : nullptr;
 }
 
 Outcome CallState::outcome(std::uint64_t i) const {
@@ -36,7 +35,9 @@ Outcome CallState::outcome(std::uint64_t i) const {
     const ItemBytes item = PageView::parse(page.bytes())->item(0);
     return {std::move(page), item};
   }
-  const auto& [first, page] = page_of(i);
+  const PlacedPage* found = find_page(i);
+  BB_CHECK(found != nullptr);
+  const auto& [first, page] = *found;
   const std::uint64_t place = page.view.count() == page.count ? i - first : 0;
   if (page.view.has_items()) return {page.frame, page.view.item(place)};
   const std::string item = page.view.copy_item(place);
@@ -399,33 +400,88 @@ std::optional<Outcome> Client::outcome(const CallPtr& call, std::uint64_t i, boo
   Lock lock = enter();
   if (!call->has_outcome(i) && !call->cancelled) return std::nullopt;
   Outcome result = call->outcome(i);
-  if (take && call->has_outcome(i)) take_one(*call, i);
+  if (take && call->has_outcome(i)) take_items(*call, {i, i + 1});
   return result;
 }
 
-std::vector<Outcome> Client::successes(const CallPtr& call, std::uint64_t first, std::uint64_t limit) {
-  Lock lock = enter();
-  std::vector<Outcome> outcomes;
-  std::size_t bytes = 0;
-  for (std::uint64_t i = first; i < first + limit && bytes < kPageBytes && call->has_outcome(i); ++i) {
-    Outcome outcome = call->outcome(i);
-    if (outcome.failed()) break;
-    bytes += outcome.item.size();
-    outcomes.push_back(std::move(outcome));
+/// Adds what has succeeded of items that are there, up to the first that has not, or until that is enough. Result: how
+/// many they are.
+std::uint64_t Client::add_successes(const CallState& call, Range items, std::size_t& bytes,
+                                    std::vector<Span>& spans) {
+  std::uint64_t at = items.begin;
+  while (at < items.end && bytes < kPageBytes) {
+    const auto* found = call.find_page(at);
+    if (found == nullptr) break;
+    const auto& [first, page] = *found;
+    const std::uint64_t end = std::min(items.end, first + page.count);
+    Span span{page.frame, page.view, {at, end}, at - first};
+    if (span.is_column()) {
+      bytes += span.items.size() * std::max<std::size_t>(1, page.view.value_size());
+      at = end;
+    }
+    for (; at < end && bytes < kPageBytes; ++at) {
+      const ItemBytes item = span.item(at - span.items.begin);
+      if (is_failed(item)) break;
+      bytes += item.size();
+    }
+    span.items.end = at;
+    if (!span.items.empty()) spans.push_back(std::move(span));
+    if (at < end) break;
   }
-  return outcomes;
+  return at - items.begin;
+}
+
+std::vector<Client::Span> Client::successes(const CallPtr& call, std::uint64_t first, std::uint64_t limit) {
+  Lock lock = enter();
+  std::vector<Span> spans;
+  if (call->cancelled) return spans;
+  const auto there = call->settled.missing({first, first + limit});
+  const Range items{first, there.empty() ? first + limit : there.front().begin};
+  std::size_t bytes = 0;
+  add_successes(*call, items, bytes, spans);
+  return spans;
+}
+
+std::vector<Client::Span> Client::landed(const CallPtr& call, Landing& at, std::uint64_t limit,
+                                         std::optional<std::uint64_t>& failed) {
+  Lock lock = enter();
+  std::vector<Span> spans;
+  std::size_t bytes = 0;
+  while (limit > 0 && bytes < kPageBytes && at.arrivals < call->landed.size()) {
+    const Range group = call->landed[at.arrivals];
+    const std::uint64_t begin = group.begin + at.items;
+    const Range items{begin, std::min(group.end, begin + limit)};
+    const std::uint64_t taken = add_successes(*call, items, bytes, spans);
+    limit -= taken;
+    at.items += taken;
+    const bool gone = taken == 0 && call->find_page(begin) == nullptr;  // somebody else took it
+    const bool stopped = taken < items.size() && bytes < kPageBytes && !gone;
+    if (stopped && spans.empty()) failed = begin;
+    if (gone || failed) ++at.items;
+    if (at.items == group.size()) at = {at.arrivals + 1, 0};
+    if (stopped) break;
+  }
+  return spans;
 }
 
 void Client::take(const CallPtr& call, Range items) {
   Lock lock = enter();
-  for (std::uint64_t i = items.begin; i < items.end; ++i) take_one(*call, i);
+  take_items(*call, items);
 }
 
-void Client::take_one(CallState& call, std::uint64_t item) {
-  const auto page = std::prev(call.results.upper_bound(item));
-  if (++page->second.taken == page->second.count) call.results.erase(page);
-  // The feeder, in a wait of its own, is told when there is room for many.
-  if (++call.taken % (kGeneratorWindowItems / 8) == 0 && call.windowed) wake_waiters();
+void Client::take_items(CallState& call, Range items) {
+  while (!items.empty()) {
+    const auto page = std::prev(call.results.upper_bound(items.begin));
+    const std::uint64_t part = std::min(items.end, page->first + page->second.count) - items.begin;
+    page->second.taken += part;
+    if (page->second.taken == page->second.count) call.results.erase(page);
+    items.begin += part;
+    // The feeder, in a wait of its own, is told when there is room for many.
+    constexpr std::uint64_t kMany = kGeneratorWindowItems / 8;
+    const bool many = call.taken / kMany != (call.taken + part) / kMany;
+    call.taken += part;
+    if (many && call.windowed) wake_waiters();
+  }
 }
 
 std::vector<Client::ResultSpan> Client::result_spans(const CallPtr& call) {
@@ -434,18 +490,6 @@ std::vector<Client::ResultSpan> Client::result_spans(const CallPtr& call) {
   spans.reserve(call->results.size());
   for (const auto& [first, page] : call->results) spans.push_back({first, page.count, page.frame, page.view});
   return spans;
-}
-
-std::optional<std::uint64_t> Client::next_landed(const CallPtr& call) {
-  Lock lock = enter();
-  if (call->landed_cursor == call->landed.size()) return std::nullopt;
-  const Range range = call->landed[call->landed_cursor];
-  const std::uint64_t index = range.begin + call->landed_offset;
-  if (++call->landed_offset == range.size()) {
-    call->landed_offset = 0;
-    ++call->landed_cursor;
-  }
-  return index;
 }
 
 std::optional<std::uint64_t> Client::first_success(const CallPtr& call) {
@@ -497,15 +541,15 @@ Client::Condition Client::any_success(const CallPtr& call) {
     while (!call->success && call->success_cursor < call->landed.size()) {
       const Range range = call->landed[call->success_cursor++];
       for (std::uint64_t i = range.begin; i < range.end && !call->success; ++i) {
-        if (call->page_of(i).second.is_column() || !call->outcome(i).failed()) call->success = i;
+        if (call->find_page(i)->second.is_column() || !call->outcome(i).failed()) call->success = i;
       }
     }
     return call->success.has_value() || call->over;
   };
 }
 
-Client::Condition Client::anything_landed(const CallPtr& call) {
-  return [call] { return call->over || call->landed_cursor < call->landed.size(); };
+Client::Condition Client::more_landed(const CallPtr& call, std::uint64_t arrivals) {
+  return [call, arrivals] { return call->over || call->landed.size() > arrivals; };
 }
 
 }  // namespace betterbox

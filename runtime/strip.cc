@@ -4,8 +4,16 @@
 
 namespace betterbox {
 
+std::size_t scalar_size(std::uint64_t dtype) {
+  char text[8];
+  std::memcpy(text, &dtype, sizeof text);
+  const bool number = (text[0] == '<' || text[0] == '|') && text[1] != 0 && text[3] == 0;
+  const int size = text[2] - '0';
+  return number && (size == 1 || size == 2 || size == 4 || size == 8) ? static_cast<std::size_t>(size) : 0;
+}
+
 bool StripWriter::open(std::uint32_t station, std::uint32_t generation, std::uint32_t offset,
-                       ColumnType type) {
+                       const ShortValue& value) {
   if (opened_ - strip_.taken_segments.load(std::memory_order_acquire) >= kStripSegments) {
     half_full_ = true;
     return false;
@@ -16,7 +24,8 @@ bool StripWriter::open(std::uint32_t station, std::uint32_t generation, std::uin
   segment_->generation = generation;
   segment_->first = next_ = offset;
   segment_->start = head_;
-  segment_->type = static_cast<std::uint32_t>(type_ = type);
+  segment_->type = static_cast<std::uint32_t>(type_ = value.type);
+  segment_->dtype = dtype_ = value.dtype;
   count_ = 0;
   busy_ = longest_ = 0;
   squares_ = 0;
@@ -50,16 +59,15 @@ std::optional<StripPart> StripReader::next() {
     // Read after `opened`: of a segment that is closed this is all.
     const std::uint32_t count = segment.count.load(std::memory_order_acquire);
     if (count != seen_) {
-      StripPart part{segment.station,
-                     segment.generation,
-                     segment.first + seen_,
-                     count - seen_,
-                     static_cast<ColumnType>(segment.type),
-                     read_,
-                     0,
-                     0,
-                     0};
-      broken_ = part.count > kStripWords || segment.start + seen_ != read_ || segment.type > 3;
+      StripPart part;
+      part.station = segment.station;
+      part.generation = segment.generation;
+      part.first = segment.first + seen_;
+      part.count = count - seen_;
+      part.type = static_cast<ColumnType>(segment.type);
+      part.dtype = segment.dtype;
+      part.start = read_;
+      broken_ = part.count > kStripWords || segment.start + seen_ != read_ || !find_size(part);
       if (broken_) return std::nullopt;
       const std::int64_t busy_ns = segment.busy_ns.load(std::memory_order_relaxed);
       const double squares = segment.busy_squares.load(std::memory_order_relaxed);
@@ -83,35 +91,56 @@ std::optional<StripPart> StripReader::next() {
 /// What next() gave before has been copied out by now.
 void StripReader::give_room() { strip_.taken_words.store(read_, std::memory_order_release); }
 
+/// Result: false for values that are none.
+bool StripReader::find_size(StripPart& part) {
+  switch (part.type) {
+    case ColumnType::kNone: return true;
+    case ColumnType::kBool: part.value_size = 1; return true;
+    case ColumnType::kInt:
+    case ColumnType::kFloat: part.value_size = 8; return true;
+    case ColumnType::kScalars: part.value_size = scalar_size(part.dtype); return part.value_size > 0;
+    default: return false;
+  }
+}
+
 Frame StripReader::column_of(const StripPart& part) const {
-  const std::size_t size = part.type == ColumnType::kNone ? 0 : part.type == ColumnType::kBool ? 1 : 8;
-  std::string page = column_header(part.type, part.count, size);
-  const std::size_t header = page.size();
+  const std::size_t size = part.value_size;
+  std::string description;
+  if (part.type == ColumnType::kScalars) {
+    description.push_back(3);
+    description.append(reinterpret_cast<const char*>(&part.dtype), 3);
+  }
+  std::string page = column_header(part.type, part.count, size, description);
+  page.reserve(page.size() + part.count * size);
   if (size == 8) {
     const std::uint64_t from = part.start & (kStripWords - 1);
     const std::size_t until_end = std::min<std::uint64_t>(part.count, kStripWords - from);
-    page.reserve(header + std::size_t{part.count} * 8);
     page.append(reinterpret_cast<const char*>(&strip_.words[from]), until_end * 8);
     page.append(reinterpret_cast<const char*>(strip_.words.data()), (part.count - until_end) * 8);
-  } else if (size == 1) {
-    page.resize(header + part.count);
-    for (std::uint32_t i = 0; i < part.count; ++i)
-      page[header + i] = static_cast<char>(word(part.start + i) != 0 ? 1 : 0);
+  } else if (size > 0) {
+    const bool truth = part.type == ColumnType::kBool;
+    for (std::uint32_t i = 0; i < part.count; ++i) {
+      const std::uint64_t value = truth ? (word(part.start + i) != 0 ? 1 : 0) : word(part.start + i);
+      page.append(reinterpret_cast<const char*>(&value), size);
+    }
   }
   return Frame(std::move(page));
 }
 
 void StripReader::append_item(const StripPart& part, std::uint32_t i, std::string& out) const {
   const std::uint64_t value = word(part.start + i);
+  const auto tag = [&out](ItemTag which) { out.push_back(static_cast<char>(which)); };
   switch (part.type) {
-    case ColumnType::kNone: out.push_back(static_cast<char>(ItemTag::kNone)); return;
-    case ColumnType::kBool:
-      out.push_back(static_cast<char>(value != 0 ? ItemTag::kTrue : ItemTag::kFalse));
-      return;
-    default: break;
+    case ColumnType::kNone: return tag(ItemTag::kNone);
+    case ColumnType::kBool: return tag(value != 0 ? ItemTag::kTrue : ItemTag::kFalse);
+    case ColumnType::kInt: tag(ItemTag::kInt); break;
+    case ColumnType::kFloat: tag(ItemTag::kFloat); break;
+    default:
+      tag(ItemTag::kScalar);
+      out.push_back(3);
+      out.append(reinterpret_cast<const char*>(&part.dtype), 3);
   }
-  out.push_back(static_cast<char>(part.type == ColumnType::kInt ? ItemTag::kInt : ItemTag::kFloat));
-  out.append(reinterpret_cast<const char*>(&value), sizeof value);
+  out.append(reinterpret_cast<const char*>(&value), part.value_size);
 }
 
 }  // namespace betterbox

@@ -26,11 +26,22 @@ namespace betterbox {
 inline constexpr std::uint32_t kStripWords = 32U << 10;  ///< a power of two
 inline constexpr std::uint32_t kStripSegments = 64;      ///< a power of two
 
+/// What one word stands for.
+struct ShortValue {
+  ColumnType type{};        ///< not kArrays
+  std::uint64_t dtype = 0;  ///< of kScalars: numpy's .str, zero-padded
+  std::uint64_t word = 0;
+};
+
+/// Bytes of a NumPy scalar of this dtype; 0 if it is none that a word can hold.
+std::size_t scalar_size(std::uint64_t dtype);
+
 struct StripSegment {
   alignas(64) std::atomic<std::uint32_t> count{0};  ///< outcomes so far
   std::uint32_t station = 0, generation = 0, first = 0;
   std::uint64_t start = 0;  ///< position of the first word
-  std::uint32_t type = 0;   ///< ColumnType
+  std::uint64_t dtype = 0;
+  std::uint32_t type = 0;  ///< ColumnType
   // Of all outcomes so far; stored before `count`.
   std::atomic<std::int64_t> busy_ns{0}, longest_ns{0};
   std::atomic<double> busy_squares{0};
@@ -49,14 +60,14 @@ class StripWriter {
  public:
   explicit StripWriter(Strip& strip) : strip_(strip) {}
   /// Adds the outcome of item `offset`. Result: false if there is no room: it must take the other way.
-  bool add(std::uint32_t station, std::uint32_t generation, std::uint32_t offset, ColumnType type,
-           std::uint64_t word, std::int64_t busy_ns) {
-    if (segment_ == nullptr || type != type_ || offset != next_ || station != segment_->station ||
-        generation != segment_->generation) {
-      if (!open(station, generation, offset, type)) return false;
+  bool add(std::uint32_t station, std::uint32_t generation, std::uint32_t offset, const ShortValue& value,
+           std::int64_t busy_ns) {
+    if (segment_ == nullptr || value.type != type_ || value.dtype != dtype_ || offset != next_ ||
+        station != segment_->station || generation != segment_->generation) {
+      if (!open(station, generation, offset, value)) return false;
     }
     if (head_ == limit_ && !find_room()) return false;
-    strip_.words[head_++ & (kStripWords - 1)] = word;
+    strip_.words[head_++ & (kStripWords - 1)] = value.word;
     const auto busy = static_cast<double>(busy_ns);
     busy_ += busy_ns;
     squares_ += busy * busy;
@@ -72,11 +83,12 @@ class StripWriter {
   bool half_full() { return std::exchange(half_full_, false); }
 
  private:
-  bool open(std::uint32_t station, std::uint32_t generation, std::uint32_t offset, ColumnType type);
+  bool open(std::uint32_t station, std::uint32_t generation, std::uint32_t offset, const ShortValue& value);
   bool find_room();
   Strip& strip_;
   StripSegment* segment_ = nullptr;
   ColumnType type_{};
+  std::uint64_t dtype_ = 0;
   std::uint32_t opened_ = 0, count_ = 0, next_ = 0;
   std::uint64_t head_ = 0, limit_ = 0;
   std::int64_t busy_ = 0, longest_ = 0;
@@ -88,7 +100,9 @@ class StripWriter {
 struct StripPart {
   std::uint32_t station = 0, generation = 0, first = 0, count = 0;
   ColumnType type{};
+  std::uint64_t dtype = 0;
   std::uint64_t start = 0;
+  std::size_t value_size = 0;
   std::int64_t busy_ns = 0, longest_ns = 0;
   double busy_squares = 0;
 };
@@ -107,6 +121,7 @@ class StripReader {
 
  private:
   std::uint64_t word(std::uint64_t position) const { return strip_.words[position & (kStripWords - 1)]; }
+  static bool find_size(StripPart& part);
   void give_room();
   Strip& strip_;
   std::uint32_t segment_ = 0;  // number of the one that is being read

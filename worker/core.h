@@ -47,6 +47,8 @@ inline constexpr Duration kSeatRoundTrip = microseconds(100);
 inline constexpr Duration kLeastPart = milliseconds(1);
 /// A seat gets its next part when what it has lasts no longer than this: a look at outboxes and a turn.
 inline constexpr Duration kSeatLookAhead = milliseconds(20);
+/// A seat from which nothing was heard for this long runs a long item, however short those before were.
+inline constexpr Duration kLongSilence = milliseconds(20);
 /// A load that changed by more than a tenth is told at most once in this time (a pause at once).
 inline constexpr Duration kLoadInterval = seconds(1);
 /// A slot for plain functions that has been idle for this long gives its memory back.
@@ -162,6 +164,7 @@ class WorkerCore {
     TimePoint kill_at = TimePoint::never();
     TimePoint since{};  // last change of client or reservation
     TimePoint idle_since{};
+    TimePoint heard{};               // when it was given work, or its last outcomes came
     PeerId client;                   // function seats: whose code the process has seen
     std::uint64_t devices = 0;       // a bit for each that this life's process sees
     std::uint32_t device_milli = 0;  // of each of these is taken for what this seat runs

@@ -332,7 +332,10 @@ void WorkerCore::give_part(CallId id, CallState& call, LeaseState& lease, Seat& 
   undivided_changed(lease, before);
 
   const int station = seat.stations[0].busy ? 1 : 0;
-  if (seat.is_free()) seat.running = static_cast<std::uint8_t>(station);
+  if (seat.is_free()) {
+    seat.running = static_cast<std::uint8_t>(station);
+    seat.heard = now_;
+  }
   Station& place = seat.stations[static_cast<std::size_t>(station)];
   place = {};
   place.lease = lease.id;

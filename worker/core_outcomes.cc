@@ -16,6 +16,7 @@ void WorkerCore::on(SeatProgressed&& e) {
   if (!place.busy || place.generation != e.generation || e.first + std::uint64_t{e.count} > place.count)
     return;
   place.finished += e.count;
+  seat->heard = now_;
   seat->served = true;
   seat->fruitless = 0;
   if (LeaseState* lease = find_lease(place.lease)) take_outcomes(*lease, *seat, place, e);  // else abandoned

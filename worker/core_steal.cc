@@ -4,7 +4,8 @@
 // without any takes one from the call that has most, if that has more than its share. What such a seat runs is cut
 // off behind the running item, and the seat is reserved.
 // Stealing: an idle seat for which nothing is left gets items that another one has and has not begun: of the seat
-// with most time left, so many that both are done at the same time.
+// with most time left, so many that both are done at the same time. One that is silent for long has an item that
+// takes long, and its others are not left behind it.
 #include <algorithm>
 #include <cmath>
 
@@ -178,9 +179,17 @@ bool WorkerCore::steal(const PortState& port) {
       }
       if (!may) continue;
       const double mean = call->times.known() ? mean_of(seat, asked, *call) : 1e9;
-      const double left = untouched_of(seat, asked) * mean;
-      if (left > most && left >= static_cast<double>(kSeatRoundTrip.ns))
-        victim = &seat, of = asked, most = left;
+      double left = untouched_of(seat, asked) * mean;
+      if (left > 0 && left < static_cast<double>(kSeatRoundTrip.ns)) {
+        // Soon done, if they are like those before; but what runs may be long.
+        const TimePoint suspicious = seat.heard + kLongSilence;
+        if (now_ < suspicious) {
+          switch_at_ = std::min(switch_at_, suspicious);
+          continue;
+        }
+        left = static_cast<double>((now_ - seat.heard).ns);
+      }
+      if (left > most) victim = &seat, of = asked, most = left;
     }
   }
   if (victim == nullptr) return false;

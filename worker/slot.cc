@@ -11,6 +11,7 @@
 #include <thread>
 #include <utility>
 
+#include "python/src/numpy_codec.h"
 #include "python/src/object_codec.h"
 #include "python/src/py_ref.h"
 #include "runtime/page.h"
@@ -33,6 +34,7 @@ struct ActiveLease {
   struct Page {
     std::uint64_t first = 0, count = 0;
     PageView view;
+    PyRef array;  // of a column of NumPy values, made when the first is asked for
   };
   SlotLease lease;
   std::string payload;  // keeps the pages
@@ -244,7 +246,7 @@ class Slot {
       const auto size = take<std::uint64_t>(rest);
       auto view = PageView::parse(rest.first(size));
       if (!view) break;  // its items become errors
-      active.pages.push_back({first, count, *view});
+      active.pages.push_back({first, count, *view, {}});
       rest = rest.subspan(std::min(rest.size(), static_cast<std::size_t>((size + 7) / 8 * 8)));
     }
     const auto plan = plans_.find({PeerId{lease.client}, lease.serial});
@@ -295,10 +297,17 @@ class Slot {
       PyErr_SetString(PyExc_RuntimeError, "betterbox: the item did not arrive with its lease");
       return nullptr;
     }
-    const ActiveLease::Page& page = active.pages[active.page];
-    PyRef item(decode_page_item(page.view, index - page.first));
+    ActiveLease::Page& page = active.pages[active.page];
+    PyRef item(item_of(page, index - page.first));
     if (!item) return nullptr;
     return finished(active.plan->call(item.get()));
+  }
+
+  static PyObject* item_of(ActiveLease::Page& page, std::uint64_t place) {
+    if (page.view.kind() != PageKind::kColumn || page.view.column_type() < ColumnType::kScalars)
+      return decode_page_item(page.view, place);
+    if (!page.array) page.array = PyRef(column_array(page.view));
+    return page.array ? array_item(page.array.get(), place, page.view.column_type()) : nullptr;
   }
 
   /// Steals `value`. Promises and awaitables give their values (betterbox._slot.finish).
@@ -329,9 +338,8 @@ class Slot {
   void write_outcome(ActiveLease& active, LeaseStation& station, std::uint32_t offset, PyObject* result,
                      Duration busy) {
     const SlotOutcome outcome{active.lease.station, active.lease.generation, offset, 1, busy.ns, busy.ns};
-    std::uint64_t word = 0;
-    const auto type = result == nullptr ? std::nullopt : word_of(result, word);
-    if (type && outlet_->write_short(outcome, *type, word)) {
+    ShortValue value;
+    if (result != nullptr && short_value(result, value) && outlet_->write_short(outcome, value)) {
       station.done.store(offset + 1, std::memory_order_release);
       return;
     }

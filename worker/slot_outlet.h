@@ -20,10 +20,9 @@ class Outlet {
         strip_(arena.header().strip) {}
 
   /// The outcome of one item, if it is short and there is room. The thread that runs items only.
-  bool write_short(const SlotOutcome& outcome, ColumnType type, std::uint64_t word) {
+  bool write_short(const SlotOutcome& outcome, const ShortValue& value) {
     quiet_ = true;
-    const bool added =
-        strip_.add(outcome.station, outcome.generation, outcome.first, type, word, outcome.busy_ns);
+    const bool added = strip_.add(outcome.station, outcome.generation, outcome.first, value, outcome.busy_ns);
     if (strip_.half_full()) outbox_.ring_bell();
     return added;
   }

@@ -64,6 +64,8 @@ class Pages:
         """Encode many; `path` names them in errors: ``args[0][17]``."""
     def extend_range(self, start: int, step: int, count: int) -> None:
         """Integers, as a description."""
+    def extend_array(self, array: object) -> bool:
+        """The items of a NumPy array, as bytes. False (and nothing added): encode them one by one."""
     def set_costs(self, costs: bytes) -> None:
         """What all items so far are expected to cost: native float32, one each."""
     def __len__(self) -> int: ...
@@ -80,7 +82,7 @@ ALL: int
 ANY: int
 """`Call.wait`: until one item succeeded, or all have an outcome."""
 LANDED: int
-"""`Call.wait`: until `next_landed` has something, or all have an outcome."""
+"""`Call.wait` for ``LANDED - n``: until more than `n` groups of items have arrived, or all have an outcome."""
 
 @final
 class Call:
@@ -135,8 +137,12 @@ class Call:
         """All values in order, exceptions in their places. REQUIRES: done()."""
     def folds(self) -> list[Any]:
         """Values of a fold call's parts in item order; raises the error of the lowest index. REQUIRES: done()."""
-    def next_landed(self) -> int | None:
-        """The next index in order of arrival that this method has not returned yet."""
+    def landed(
+        self, arrivals: int, items: int, limit: int, take: bool
+    ) -> tuple[list[tuple[int, Any]], int, int, int | None]:
+        """What has arrived from a place on, in order of arrival: ``(index, value)`` of at most `limit` items, the place
+        behind them (groups of items before, items of the group before), and the item that comes next if it has failed
+        and no other came before it (the place is behind it). Those with values are taken if `take`."""
     def first_success(self) -> int | None:
         """The first item, in order of arrival, that succeeded."""
     def notify(self) -> None:

@@ -29,7 +29,6 @@ class FailedCall:
     def __init__(self, error: BaseException, cancelled: bool = False) -> None:
         self.error = error
         self._cancelled = cancelled
-        self._landed = False
 
     def free_running(self, on: bool) -> None:
         pass
@@ -62,9 +61,10 @@ class FailedCall:
     def outcomes(self) -> list[Any]:
         return [self.error]
 
-    def next_landed(self) -> int | None:
-        landed, self._landed = self._landed, True
-        return None if landed else 0
+    def landed(
+        self, arrivals: int, items: int, limit: int, take: bool
+    ) -> tuple[list[tuple[int, Any]], int, int, int | None]:
+        return [], 1, 0, 0 if arrivals == 0 else None
 
     def first_success(self) -> int | None:
         return None

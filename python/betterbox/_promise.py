@@ -29,7 +29,7 @@ _NOT_THERE = object()
 
 AnyCall = Union[_core.Call, FailedCall, "Submitted"]
 
-_FETCH_ITEMS = 256  # values that iteration takes at a time, if they are there
+_FETCH_ITEMS = 1024  # values that iteration takes at a time, if they are there
 _LOOK_SECONDS = 5.0  # a wait that lasts longer looks whether anybody works
 
 
@@ -37,7 +37,7 @@ _making = threading.Lock()
 _LAZY: dict[str, Callable[[], Any]] = {
     "_lock": threading.Lock,
     "_ready": deque,  # values of a generator call: taken, not handed out yet
-    "_landed": list,
+    "_landing": lambda: Landing(),  # of a generator call: each item is handed out once
 }
 
 
@@ -382,6 +382,15 @@ class Promise(Generic[T]):
         self._call = call
 
 
+class Landing:
+    """Where somebody is who takes items as they land."""
+
+    def __init__(self) -> None:
+        self.arrivals = 0  # groups of items before
+        self.items = 0  # of the group: before
+        self.ready: deque[tuple[int, Any]] = deque()  # fetched, not handed out yet
+
+
 class InOrder:
     """Iterates over a promise's values in item order. Goes on after an item that raised."""
 
@@ -445,51 +454,45 @@ class AsLanded:
 
     def __init__(self, promise: Promise[Any]) -> None:
         self._promise = promise
-        self._next = 0
+        self._place = promise._landing if promise._windowed else Landing()
         self._told = False
 
     def __iter__(self) -> AsLanded:
         return self
 
     def __next__(self) -> tuple[int, Any]:
-        promise = self._promise
-        call = promise._call or promise._started_call(None, _core.LANDED)
-        index = self._next_index(call)
-        if promise._windowed:
-            promise._consumed = True
-            ok, value = call.take(index)
-        else:
-            ok, value = call.get(index)
-        if ok:
-            return index, value
-        raise value
+        try:
+            return self._place.ready.popleft()
+        except IndexError:
+            return self._fetch()
 
-    def _next_index(self, call: AnyCall) -> int:
+    def _fetch(self) -> tuple[int, Any]:
+        """The next one; further ones that are there wait in `ready`."""
         promise = self._promise
+        place = self._place
+        call = promise._call or promise._started_call(None, _core.LANDED)
         while True:
+            over = call.done()  # before the look: what lands until then is seen
             with promise._lock:
-                if not promise._windowed and self._next < len(promise._landed):
-                    index: int | None = promise._landed[self._next]
-                else:
-                    index = call.next_landed()
-                    if index is not None and not promise._windowed:
-                        promise._landed.append(index)
-            if index is not None:
-                self._next += 1
-                return index
-            if call.done():
-                with promise._lock:
-                    late = call.next_landed()
-                    if late is None:
-                        if self._next < len(promise._landed):
-                            continue
-                        break
-                    if not promise._windowed:
-                        promise._landed.append(late)
-                        continue
-                    return late
-            promise._wait(call, _core.LANDED, None)
+                if place.ready:  # of a generator call: another thread has been here
+                    return place.ready.popleft()
+                pairs, place.arrivals, place.items, failed = call.landed(
+                    place.arrivals, place.items, _FETCH_ITEMS, promise._windowed
+                )
+                place.ready.extend(pairs[1:])
+            if promise._windowed and (pairs or failed is not None):
+                promise._consumed = True
+            if pairs:
+                return pairs[0]
+            if failed is not None:
+                ok, value = call.take(failed) if promise._windowed else call.get(failed)
+                if ok:
+                    return failed, value
+                raise value
+            if over:
+                break
+            promise._wait(call, _core.LANDED - place.arrivals, None)
         promise._wait(call, _core.ALL, None)
         error = None if self._told else promise._feed_error
         self._told = True
-        raise error or StopIteration
+        raise error or StopIteration()

@@ -106,7 +106,7 @@ class Plan:
                 iterables = [each if isinstance(each, Sequence) else list(each) for each in iterables]
             if len(iterables) > 1:
                 self.pages.extend(zip(*iterables), "spread item ")
-            elif not (isinstance(iterables[0], range) and _extend_range(self.pages, iterables[0], cost is not None)):
+            elif not _extend_whole(self.pages, iterables[0], cost is not None):
                 self.pages.extend(iterables[0], _path(places[0]))
             if callable(cost):
                 cost = [_cost_of(cost, places, values) for values in zip(*iterables)]
@@ -149,6 +149,13 @@ class Plan:
 
 def _path(place: _context.Place) -> str:
     return f"args[{place}]" if isinstance(place, int) else f"kwargs[{place!r}]"
+
+
+def _extend_whole(pages: _core.Pages, items: Any, costed: bool) -> bool:
+    """Items that need not be encoded one by one. False: they must be."""
+    if isinstance(items, range):
+        return _extend_range(pages, items, costed)
+    return pages.extend_array(items)
 
 
 def _extend_range(pages: _core.Pages, numbers: range, costed: bool) -> bool:

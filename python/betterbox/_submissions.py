@@ -32,7 +32,7 @@ os.register_at_fork(after_in_child=submitters.clear)  # the long way refuses to 
 class Submitted(_core.Submission):
     """A single submission with the interface of a `_core.Call` of one item."""
 
-    __slots__ = ("_landed",)
+    __slots__ = ()
 
     port = 0
     for_functions = True
@@ -66,11 +66,13 @@ class Submitted(_core.Submission):
     def outcomes(self) -> list[Any]:
         return [self.get(0)[1]]
 
-    def next_landed(self) -> int | None:
-        if getattr(self, "_landed", False) or not self.done():
-            return None
-        self._landed = True
-        return 0
+    def landed(
+        self, arrivals: int, items: int, limit: int, take: bool
+    ) -> tuple[list[tuple[int, Any]], int, int, int | None]:
+        if arrivals > 0 or not self.done():
+            return [], arrivals, 0, None
+        ok, value = self.get(0)
+        return ([(0, value)], 1, 0, None) if ok else ([], 1, 0, 0)
 
     def first_success(self) -> int | None:
         return 0 if self.done() and self.get(0)[0] else None

@@ -10,6 +10,7 @@
 #include "python/src/client_bindings.h"
 #include "python/src/item_bindings.h"
 #include "python/src/object_codec.h"
+#include "python/src/py_ref.h"
 #include "python/src/report_dicts.h"
 #include "python/src/shared_buffers.h"
 #include "runtime/bus_file.h"
@@ -147,21 +148,20 @@ class CallHandle {
     return decode(outcome->item);
   }
   py::list values(std::uint64_t first, std::uint64_t limit, bool take) {
-    std::vector<Outcome> outcomes;
+    std::vector<Client::Span> spans;
     {
       py::gil_scoped_release release;
-      outcomes = client_->successes(call_, first, limit);
+      spans = client_->successes(call_, first, limit);
     }
     py::list result;
-    for (const Outcome& outcome : outcomes) {
-      PyObject* value = decode_item(outcome.item);
-      if (value == nullptr) {  // whoever asks for this one gets the error
-        PyErr_Clear();
-        break;
+    for (const Client::Span& span : spans) {
+      const py::list part = values_of(span);
+      if (result.empty()) {
+        result = part;
+      } else if (PyList_SetSlice(result.ptr(), PY_SSIZE_T_MAX, PY_SSIZE_T_MAX, part.ptr()) < 0) {
+        throw py::error_already_set();
       }
-      const int added = PyList_Append(result.ptr(), value);
-      Py_DECREF(value);
-      if (added < 0) throw py::error_already_set();
+      if (part.size() < span.items.size()) break;
     }
     if (take) {
       const Range taken{first, first + result.size()};
@@ -169,6 +169,42 @@ class CallHandle {
       client_->take(call_, taken);
     }
     return result;
+  }
+  /// ([(index, value)], arrivals, items, failed index or None): see Client::landed.
+  py::tuple landed(std::uint64_t arrivals, std::uint64_t items, std::uint64_t limit, bool take) {
+    Client::Landing at{arrivals, items};
+    std::optional<std::uint64_t> failed;
+    std::vector<Client::Span> spans;
+    {
+      py::gil_scoped_release release;
+      spans = client_->landed(call_, at, limit, failed);
+    }
+    py::list pairs;
+    std::size_t count = 0;
+    for (const Client::Span& span : spans) {
+      const py::list part = values_of(span);
+      count += part.size();
+      for (std::size_t i = 0; i < part.size(); ++i) {
+        PyObject* value = PyList_GET_ITEM(part.ptr(), static_cast<Py_ssize_t>(i));
+        const auto pair = py::reinterpret_steal<py::object>(
+            Py_BuildValue("(KO)", static_cast<unsigned long long>(span.items.begin + i), value));
+        if (!pair || PyList_Append(pairs.ptr(), pair.ptr()) < 0) throw py::error_already_set();
+      }
+      // One that cannot be loaded ends the round; who comes back to it hears why.
+      if (part.size() == span.items.size()) continue;
+      if (pairs.empty()) failed = span.items.begin;
+      at = {arrivals, items};
+      std::optional<std::uint64_t> none;
+      py::gil_scoped_release release;
+      spans = client_->landed(call_, at, std::max<std::size_t>(1, count), none);
+      if (failed) spans.clear();
+      break;
+    }
+    if (take) {
+      py::gil_scoped_release release;
+      for (const Client::Span& span : spans) client_->take(call_, span.items);
+    }
+    return py::make_tuple(pairs, at.arrivals, at.items, failed);
   }
   py::list results(bool with_exceptions) {
     const auto spans = all_spans();
@@ -206,14 +242,6 @@ class CallHandle {
     if (error_) raise(error_);
     return values;
   }
-  py::object next_landed() {
-    std::optional<std::uint64_t> index;
-    {
-      py::gil_scoped_release release;
-      index = client_->next_landed(call_);
-    }
-    return index ? py::object(py::int_(*index)) : py::object(py::none());
-  }
   py::object first_success() {
     std::optional<std::uint64_t> index;
     {
@@ -237,9 +265,32 @@ class CallHandle {
     switch (until) {
       case kWaitAll: return client_->over(call_);
       case kWaitAny: return client_->any_success(call_);
-      case kWaitLanded: return client_->anything_landed(call_);
-      default: return client_->settled_item(call_, static_cast<std::uint64_t>(until));
+      default: break;
     }
+    if (until >= 0) return client_->settled_item(call_, static_cast<std::uint64_t>(until));
+    return client_->more_landed(call_, static_cast<std::uint64_t>(kWaitLanded - until));
+  }
+  /// Values up to the first that cannot be loaded: whoever asks for that one gets the error.
+  static py::list values_of(const Client::Span& span) {
+    const auto size = static_cast<Py_ssize_t>(span.items.size());
+    if (span.is_column()) {
+      auto values = py::reinterpret_steal<py::list>(PyList_New(size));
+      if (!values) throw py::error_already_set();
+      if (decode_column(span.view, span.place, span.place + span.items.size(), values.ptr(), 0))
+        return values;
+      PyErr_Clear();
+      return py::list();
+    }
+    py::list values;
+    for (std::uint64_t i = 0; i < span.items.size(); ++i) {
+      PyRef value(decode_item(span.item(i)));
+      if (!value) {
+        PyErr_Clear();
+        break;
+      }
+      if (PyList_Append(values.ptr(), value.get()) < 0) throw py::error_already_set();
+    }
+    return values;
   }
   std::vector<Client::ResultSpan> all_spans() {
     py::gil_scoped_release release;
@@ -506,7 +557,8 @@ void register_call(py::module_& module) {
       .def("results", [](CallHandle& self) { return self.results(false); })
       .def("outcomes", [](CallHandle& self) { return self.results(true); })
       .def("folds", &CallHandle::folds)
-      .def("next_landed", &CallHandle::next_landed)
+      .def("landed", &CallHandle::landed, py::arg("arrivals"), py::arg("items"), py::arg("limit"),
+           py::arg("take"))
       .def("first_success", &CallHandle::first_success)
       .def("notify", &CallHandle::notify)
       .def("keep", &CallHandle::keep)

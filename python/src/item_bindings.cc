@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "python/src/bindings.h"
+#include "python/src/numpy_codec.h"
 #include "python/src/object_codec.h"
 
 namespace py = pybind11;
@@ -41,6 +42,15 @@ void PageWriter::extend_range(std::int64_t start, std::int64_t step, std::uint64
   count_ += count;
 }
 
+bool PageWriter::extend_array(py::handle array) {
+  close_page();
+  return array_columns(array.ptr(), [this](Frame page, std::uint64_t count) {
+    closed_bytes_ += page.size();
+    items_.pages.push_back({std::move(page), count});
+    count_ += count;
+  });
+}
+
 void PageWriter::set_costs(const py::bytes& costs) {
   const std::string_view bytes = costs;
   if (bytes.size() != count_ * sizeof(float)) throw py::value_error("one cost per item is needed");
@@ -74,6 +84,8 @@ void register_items(py::module_& module) {
            "Encode many; `path` names them in errors: ``args[0][17]``.")
       .def("extend_range", &PageWriter::extend_range, py::arg("start"), py::arg("step"), py::arg("count"),
            "Integers, as a description.")
+      .def("extend_array", &PageWriter::extend_array, py::arg("array"),
+           "The items of a NumPy array, as bytes. False (and nothing added): encode them one by one.")
       .def("set_costs", &PageWriter::set_costs, py::arg("costs"),
            "What all items so far are expected to cost: native float32, one each.")
       .def("__len__", &PageWriter::size)

@@ -17,6 +17,8 @@ class PageWriter {
   void append(pybind11::handle item, std::string_view path);
   void extend(pybind11::handle items, const std::string& path);
   void extend_range(std::int64_t start, std::int64_t step, std::uint64_t count);
+  /// The items of a NumPy array as they are now. Result: false (and nothing added) if that cannot be.
+  bool extend_array(pybind11::handle array);
   void set_costs(const pybind11::bytes& costs);
   std::uint64_t size() const { return count_; }
   std::size_t nbytes() const { return closed_bytes_ + page_.bytes(); }

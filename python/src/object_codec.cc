@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "python/src/numpy_codec.h"
 #include "python/src/py_ref.h"
 
 namespace betterbox {
@@ -342,6 +343,7 @@ PyObject* decode_item(ItemBytes item) {
     case ItemTag::kPickleBuffers: return decode_pickle_buffers(item);
     case ItemTag::kArray: return decode_array(item);
     case ItemTag::kArguments: return decode_simple_arguments(item);
+    case ItemTag::kScalar: return decode_scalar(item);
     case ItemTag::kError:
     case ItemTag::kLost: break;
   }
@@ -355,22 +357,24 @@ PyObject* decode_page_item(const PageView& page, std::uint64_t i) {
   return decode_item(std::as_bytes(std::span(item)));
 }
 
-std::optional<ColumnType> word_of(PyObject* object, std::uint64_t& word) {
-  if (object == Py_None) return ColumnType::kNone;
-  if (PyLong_CheckExact(object)) {
+bool short_value(PyObject* object, ShortValue& value) {
+  if (object == Py_None) {
+    value.type = ColumnType::kNone;
+  } else if (PyLong_CheckExact(object)) {
     int overflow = 0;
-    word = static_cast<std::uint64_t>(PyLong_AsLongLongAndOverflow(object, &overflow));
-    return overflow == 0 ? std::optional(ColumnType::kInt) : std::nullopt;
+    value.word = static_cast<std::uint64_t>(PyLong_AsLongLongAndOverflow(object, &overflow));
+    value.type = ColumnType::kInt;
+    return overflow == 0;
+  } else if (PyFloat_CheckExact(object)) {
+    value.word = std::bit_cast<std::uint64_t>(PyFloat_AS_DOUBLE(object));
+    value.type = ColumnType::kFloat;
+  } else if (PyBool_Check(object)) {
+    value.word = object == Py_True ? 1 : 0;
+    value.type = ColumnType::kBool;
+  } else {
+    return scalar_word(object, value);
   }
-  if (PyFloat_CheckExact(object)) {
-    word = std::bit_cast<std::uint64_t>(PyFloat_AS_DOUBLE(object));
-    return ColumnType::kFloat;
-  }
-  if (PyBool_Check(object)) {
-    word = object == Py_True ? 1 : 0;
-    return ColumnType::kBool;
-  }
-  return std::nullopt;
+  return true;
 }
 
 bool decode_column(const PageView& column, std::uint64_t begin, std::uint64_t end, PyObject* list,
@@ -399,7 +403,8 @@ bool decode_column(const PageView& column, std::uint64_t begin, std::uint64_t en
     case ColumnType::kScalars:
     case ColumnType::kArrays: break;
   }
-  return fill([&](std::uint64_t i) { return decode_page_item(column, begin + i); });
+  PyRef array(column_array(column));
+  return array && fill([&](std::uint64_t i) { return array_item(array.get(), begin + i, column.column_type()); });
 }
 
 bool is_failure(ItemBytes item) {

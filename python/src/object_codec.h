@@ -12,6 +12,7 @@
 
 #include "runtime/limits.h"
 #include "runtime/page.h"
+#include "runtime/strip.h"
 
 namespace betterbox {
 
@@ -21,8 +22,8 @@ bool encode_item(PyObject* object, std::string_view path, std::string& out);
 /// A new reference to the object in a (value) item. Errors and lost items: decode_failure.
 PyObject* decode_item(ItemBytes item);
 
-/// The word that stands for a short value in a strip or a column. Empty, without a Python error, for all else.
-std::optional<ColumnType> word_of(PyObject* object, std::uint64_t& word);
+/// The word that stands for a short value in a strip or a column. Result: false, and no Python error, for all else.
+bool short_value(PyObject* object, ShortValue& value);
 
 /// Values [begin, end) of a column as new references, from place `at` of a new list on. Result: false with an error.
 bool decode_column(const PageView& column, std::uint64_t begin, std::uint64_t end, PyObject* list,

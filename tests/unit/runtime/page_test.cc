@@ -125,5 +125,88 @@ TEST(LostItem, SaysEverythingThatWasPutIn) {
     EXPECT_FALSE(parse_lost_item(bytes(item).first(size)));
 }
 
+// --- columns --------------------------------------------------------------------------------------
+
+std::vector<std::string> sample_columns() {
+  std::vector<std::string> pages{column_header(ColumnType::kNone, 5, 0),
+                                 column_header(ColumnType::kBool, 3, 1) + std::string("\1\0\1", 3),
+                                 column_header(ColumnType::kInt, 3, 8), column_header(ColumnType::kFloat, 2, 8)};
+  for (const std::int64_t value : {std::int64_t{1}, std::int64_t{-1}, std::numeric_limits<std::int64_t>::min()})
+    pages[2].append(reinterpret_cast<const char*>(&value), 8);
+  for (const double value : {-0.0, 2.5}) pages[3].append(reinterpret_cast<const char*>(&value), 8);
+  pages.push_back(column_header(ColumnType::kScalars, 4, 2, "\3<i2") + "aabbccdd");
+  const std::uint64_t extent = 3;
+  pages.push_back(column_header(ColumnType::kArrays, 2, 3,
+                                "\3|u1\1" + std::string(reinterpret_cast<const char*>(&extent), 8)) +
+                  "abcdef");
+  return pages;
+}
+
+TEST(Column, IsSlicedAndJoinedAgainAtEveryPlace) {
+  for (const std::string& bytes_of_page : sample_columns()) {
+    const Frame page{std::string(bytes_of_page)};
+    const auto view = PageView::parse(page.bytes());
+    ASSERT_TRUE(view);
+    EXPECT_FALSE(view->has_items());
+    for (std::uint64_t cut = 1; cut < view->count(); ++cut) {
+      const Frame front = slice_page(page, *view, 0, cut), back = slice_page(page, *view, cut, view->count());
+      const auto front_view = PageView::parse(front.bytes()), back_view = PageView::parse(back.bytes());
+      ASSERT_TRUE(front_view && back_view);
+      EXPECT_EQ(back_view->copy_item(0), view->copy_item(cut));
+      PageBuilder builder;
+      builder.add(*front_view);
+      ASSERT_TRUE(builder.takes(*back_view));
+      builder.add(*back_view);
+      EXPECT_EQ(builder.finish().view(), page.view());
+    }
+  }
+}
+
+TEST(Column, IsNotJoinedWithAnotherTypeOrWithItems) {
+  const auto pages = sample_columns();
+  for (std::size_t i = 0; i < pages.size(); ++i) {
+    PageBuilder builder;
+    builder.add(*PageView::parse(bytes(pages[i])));
+    for (std::size_t k = 0; k < pages.size(); ++k)
+      EXPECT_EQ(builder.takes(*PageView::parse(bytes(pages[k]))), i == k);
+    EXPECT_FALSE(builder.takes(*PageView::parse(make_single_page(bytes("x")).bytes())));
+  }
+}
+
+TEST(Column, AsItemsSaysTheSame) {
+  for (const std::string& page : sample_columns()) {
+    const auto view = PageView::parse(bytes(page));
+    const Frame items = with_items(*view);
+    const auto items_view = PageView::parse(items.bytes());
+    ASSERT_EQ(items_view->count(), view->count());
+    for (std::uint64_t i = 0; i < view->count(); ++i) EXPECT_EQ(items_view->copy_item(i), view->copy_item(i));
+  }
+}
+
+TEST(Column, IsRefusedIfItsNumbersDoNotFit) {
+  for (const std::string& page : sample_columns()) {
+    EXPECT_FALSE(PageView::parse(bytes(page + 'x')));
+    for (std::size_t size = 0; size < page.size(); ++size)
+      EXPECT_FALSE(PageView::parse(bytes(page.substr(0, size))));
+    for (std::size_t place = 1; place < 16; ++place) {
+      for (int bit = 0; bit < 8; ++bit) {
+        std::string bad = page;
+        bad[place] = static_cast<char>(bad[place] ^ (1 << bit));
+        const auto view = PageView::parse(bytes(bad));
+        if (!view) continue;  // what is taken holds what it says
+        EXPECT_EQ(view->values(0, view->count()).size(), view->count() * view->value_size());
+        view->copy_item(view->count() - 1);
+      }
+    }
+  }
+}
+
+TEST(Column, SettlesAsManyItemsAsItHasValues) {
+  const std::string page = column_header(ColumnType::kNone, 1, 0);
+  EXPECT_TRUE(PageView::parse(bytes(page))->holds_outcomes_of(1));
+  EXPECT_FALSE(PageView::parse(bytes(page))->holds_outcomes_of(2));
+  EXPECT_TRUE(PageView::parse(make_single_page(bytes("x")).bytes())->holds_outcomes_of(2));
+}
+
 }  // namespace
 }  // namespace betterbox

@@ -104,6 +104,23 @@ TEST_F(Division, StealsUntouchedItemsForAnIdleSeat) {
   EXPECT_EQ(steals_, core_->steals());
 }
 
+TEST_F(Division, GivesAwayWhatWaitsBehindAnItemThatIsLongAmongShortOnes) {
+  make(2);
+  item_time_ = Duration{100};
+  begin(1, call_of(10), {0, 2000});
+  for (int i = 0; i < 100; ++i) run(0), run(1);
+  turn();
+  ASSERT_TRUE(start(0));  // and does not end
+  for (int i = 0; i < 10'000 && held(0) + held(1) > 0; ++i) {
+    if (start(1)) finish(1);
+    pass(milliseconds(1));
+  }
+  EXPECT_EQ(held(0), 0u) << "beside what it runs";
+  finish(0);
+  run_all(2);
+  EXPECT_EQ(landed(1), (std::vector<Range>{{0, 2000}}));
+}
+
 TEST_F(Division, NamedPoliciesNeitherStealNorGiveAheadOfTime) {
   make(2);
   policy_ = "gss";

@@ -454,7 +454,7 @@ class AsLanded:
 
     def __init__(self, promise: Promise[Any]) -> None:
         self._promise = promise
-        self._place = promise._landing if promise._windowed else Landing()
+        self._place: Landing = promise._landing if promise._windowed else Landing()
         self._told = False
 
     def __iter__(self) -> AsLanded:

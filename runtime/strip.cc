@@ -51,7 +51,6 @@ bool StripReader::has_more() const {
 }
 
 std::optional<StripPart> StripReader::next() {
-  give_room();
   for (;;) {
     const std::uint32_t opened = strip_.opened.load(std::memory_order_acquire);
     if (broken_ || opened == segment_) return std::nullopt;
@@ -67,6 +66,7 @@ std::optional<StripPart> StripReader::next() {
       part.type = static_cast<ColumnType>(segment.type);
       part.dtype = segment.dtype;
       part.start = read_;
+      part.last = opened - segment_ == 1;
       broken_ = part.count > kStripWords || segment.start + seen_ != read_ || !find_size(part);
       if (broken_) return std::nullopt;
       const std::int64_t busy_ns = segment.busy_ns.load(std::memory_order_relaxed);
@@ -87,9 +87,6 @@ std::optional<StripPart> StripReader::next() {
     strip_.taken_segments.store(segment_, std::memory_order_release);
   }
 }
-
-/// What next() gave before has been copied out by now.
-void StripReader::give_room() { strip_.taken_words.store(read_, std::memory_order_release); }
 
 /// Result: false for values that are none.
 bool StripReader::find_size(StripPart& part) {

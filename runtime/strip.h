@@ -105,6 +105,7 @@ struct StripPart {
   std::size_t value_size = 0;
   std::int64_t busy_ns = 0, longest_ns = 0;
   double busy_squares = 0;
+  bool last = false;  ///< of the segment that grows: more may come at any time
 };
 
 /// The agent's end.
@@ -112,9 +113,11 @@ class StripReader {
  public:
   explicit StripReader(Strip& strip) : strip_(strip) {}
   bool has_more() const;
-  /// What has come since; call it until there is none.
+  /// What has come since. Who takes parts up to a `last` one has all that was there when it began.
   std::optional<StripPart> next();
-  /// The part's values as a column. To be called before the next next().
+  /// The parts have been used: the slot may have their words again.
+  void release() { strip_.taken_words.store(read_, std::memory_order_release); }
+  /// The part's values as a column. REQUIRES: no release() since.
   Frame column_of(const StripPart& part) const;
   /// One value as an item.
   void append_item(const StripPart& part, std::uint32_t i, std::string& out) const;
@@ -122,7 +125,6 @@ class StripReader {
  private:
   std::uint64_t word(std::uint64_t position) const { return strip_.words[position & (kStripWords - 1)]; }
   static bool find_size(StripPart& part);
-  void give_room();
   Strip& strip_;
   std::uint32_t segment_ = 0;  // number of the one that is being read
   std::uint32_t seen_ = 0;     // of its outcomes

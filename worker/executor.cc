@@ -470,12 +470,18 @@ void Executor::Gather::begin(std::uint32_t at) {
   busy_squares = 0;
 }
 
+/// What is there now: a slot that goes on meanwhile is not run after.
 void Executor::drain_strip(Slot& slot, std::vector<Event>& events) {
-  while (const auto part = slot.strip.next()) {
+  bool last = false;
+  while (!last) {
+    const auto part = slot.strip.next();
+    if (!part) break;
+    last = part->last;
     outcomes_seen_ += part->count;
     if (part->station < kStations && part->generation == slot.gathers[part->station].generation &&
         !slot.gathers[part->station].fold)
       take_part(slot, *part, events);
+    slot.strip.release();
   }
 }
 

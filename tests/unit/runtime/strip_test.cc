@@ -42,6 +42,7 @@ class StripTest : public testing::Test {
         seen_.push_back({part->station, part->generation, part->first + i, std::move(item)});
       }
       busy_ns_ += part->busy_ns;
+      reader_.release();
     }
   }
   std::unique_ptr<Strip> strip_ = std::make_unique<Strip>();
@@ -136,6 +137,7 @@ TEST_F(StripTest, SurvivesAWriterThatWritesOverIt) {
       ASSERT_LE(part->count, kStripWords);
       ASSERT_LE(++parts, std::size_t{kStripSegments} + 1);
       EXPECT_TRUE(PageView::parse(reader.column_of(*part).bytes()));
+      reader.release();
     }
   }
 }
@@ -160,6 +162,7 @@ TEST_F(StripTest, CarriesManyBetweenTwoThreads) {
       for (std::uint32_t i = 0; i < part->count && part->type == ColumnType::kInt; ++i)
         ASSERT_EQ(column->value<std::int64_t>(i), next + i);
       next += part->count;
+      reader_.release();
     }
   }
   slot.join();

@@ -29,6 +29,7 @@
 #include "runtime/check.h"
 #include "runtime/codec.h"
 #include "runtime/limits.h"
+#include "runtime/zmq_sockets.h"
 
 namespace betterbox {
 namespace {
@@ -36,10 +37,6 @@ namespace {
 /// Frames up to this size are copied: it costs less than a shared holder, and received ones would pin
 /// libzmq's buffer.
 constexpr std::size_t kCopyBelow = 512;
-/// Marks: messages of the carrier itself, one frame, shorter than a header.
-constexpr std::size_t kEndMark = 0;    ///< the sender has closed this connection
-constexpr std::size_t kProbeMark = 1;  ///< ignored
-constexpr int kLingerMs = 1000;
 constexpr int kReconnectMs = 24 * 3600 * 1000;  ///< never, see above
 constexpr int kBacklog = 4096;                  ///< all peers of a bus may come at once
 constexpr int kMaxSockets = 8192;               ///< three for each direct connection
@@ -139,11 +136,6 @@ class SignalsBlocked {
   sigset_t before_;
 };
 
-struct News {
-  int event = 0;
-  int value = 0;
-};
-
 const char* describe(int event) {
   switch (event) {
     case ZMQ_EVENT_DISCONNECTED: return "the peer is gone";
@@ -155,25 +147,6 @@ const char* describe(int event) {
 }
 
 }  // namespace
-
-struct ZmqTransport::Socket {
-  void* zmq = nullptr;
-  void* monitor = nullptr;
-  Connection* connection = nullptr;  // DEALER only
-  bool queued = false;               // in ready_
-  bool has_news = true;              // its monitor may have some
-  std::vector<News> news;            // read, not acted upon
-};
-
-struct ZmqTransport::Connection {
-  ConnectionId id;
-  std::unique_ptr<Socket> dealer;
-  std::string routing_id;  // of the ROUTER; empty for a DEALER
-  int descriptor = -1;
-  std::uint64_t generation = 0;  // which of its descriptor's connections it is
-  int probes_left = 0;
-  bool over = false;  // nothing is sent or delivered any more
-};
 
 struct ZmqTransport::Arrival {
   std::string routing_id;
@@ -206,6 +179,7 @@ ZmqTransport::~ZmqTransport() {
     static_cast<void>(router_.release());
     return;
   }
+  drop_links();
   for (auto& [id, connection] : connections_)
     if (connection->dealer) shut_socket(std::move(connection->dealer), kLingerMs);
   if (router_) shut_socket(std::move(router_), kLingerMs);
@@ -265,7 +239,14 @@ void ZmqTransport::listen(const std::string& endpoint) {
   check_path_length(endpoint);
   if (!router_) router_ = open_socket(ZMQ_ROUTER);
   if (zmq_bind(router_->zmq, endpoint.c_str()) != 0) fail("cannot listen at " + endpoint);
-  if (endpoint.starts_with(kScheme)) socket_files_.push_back(endpoint.substr(kScheme.size()));
+  if (endpoint.starts_with(kScheme)) {
+    const std::string path = endpoint.substr(kScheme.size());
+    socket_files_.push_back(path);
+    if (const int fd = listen_for_links(path); fd >= 0) {
+      link_listeners_.push_back(fd);
+      watch_link(fd, 0, POLLIN);
+    }
+  }
   mark_ready(*router_);
 }
 
@@ -278,6 +259,7 @@ ConnectionId ZmqTransport::connect(const std::string& endpoint) {
     connection->dealer = open_socket(ZMQ_DEALER);
     connection->dealer->connection = connection.get();
     if (zmq_connect(connection->dealer->zmq, endpoint.c_str()) != 0) fail("cannot connect to " + endpoint);
+    if (endpoint.starts_with(kScheme)) open_link(*connection, endpoint.substr(kScheme.size()));
   } catch (const std::runtime_error& problem) {
     end(*connection, problem.what(), false);
     if (connection->dealer) shut_socket(std::move(connection->dealer), 0);
@@ -287,8 +269,9 @@ ConnectionId ZmqTransport::connect(const std::string& endpoint) {
 
 std::vector<int> ZmqTransport::wait_fds() {
   std::vector<int> fds;
-  fds.reserve(polled_.size());
+  fds.reserve(polled_.size() + 1);
   for (const pollfd& entry : polled_) fds.push_back(entry.fd);
+  if (links_fd_ >= 0) fds.push_back(links_fd_);
   return fds;
 }
 
@@ -306,10 +289,23 @@ bool ZmqTransport::send_mark(Connection& connection, std::size_t bytes) {
   return send_envelope(connection) && send_copy(zmq, &kZero, bytes, false);
 }
 
+bool ZmqTransport::send_mark(Connection& connection, const LinkToken& token) {
+  return send_copy(connection.dealer->zmq, token.data(), token.size(), false);
+}
+
 bool ZmqTransport::send(ConnectionId to, const Message& message) {
   const auto found = connections_.find(to.value);
   if (found == connections_.end() || found->second->over) return false;
   Connection& connection = *found->second;
+  if (connection.link) {
+    connection.link->queue(encode(message), message.frames);
+    if (!connection.unflushed && !connection.link->flush()) {
+      connection.unflushed = true;
+      unflushed_.push_back(found->second);
+      flush_links();
+    }
+    return true;
+  }
   Socket& socket = connection.dealer ? *connection.dealer : *router_;
   mark_ready(socket);  // zmq may take the socket's wake-up while it sends
   if (!send_envelope(connection)) return false;
@@ -326,13 +322,15 @@ void ZmqTransport::close(ConnectionId id) {
   if (found == connections_.end()) return;
   const ConnectionPtr connection = found->second;
   connections_.erase(found);
+  const bool was_over = std::exchange(connection->over, true);
+  if (connection->link) return close_link(connection);
+  drop_link(*connection);
   if (connection->dealer) {
     shut_socket(std::move(connection->dealer), kLingerMs);
-  } else if (!connection->over && router_) {
+  } else if (router_ && !was_over) {
     mark_ready(*router_);
     send_mark(*connection, kEndMark);
   }
-  connection->over = true;
 }
 
 // --- arriving messages ------------------------------------------------------------------------------
@@ -347,7 +345,17 @@ std::optional<TransportEvent> ZmqTransport::receive() {
       if (event.kind == TransportEvent::kClosed) connections_.erase(found);
       return event;
     }
-    if (ready_.empty()) find_ready_sockets();
+    if (ready_.empty() && ready_links_.empty()) {
+      flush_links();
+      find_ready_links();
+      find_ready_sockets();
+    }
+    if (!ready_links_.empty()) {
+      const std::uint64_t id = ready_links_.front();
+      ready_links_.pop_front();
+      read_link(id);
+      continue;
+    }
     if (ready_.empty()) return std::nullopt;
 
     Socket& socket = *ready_.front();
@@ -448,6 +456,11 @@ void ZmqTransport::deliver(Connection& connection, Arrival& arrival) {
   const auto bytes = arrival.first.bytes();
   const bool is_mark = bytes.size() <= kProbeMark && arrival.payload.empty() && !arrival.oversized;
   if (is_mark && bytes.size() == kProbeMark) return;
+  if (bytes.size() == kLinkMark && arrival.payload.empty() && !connection.dealer && !connection.link) {
+    LinkToken token;
+    std::memcpy(token.data(), bytes.data(), token.size());
+    return expect_link(connections_.at(connection.id.value), token);
+  }
   if (is_mark) {
     end(connection, "closed by the peer", false);
   } else if (arrival.oversized) {
@@ -476,7 +489,9 @@ void ZmqTransport::deliver(Connection& connection, Arrival& arrival) {
 /// Queues kClosed behind what has arrived.
 void ZmqTransport::end(Connection& connection, const std::string& reason, bool malformed) {
   if (connection.over) return;
-  connection.over = true;
+  if (!malformed) read_rest(connection);
+  drop_link(connection);
+  if (std::exchange(connection.over, true)) return;
   if (malformed) ++malformed_;
   TransportEvent event;
   event.kind = TransportEvent::kClosed;
@@ -489,6 +504,7 @@ void ZmqTransport::end(Connection& connection, const std::string& reason, bool m
 /// The ROUTER serves this routing id no longer.
 void ZmqTransport::let_go(Connection& connection) {
   end(connection, describe(ZMQ_EVENT_DISCONNECTED), false);
+  drop_link(connection);
   connection.probes_left = 0;
   by_routing_id_.erase(connection.routing_id);
 }

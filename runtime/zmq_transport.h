@@ -4,17 +4,22 @@
 // Guarantees: nothing reconnects by itself; the end of a connection (also of a process killed by SIGKILL) is
 // seen at once, by socket monitors, and shows as kClosed behind everything that had arrived. Frames above
 // kCopyBelow bytes are not copied in either direction. One io thread, which takes no signals.
+//
+// Between processes of one user on one host messages go over a direct link beside the ZeroMQ connection (runtime/
+// direct_link.h): no io threads in between.
 #pragma once
 
 #include <poll.h>
 #include <sys/types.h>
 
 #include <deque>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "runtime/direct_link.h"
 #include "runtime/transport.h"
 
 namespace betterbox {
@@ -65,8 +70,25 @@ class ZmqTransport : public Transport {
   void end(Connection& connection, const std::string& reason, bool malformed);
   void let_go(Connection& connection);
 
+  // Direct links (zmq_links.cc).
+  void watch_link(int fd, std::uint64_t tag, std::uint32_t events);
+  void accept_links();
+  void take_link(int fd);
+  void expect_link(const ConnectionPtr& connection, const LinkToken& token);
+  void pair(Connection& connection, int fd);
+  void open_link(Connection& connection, const std::string& path);
+  void find_ready_links();
+  void read_link(std::uint64_t id);
+  DirectLink::Reading read_link_once(Connection& connection);
+  void read_rest(Connection& connection);
+  void drop_link(Connection& connection);
+  void flush_links();
+  void close_link(const ConnectionPtr& connection);
+  void drop_links();
+
   // Leaving messages.
   bool send_mark(Connection& connection, std::size_t bytes);
+  bool send_mark(Connection& connection, const LinkToken& token);
   bool send_envelope(Connection& connection);
 
   void* context_ = nullptr;
@@ -83,6 +105,15 @@ class ZmqTransport : public Transport {
   std::unordered_multimap<int, ConnectionPtr> by_descriptor_;     // the same
   std::unordered_map<int, Descriptor> descriptors_;
   std::vector<ConnectionPtr> doubts_;
+
+  int links_fd_ = -1;  // epoll: listeners for links and links
+  std::vector<int> link_listeners_;
+  std::map<int, bool> nameless_links_;            // accepted, their tokens have not come
+  std::map<LinkToken, int> waiting_links_;        // their connections have not come
+  std::map<LinkToken, ConnectionPtr> expecting_;  // connections whose links have not come
+  std::deque<std::uint64_t> ready_links_;         // connections whose links may have messages
+  std::vector<ConnectionPtr> unflushed_;          // with something queued
+  std::vector<ConnectionPtr> leaving_;            // closed by the owner, not all is written yet
 
   std::vector<Socket*> sockets_;
   std::vector<pollfd> polled_;  // two for each of sockets_: its own and its monitor's

@@ -1,0 +1,47 @@
+// The parts of a ZmqTransport, for its own files only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/zmq_transport.h"
+
+namespace betterbox {
+
+/// Marks: messages of the carrier itself, one frame, shorter than a header.
+inline constexpr std::size_t kEndMark = 0;                   ///< the sender has closed this connection
+inline constexpr std::size_t kProbeMark = 1;                 ///< ignored
+inline constexpr std::size_t kLinkMark = sizeof(LinkToken);  ///< the token of the sender's link
+inline constexpr int kLingerMs = 1000;
+
+struct News {
+  int event = 0;
+  int value = 0;
+};
+
+struct ZmqTransport::Socket {
+  void* zmq = nullptr;
+  void* monitor = nullptr;
+  Connection* connection = nullptr;  // DEALER only
+  bool queued = false;               // in ready_
+  bool has_news = true;              // its monitor may have some
+  std::vector<News> news;            // read, not acted upon
+};
+
+struct ZmqTransport::Connection {
+  ConnectionId id;
+  std::unique_ptr<Socket> dealer;
+  std::string routing_id;  // of the ROUTER; empty for a DEALER
+  int descriptor = -1;
+  std::uint64_t generation = 0;  // which of its descriptor's connections it is
+  int probes_left = 0;
+  bool over = false;  // nothing is sent or delivered any more
+  std::unique_ptr<DirectLink> link;
+  bool unflushed = false;     // in unflushed_
+  bool wants_room = false;    // its link is watched for room
+  bool expects_link = false;  // in expecting_
+};
+
+}  // namespace betterbox

@@ -1,6 +1,7 @@
 // Client, first part: waiting and driving, the session with the scheduler. What it is about lies in client_boxes.cc,
 // client_calls.cc (calls and their outcomes), client_lanes.cc and client_submissions.cc.
 #include "runtime/client.h"
+#include "runtime/segment_pool.h"
 #include "runtime/value_copy.h"
 
 #include <poll.h>
@@ -255,9 +256,11 @@ std::vector<std::uint64_t> Client::drive() {
       driver_polls_ = true;
       TimePoint until = next_deadline();
       if (unacknowledged_bytes_ > 0) until = std::min(until, monotonic_now() + milliseconds(100));
+      until = std::min(until, next_look_at_segments());
       const int ready = poll_transport(lock, until, wake_fd_);
       driver_polls_ = false;
       if (ready == 0) acknowledge(true);
+      look_at_segments();
     }
   }
 }

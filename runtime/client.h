@@ -51,6 +51,7 @@ struct EncodedItems {
   struct Page {
     Frame frame;
     std::uint64_t count = 0;
+    std::uint64_t shared = 0;  ///< bytes in shared memory that the frame keeps
   };
   std::vector<Page> pages;
   std::uint64_t count = 0;
@@ -92,6 +93,7 @@ struct CallState {
     std::uint64_t count = 0;
     std::uint64_t unsettled = 0;
     std::vector<float> costs;
+    std::uint64_t shared = 0;  ///< bytes in shared memory that the frame keeps
     std::size_t bytes() const { return frame.size() + costs.size() * sizeof(float); }
   };
   std::map<std::uint64_t, SentPage> pages;  ///< by first item: not settled yet, sent or not
@@ -100,6 +102,7 @@ struct CallState {
   bool closed = false;                      ///< no more will be fed
   bool close_sent = false;
   std::size_t unsent_bytes = 0;
+  std::uint64_t shared_bytes = 0;  ///< of all pages
 
   // What came back.
   struct ResultPage {
@@ -146,6 +149,7 @@ struct SubmissionBlock {
   std::uint32_t settled = 0;                 ///< of all places
   std::array<Outcome, kPlaces> outcomes{};   ///< without a page: none yet
   std::bitset<kPlaces> cancelled, notified;  ///< notified: somebody wants to hear of the end
+  std::bitset<kPlaces> released;             ///< nobody will ask for the outcome
 };
 
 /// A single submission.
@@ -201,6 +205,8 @@ class Client {
   /// Of those that have answered, the one whose answer came first.
   std::optional<BoxEntry> first_box(Port port, TimePoint deadline, const Interrupt& interrupt);
 
+  /// All of these boxes share their memory with this process: arguments and replies may refer to it.
+  bool near(const std::vector<BoxId>& boxes);
   /// Boxes whose calls go through lanes now.
   std::size_t lanes();
 
@@ -230,13 +236,16 @@ class Client {
     Frame context;
     std::string key;
   };
-  Submission submit(const Template& common, ItemBytes item);
+  /// `hold`: keeps what the item refers to until it has an outcome; may be null.
+  Submission submit(const Template& common, ItemBytes item, std::shared_ptr<const void> hold = nullptr);
   /// The same without waiting for another thread (may be called with the GIL): empty if one is busy here, or if
   /// there is no session.
   std::optional<Submission> try_submit(const Template& common, ItemBytes item);
   std::optional<Outcome> outcome(const Submission& submission);
   /// The same without waiting: empty also if another thread is busy here.
   std::optional<Outcome> try_outcome(const Submission& submission);
+  /// Nobody will ask for its outcome: that need not be kept as long as those of its neighbours.
+  void release(const Submission& submission);
   bool cancelled(const Submission& submission);
   bool cancel(const Submission& submission);
   void notify(const Submission& submission);
@@ -340,6 +349,7 @@ class Client {
   struct Stream {
     CallPtr call;  ///< the scheduled call itself
     PageBuilder gathered;
+    std::shared_ptr<const void> hold;  ///< of what `gathered` refers to, which is then one item
     std::deque<std::shared_ptr<SubmissionBlock>> blocks;  ///< from the first that is not settled whole
     std::uint64_t first_block = 0;                        ///< number of blocks.front()
     std::uint64_t waiting = 0;                            ///< without an outcome, gathered ones included
@@ -371,6 +381,7 @@ class Client {
     ConnectionId connection;
     PeerId agent;
     std::uint64_t ready = 0;  ///< order of its Welcome; 0: none yet
+    bool same_store = false;  ///< its shared memory is ours
     struct OnLink : Flight {
       BoxRoute* route = nullptr;  ///< of calls that run in order
     };
@@ -421,7 +432,7 @@ class Client {
   void settle_submissions(Stream& stream, std::uint64_t first, std::uint64_t count, Frame page);
   Stream& stream_for(const Template& common);
   Submission add_submission(Stream& stream, ItemBytes item);
-  Submission submit_locked(const Template& common, ItemBytes item);
+  Submission submit_locked(const Template& common, ItemBytes item, std::shared_ptr<const void> hold);
   void settle_submission(Stream& stream, std::uint64_t index, Outcome outcome);
   void notify_locked(const Submission& submission);
   void lose_submissions(Stream& stream, const std::string& reason);

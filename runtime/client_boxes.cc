@@ -70,8 +70,9 @@ void Client::on_link(Link& link, Message& message) {
       transport_->send(link.connection, link.waiting[link.waiting_from++]);
     }
     if (link.waiting_from == link.waiting.size()) link.waiting.clear(), link.waiting_from = 0;
-  } else if (std::get_if<Welcome>(&message.body)) {
+  } else if (const auto* welcome = std::get_if<Welcome>(&message.body)) {
     if (link.ready == 0) link.ready = ++answers_;
+    link.same_store = !welcome->store.empty() && welcome->store == options_.store;
   } else if (std::get_if<Refused>(&message.body) || std::get_if<Bye>(&message.body)) {
     const ConnectionId connection = link.connection;
     transport_->close(connection);

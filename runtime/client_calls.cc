@@ -5,6 +5,7 @@
 
 #include "runtime/check.h"
 #include "runtime/client.h"
+#include "runtime/shared_items.h"
 
 namespace betterbox {
 namespace {
@@ -64,6 +65,7 @@ CallPtr Client::box_call(const std::vector<BoxId>& boxes, const std::string& met
   CallPtr call = make_call(CallState::Kind::kDirect, {}, method);
   call->known = boxes.size();
   call->closed = true;
+  call->context = arguments;  // keeps what they refer to
   direct_[call->token] = call;
   if (timeout) {
     call->deadline = monotonic_now() + *timeout;
@@ -142,7 +144,8 @@ void Client::feed(const CallPtr& call, EncodedItems items, bool closed) {
   auto costs = items.costs.begin();
   for (EncodedItems::Page& page : items.pages) {
     CallState::SentPage& kept = call->pages[call->known];
-    kept = {std::move(page.frame), page.count, page.count, {}};
+    kept = {std::move(page.frame), page.count, page.count, {}, page.shared};
+    call->shared_bytes += page.shared;
     if (call->costed) {
       kept.costs.assign(costs, costs + static_cast<std::ptrdiff_t>(page.count));
       costs += static_cast<std::ptrdiff_t>(page.count);
@@ -160,6 +163,7 @@ void Client::feed(const CallPtr& call, EncodedItems items, bool closed) {
 std::uint64_t Client::feed_room(const CallPtr& call, TimePoint deadline) {
   const auto room = [&]() -> std::uint64_t {
     if (call->over || call->closed || call->unsent_bytes >= kFeedAheadBytes) return 0;
+    if (call->shared_bytes >= kSharedItemWindowBytes) return 0;
     if (!call->windowed || call->free_running > 0) return kGeneratorWindowItems;
     const std::uint64_t out = call->known - call->taken;
     return out < kGeneratorWindowItems ? kGeneratorWindowItems - out : 0;
@@ -245,12 +249,16 @@ void Client::on_results(Results& results, Frames& frames) {
   for (const Frame& frame : frames) unacknowledged_bytes_ += frame.size() + 64;
   ack_seen_ = results.ack;  // what comes again after a session ended is known by its items
   const auto found = calls_.find(results.serial);
-  if (found == calls_.end()) return;  // forgotten
+  if (found == calls_.end()) {  // forgotten: what was sent is freed
+    for (Frame& frame : frames) take_shared(std::move(frame), 0);
+    return;
+  }
   const CallPtr call = found->second;
   const auto stream = stream_of_.find(results.serial);
   for (std::size_t i = 0; i < results.spans.size() && i < frames.size(); ++i) {
     const PageSpan span = results.spans[i];
     if (span.first + span.count > call->known) continue;  // nobody asked for these
+    frames[i] = take_shared(std::move(frames[i]), span.first);
     if (stream != stream_of_.end()) {
       settle_submissions(*stream->second, span.first, span.count, frames[i]);
       if (stream->second->waiting == stream->second->gathered.count()) flush(*stream->second);
@@ -309,6 +317,8 @@ void Client::settle_sent(CallState& call, Range range) {
       continue;
     }
     (page->first < call.sent ? window_used_ : call.unsent_bytes) -= page->second.bytes();
+    call.shared_bytes -= page->second.shared;
+    if (page->second.shared > 0) wake_waiters();  // the feeder may go on
     page = call.pages.erase(page);
   }
 }
@@ -321,6 +331,7 @@ void Client::finish(const CallPtr& call) {
   call->over = true;
   if (call->kind == CallState::Kind::kDirect) {
     direct_.erase(call->token);
+    call->context = Frame();
     if (call->deadline) deadlines_.erase({*call->deadline, call->token});
   }
   if (call->wants_notify) {
@@ -368,6 +379,7 @@ bool Client::cancel(const CallPtr& call) {
 void Client::forget(const CallPtr& call) {
   unsend(*call, 0);
   call->pages.clear();
+  call->shared_bytes = 0;
   call->context = Frame();
   unsent_.erase(call->serial);
   if (calls_.erase(call->serial) > 0 && session_ == Session::kOpen) send({Forget{call->serial}, {}});

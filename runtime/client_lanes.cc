@@ -6,9 +6,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "runtime/client.h"
+#include "runtime/shared_items.h"
 
 namespace betterbox {
 namespace {
@@ -34,6 +36,14 @@ Client::BoxRoute& Client::route_to(Link& link, const BoxId& box) {
     route.near = entry->host == options_.host && entry->endpoint.starts_with("ipc://");
   }
   return route;
+}
+
+bool Client::near(const std::vector<BoxId>& boxes) {
+  const Lock lock(mutex_);
+  return std::all_of(boxes.begin(), boxes.end(), [&](const BoxId& box) {
+    const auto link = links_.find(box.agent);
+    return link != links_.end() && link->second.same_store;
+  });
 }
 
 const BoxEntry* Client::find_entry(const BoxId& box) const {
@@ -169,8 +179,9 @@ void Client::forget_route(const BoxId& box) {
 // --- replies ------------------------------------------------------------------------------------
 
 void Client::settle_flight(const Flight& flight, const Frame& page) {
+  const Frame taken = take_shared(page, flight.item);  // also what nobody wants any more: it is freed
   if (flight.call == nullptr || flight.call->over) return;
-  settle(flight.call, flight.item, 1, page);
+  settle(flight.call, flight.item, 1, taken);
   check_over(flight.call);
 }
 
@@ -185,6 +196,7 @@ void Client::settle_in_lane(Link& link, std::uint64_t serial, const Frame& page)
     settle_flight(flight, page);
     return pump(route);
   }
+  take_shared(page, 0);  // of a call that was cancelled: what was sent is freed
 }
 
 bool Client::drain_lane(BoxRoute& route) {

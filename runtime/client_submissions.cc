@@ -1,8 +1,11 @@
 // Client, third part: single submissions, gathered into growing calls.
+#include <unistd.h>
+
 #include <utility>
 
 #include "runtime/client.h"
 #include "runtime/codec.h"
+#include "runtime/shared_items.h"
 
 namespace betterbox {
 namespace {
@@ -26,31 +29,42 @@ Outcome lost_outcome(LostCode code, std::uint64_t index, std::string_view why) {
   return {std::move(page), item};
 }
 
+/// In place of an outcome that nobody wants.
+Outcome nothing() {
+  static const std::byte none{static_cast<std::uint8_t>(ItemTag::kNone)};
+  static const Frame page = make_single_page({&none, 1});
+  return {page, PageView::parse(page.bytes())->item(0)};
+}
+
 }  // namespace
 
 Client::Template::Template(const CallOptions& given, Frame frame)
     : options(given), context(std::move(frame)), key(stream_key(opening_of(given), context)) {}
 
-Submission Client::submit(const Template& common, ItemBytes item) {
+Submission Client::submit(const Template& common, ItemBytes item, std::shared_ptr<const void> hold) {
   Lock lock = enter();
   if (session_ == Session::kRefused || session_ == Session::kClosed) {
     throw BusError("this process is not connected to the bus any more: " + lost_reason_);
   }
-  return submit_locked(common, item);
+  return submit_locked(common, item, std::move(hold));
 }
 
 std::optional<Submission> Client::try_submit(const Template& common, ItemBytes item) {
   const Lock lock = try_enter();
   if (!lock.owns_lock() || session_ != Session::kOpen) return std::nullopt;
-  return submit_locked(common, item);
+  return submit_locked(common, item, nullptr);
 }
 
-Submission Client::submit_locked(const Template& common, ItemBytes item) {
+Submission Client::submit_locked(const Template& common, ItemBytes item, std::shared_ptr<const void> hold) {
   Stream& stream = stream_for(common);
+  const bool alone = hold != nullptr;  // a page of its own: what it holds is freed with it
+  if (alone) flush(stream);
+  stream.hold = std::move(hold);
   Submission submission = add_submission(stream, item);
   // Alone it leaves at once. Behind others that are under way it waits for more, or for one of these to land.
   const std::uint64_t gathered = stream.gathered.count();
-  if (stream.waiting == gathered || gathered >= kMostGathered || stream.gathered.bytes() >= kPageBytes) {
+  if (alone || stream.waiting == gathered || gathered >= kMostGathered ||
+      stream.gathered.bytes() >= kPageBytes) {
     flush(stream);
     drain();
   } else if (!gathered_any_) {
@@ -102,8 +116,9 @@ void Client::flush(Stream& stream) {
   CallState& call = *stream.call;
   const std::uint64_t count = stream.gathered.count();
   Frame page = stream.gathered.finish();
+  if (stream.hold) page = with_hold(page, std::exchange(stream.hold, nullptr));
   call.unsent_bytes += page.size();
-  call.pages[call.known] = {std::move(page), count, count, {}};
+  call.pages[call.known] = {std::move(page), count, count, {}, 0};
   call.known += count;
   unsent_.insert(call.serial);
   pump(stream.call);
@@ -164,7 +179,7 @@ void Client::settle_submission(Stream& stream, std::uint64_t index, Outcome outc
   SubmissionBlock& block = *stream.blocks[number - stream.first_block];
   const auto place = static_cast<std::uint32_t>(index % SubmissionBlock::kPlaces);
   if (!block.outcomes[place].page.empty()) return;
-  block.outcomes[place] = std::move(outcome);
+  block.outcomes[place] = block.released[place] ? nothing() : std::move(outcome);
   ++block.settled;
   --stream.waiting;
   if (block.notified[place]) {
@@ -192,6 +207,17 @@ std::optional<Outcome> Client::try_outcome(const Submission& submission) {
   if (!lock.owns_lock()) return std::nullopt;
   const Outcome& outcome = submission.block->outcomes[submission.place];
   return outcome.page.empty() ? std::nullopt : std::optional(outcome);
+}
+
+void Client::release(const Submission& submission) {
+  if (static_cast<std::uint32_t>(::getpid()) != options_.pid)
+    return;         // a forked child: it has its parent's mutex
+  Outcome dropped;  // after the mutex: it may unmap much
+  const Lock lock(mutex_);
+  SubmissionBlock& block = *submission.block;
+  block.released.set(submission.place);
+  Outcome& outcome = block.outcomes[submission.place];
+  if (!outcome.page.empty()) dropped = std::exchange(outcome, nothing());
 }
 
 bool Client::cancelled(const Submission& submission) {

@@ -32,10 +32,24 @@ inline constexpr std::size_t kMaxLeaseBytes = 16U << 20;
 // --- large values in shared memory ----------------------------------------------------------------
 /// Buffers from this size on travel in segments: below it a file and a mapping cost more than the copies.
 inline constexpr std::size_t kSegmentMinBytes = 64U << 10;
+/// The same for all buffers of one item: as large as a page of small ones.
+inline constexpr std::size_t kSharedItemMinBytes = 256U << 10;
 /// One process takes at most this share (one over it) of the shared memory's size.
 inline constexpr std::uint64_t kSegmentShare = 4;
+/// And no process takes the last part (one over it) of the shared memory.
+inline constexpr std::uint64_t kSegmentReserve = 8;
 /// Segments without a user that a process keeps: copying into warm memory is ten times as fast as into fresh.
 inline constexpr std::uint64_t kWarmSegmentBytes = 512U << 20;
+/// Files of one pool, and files that a process holds of others: each is a descriptor. Beyond it bytes are copied.
+inline constexpr std::size_t kMaxSegments = 256;
+/// Bytes in shared memory of items that were fed and have no outcome: a generator's feeder waits beyond it.
+inline constexpr std::uint64_t kSharedItemWindowBytes = 512U << 20;
+/// A value that was sent and not taken for this long is lost: no live peer takes so long.
+inline constexpr Duration kUntakenSegmentLife = seconds(60);
+/// Segments that nobody has used for this long are removed.
+inline constexpr Duration kIdleSegmentLife = seconds(30);
+/// How often an idle process that has segments looks at them.
+inline constexpr Duration kSegmentLookInterval = seconds(10);
 
 /// A value goes from store to store in chunks of this size, so many of them under way: enough to keep a link busy.
 inline constexpr std::uint64_t kValueChunkBytes = 1U << 20;

@@ -70,7 +70,8 @@ struct Welcome {
   std::uint32_t pid = 0;
   std::vector<LeaseId> dropped_leases;  ///< held by the agent, no longer wanted
   std::vector<KnownCall> calls;
-  template <class A> void serialize(A& a) { a(peer, session, host, pid, dropped_leases, calls); }
+  std::string store;  ///< agents: as in Hello
+  template <class A> void serialize(A& a) { a(peer, session, host, pid, dropped_leases, calls, store); }
 };
 
 enum class RefusalCode : std::uint16_t {

@@ -15,6 +15,7 @@ constexpr std::size_t kItemsHeaderBytes = 8;
 constexpr std::size_t kIntRangeBytes = 32;
 constexpr std::size_t kSingleOffset = 64;
 constexpr std::size_t kColumnHeaderBytes = 16;
+constexpr char kShared = static_cast<char>(ItemTag::kShared);
 
 template <class T> void append(std::string& out, T value) {
   out.append(reinterpret_cast<const char*>(&value), sizeof value);
@@ -56,12 +57,17 @@ struct FieldReader {
   }
 };
 
-Frame make_items_page(std::string_view data, const std::vector<std::uint64_t>& starts) {
+Frame make_items_page(std::string_view data, const std::vector<std::uint64_t>& starts,
+                      std::uint8_t flags = 0) {
   const std::size_t table = kItemsHeaderBytes + 4 * (starts.size() + 1);
   BB_CHECK(table + data.size() <= std::numeric_limits<std::uint32_t>::max());
   std::string page;
   page.reserve(table + data.size());
-  append(page, static_cast<std::uint32_t>(PageKind::kItems));  // the kind and three zero bytes
+  page.push_back(static_cast<char>(PageKind::kItems));
+  const bool refers =
+      std::any_of(starts.begin(), starts.end(), [&](std::uint64_t at) { return data[at] == kShared; });
+  page.push_back(static_cast<char>(refers ? flags | 1U : flags));
+  append(page, std::uint16_t{0});
   append(page, static_cast<std::uint32_t>(starts.size()));
   for (const std::uint64_t start : starts) append(page, static_cast<std::uint32_t>(table + start));
   append(page, static_cast<std::uint32_t>(table + data.size()));
@@ -145,7 +151,7 @@ void PageBuilder::add(const PageView& page) {
   column_count_ += static_cast<std::uint32_t>(page.count());
 }
 
-Frame PageBuilder::finish() {
+Frame PageBuilder::finish(std::uint8_t flags) {
   BB_CHECK(!empty());
   if (column_count_ > 0) {
     std::memcpy(column_header_.data() + 4, &column_count_, sizeof column_count_);
@@ -153,8 +159,9 @@ Frame PageBuilder::finish() {
     column_header_.append(std::exchange(data_, {}));
     return Frame(std::exchange(column_header_, {}));
   }
-  Frame page = starts_.size() == 1 ? make_single_page(std::as_bytes(std::span(data_)))
-                                   : make_items_page(data_, starts_);
+  Frame page = starts_.size() == 1
+                   ? make_single_page(std::as_bytes(std::span(data_)), PageKind::kSingle, flags)
+                   : make_items_page(data_, starts_, flags);
   data_.clear();
   starts_.clear();
   return page;
@@ -289,6 +296,16 @@ std::string column_header(ColumnType type, std::uint32_t count, std::size_t size
   return header;
 }
 
+bool PageView::may_refer(std::span<const std::byte> page) {
+  if (page.size() < 2 || (page[1] & std::byte{1}) == std::byte{0}) return false;
+  const auto kind = static_cast<PageKind>(page[0]);
+  return kind == PageKind::kItems || kind == PageKind::kFold || kind == PageKind::kSingle;
+}
+
+bool PageView::is_from_near(std::span<const std::byte> page) {
+  return page.size() > 2 && (page[1] & std::byte{kFromNear}) != std::byte{0};
+}
+
 ItemBytes PageView::item(std::uint64_t i) const {
   BB_CHECK(i < count_ && has_items());
   if (kind_ != PageKind::kItems) return bytes_.subspan(kSingleOffset);
@@ -307,10 +324,12 @@ Frame make_int_range_page(std::int64_t start, std::int64_t step, std::uint64_t c
   return Frame(std::move(page));
 }
 
-Frame make_single_page(ItemBytes item, PageKind kind) {
+Frame make_single_page(ItemBytes item, PageKind kind, std::uint8_t flags) {
   BB_CHECK(kind == PageKind::kSingle || kind == PageKind::kFold);
   std::string page(kSingleOffset, '\0');
   page[0] = static_cast<char>(kind);
+  const bool refers = !item.empty() && static_cast<char>(item[0]) == kShared;
+  page[1] = static_cast<char>(refers ? flags | 1U : flags);
   page.append(reinterpret_cast<const char*>(item.data()), item.size());
   return Frame(std::move(page));
 }

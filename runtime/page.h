@@ -15,18 +15,22 @@
 //     tail of stderr, detail)
 //  12 arguments of a call: u32 positional, u32 by keyword, then the values in this order, each u32 length + item,
 //     the ones by keyword behind u32 length + name (UTF-8)
+//  13 shared: one of 6, 8 and 9 whose bytes or buffers lie in shared memory: u8 which of them, u32 n, u64 serial,
+//     u32 length + name of the segment, n x (u64 offset, u64 size), then of 8 the pickle, of 9 u8 dtype length, dtype,
+//     u8 ndim, ndim x u64 shape
 //  16 NumPy scalar: u8 dtype length, dtype (numpy's .str), then its bytes
 //
 // A *page* is a kind byte, then by kind:
-//   1 items: 3 zero bytes, u32 count, (count + 1) x u32 offsets from the start of the page (ascending,
+//   1 items: u8 flags, 2 zero bytes, u32 count, (count + 1) x u32 offsets from the start of the page (ascending,
 //     the last one is the page's size), then the items without gaps
 //   2 int range: 7 zero bytes, u64 count, i64 start, i64 step: item i is int start + i * step
-//   3 fold: 63 zero bytes, then one item: the fold of all items that the page's span covers
-//   4 single: 63 zero bytes, then one item of any size (so that its buffers are aligned)
+//   3 fold: u8 flags, 62 zero bytes, then one item: the fold of all items that the page's span covers
+//   4 single: u8 flags, 62 zero bytes, then one item of any size (so that its buffers are aligned)
 //   5 column: u8 type, u16 header size h (a multiple of 16), u32 count, u64 size s of a value, a description of h - 16
 //     bytes, then count x s bytes: many values of one type. By type: 0 None (s 0), 1 bool (s 1), 2 int (i64),
 //     3 float (f64): without a description; 4 NumPy scalars: u8 dtype length, dtype, zeros; 5 NumPy arrays of one
 //     shape: u8 dtype length, dtype, u8 ndim, ndim x u64 shape, zeros
+// Flags: 1 if an item is shared; 2, of arguments: the reply may be.
 #pragma once
 
 #include <cstdint>
@@ -55,8 +59,12 @@ enum class ItemTag : std::uint8_t {
   kError = 10,
   kLost = 11,
   kArguments = 12,
+  kShared = 13,
   kScalar = 16,
 };
+
+/// A flag of a page of arguments.
+inline constexpr std::uint8_t kFromNear = 2;
 
 enum class PageKind : std::uint8_t { kItems = 1, kIntRange = 2, kFold = 3, kSingle = 4, kColumn = 5 };
 
@@ -116,7 +124,7 @@ class PageBuilder {
   std::size_t bytes() const { return data_.size() + 4 * starts_.size() + 12; }
   bool empty() const { return count() == 0; }
   /// The page (kSingle for one item, kColumn of columns, else kItems); the builder is empty afterwards.
-  Frame finish();
+  Frame finish(std::uint8_t flags = 0);
 
  private:
   std::string data_;
@@ -130,6 +138,11 @@ class PageView {
  public:
   /// Empty if `bytes` is no page. The view refers to `bytes`.
   static std::optional<PageView> parse(std::span<const std::byte> bytes);
+
+  /// False if no item of the page can be kShared: a look at two bytes.
+  static bool may_refer(std::span<const std::byte> page);
+  /// These are arguments of a client with which this process shares its memory.
+  static bool is_from_near(std::span<const std::byte> page);
 
   PageKind kind() const { return kind_; }
   /// Items in the page (a fold has one).
@@ -177,7 +190,7 @@ Frame make_int_range_page(std::int64_t start, std::int64_t step, std::uint64_t c
 std::string column_header(ColumnType type, std::uint32_t count, std::size_t size,
                           std::string_view description = {});
 /// One item as a page.
-Frame make_single_page(ItemBytes item, PageKind kind = PageKind::kSingle);
+Frame make_single_page(ItemBytes item, PageKind kind = PageKind::kSingle, std::uint8_t flags = 0);
 /// The same values as items. REQUIRES: not a fold.
 Frame with_items(const PageView& page);
 /// Items [begin, end) of a page as a page of their own. REQUIRES: not a fold, end <= count.

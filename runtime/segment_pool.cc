@@ -2,18 +2,26 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <charconv>
+#include <cstddef>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
+#include <utility>
 
 #include "runtime/bus_file.h"
+#include "runtime/check.h"
 
 namespace betterbox {
 namespace {
@@ -22,15 +30,26 @@ constexpr std::uint64_t kPage = 4096;
 constexpr std::uint64_t kSegmentMagic = 0x3147455358424242;  // "BBBXSEG1"
 constexpr long kTmpfsMagic = 0x01021994;
 
+enum class State : std::uint64_t { kKept, kSent, kTaken };
+
 /// The first page of a file.
 struct Header {
   std::uint64_t magic = kSegmentMagic;
   std::uint64_t serial = 0;
+  State state = State::kKept;
 };
 
 std::uint64_t whole_pages(std::uint64_t size) { return (size + kPage - 1) / kPage * kPage; }
 
 std::string name_prefix() { return "betterbox-" + std::to_string(::geteuid()) + "-"; }
+
+std::string random_prefix() {
+  std::uint64_t tag = 0;
+  BB_CHECK(::getrandom(&tag, sizeof tag, 0) == sizeof tag);
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(tag));
+  return name_prefix() + text + "-";
+}
 
 struct flock whole_file(short type) {
   struct flock lock {};
@@ -65,49 +84,102 @@ bool write_all(int fd, std::span<const std::byte> bytes, std::uint64_t at) {
   return true;
 }
 
-bool write_serial(int fd, std::uint64_t serial) {
-  const Header header{kSegmentMagic, serial};
+bool write_header(int fd, const Header& header) {
   return write_all(fd, std::as_bytes(std::span(&header, 1)), 0);
 }
+
+constexpr State kTaken = State::kTaken;
+
+bool read_header(int fd, Header& header) {
+  return ::pread(fd, &header, sizeof header, 0) == sizeof header && header.magic == kSegmentMagic;
+}
+
+/// Descriptors of segments that this process may hold, its own pool's not counted.
+std::size_t most_held() {
+  static const std::size_t most = [] {
+    struct rlimit files {};
+    if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return kMaxSegments;
+    return std::min<std::size_t>(kMaxSegments, files.rlim_cur / 4);
+  }();
+  return most;
+}
+std::atomic<std::size_t> held_files{0};
 
 }  // namespace
 
 // --- users ----------------------------------------------------------------------------------------
 
-std::shared_ptr<MappedSegment> MappedSegment::open(const std::string& folder, const SegmentRef& ref) {
-  if (!ref.name.starts_with(name_prefix()) || ref.name.find('/') != std::string::npos) return nullptr;
-  std::string path = folder + "/" + ref.name;
+HeldSegment::HeldSegment(int fd, std::string path, std::uint64_t end)
+    : fd_(fd), pid_(::getpid()), path_(std::move(path)), end_(end) {
+  ++held_files;
+}
+
+/// Locks first and looks afterwards.
+std::shared_ptr<HeldSegment> HeldSegment::open(const std::string& folder, const std::string& name,
+                                               std::uint64_t serial, std::uint64_t end, bool take) {
+  if (!name.starts_with(name_prefix()) || name.find('/') != std::string::npos) return nullptr;
+  std::string path = folder + "/" + name;
   const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0) return nullptr;
   struct stat about {};
   Header header;
-  const bool usable =
-      lock_shared(fd) && ::fstat(fd, &about) == 0 && S_ISREG(about.st_mode) && about.st_uid == ::geteuid() &&
-      ::pread(fd, &header, sizeof header, 0) == sizeof header && header.magic == kSegmentMagic &&
-      header.serial == ref.serial && ref.offset % kPage == 0 && ref.size > 0 &&
-      ref.offset <= static_cast<std::uint64_t>(about.st_size) &&
-      ref.size <= static_cast<std::uint64_t>(about.st_size) - ref.offset;
-  void* data = MAP_FAILED;
-  if (usable) {
-    data = ::mmap(nullptr, ref.size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, static_cast<off_t>(ref.offset));
-  }
-  if (data == MAP_FAILED) {
+  const bool usable = lock_shared(fd) && ::fstat(fd, &about) == 0 && S_ISREG(about.st_mode) &&
+                      about.st_uid == ::geteuid() && read_header(fd, header) && header.serial == serial &&
+                      end <= static_cast<std::uint64_t>(about.st_size) &&
+                      (!take || write_all(fd, std::as_bytes(std::span(&kTaken, 1)), offsetof(Header, state)));
+  if (!usable) {
     ::close(fd);
     return nullptr;
   }
-  return std::shared_ptr<MappedSegment>(
-      new MappedSegment(fd, std::move(path), static_cast<std::byte*>(data), ref.size));
+  std::shared_ptr<HeldSegment> held(new HeldSegment(fd, std::move(path), end));
+  if (held_files > most_held() && !held->copy()) return nullptr;
+  return held;
 }
 
-MappedSegment::MappedSegment(int fd, std::string path, std::byte* data, std::size_t size)
-    : fd_(fd), pid_(::getpid()), path_(std::move(path)), data_(data), size_(size) {}
+/// Takes the bytes, and leaves the file.
+bool HeldSegment::copy() {
+  copy_.resize(end_);
+  std::uint64_t at = 0;
+  while (at < end_) {
+    const ssize_t count = ::pread(fd_, copy_.data() + at, end_ - at, static_cast<off_t>(at));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return false;
+    at += static_cast<std::uint64_t>(count);
+  }
+  leave();
+  return true;
+}
 
 /// Who finds that nobody else locks the file, not even its owner, was its last user.
-MappedSegment::~MappedSegment() {
-  ::munmap(data_, size_);
+void HeldSegment::leave() {
+  if (fd_ < 0) return;
   if (::getpid() == pid_ && lock_alone(fd_)) ::unlink(path_.c_str());
-  ::close(fd_);  // ends the lock
+  ::close(std::exchange(fd_, -1));  // ends the lock
+  --held_files;
 }
+
+HeldSegment::~HeldSegment() { leave(); }
+
+std::shared_ptr<MappedSegment> MappedSegment::open(const std::string& folder, const SegmentRef& ref) {
+  std::uint64_t end = 0;
+  if (__builtin_add_overflow(ref.offset, ref.size, &end)) return nullptr;
+  auto held = HeldSegment::open(folder, ref.name, ref.serial, end);
+  return held ? map(std::move(held), ref.offset, ref.size) : nullptr;
+}
+
+std::shared_ptr<MappedSegment> MappedSegment::map(std::shared_ptr<const HeldSegment> held,
+                                                  std::uint64_t offset, std::uint64_t size) {
+  if (offset % kPage != 0 || size == 0 || offset > held->end_ || size > held->end_ - offset) return nullptr;
+  const bool file = held->fd_ >= 0;
+  void* data = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | (file ? 0 : MAP_ANONYMOUS),
+                      held->fd_, file ? static_cast<off_t>(offset) : 0);
+  if (data == MAP_FAILED) return nullptr;
+  if (!file) std::memcpy(data, held->copy_.data() + offset, size);
+  return std::shared_ptr<MappedSegment>(
+      new MappedSegment(std::move(held), static_cast<std::byte*>(data), size));
+}
+
+MappedSegment::~MappedSegment() { ::munmap(data_, size_); }
 
 // --- the owner ------------------------------------------------------------------------------------
 
@@ -117,6 +189,8 @@ struct SegmentPool::Segment {
   int owner = 0;
   std::uint64_t capacity = 0;  ///< without the header
   bool leased = true;
+  bool sent = false;          ///< and not known to be taken: leased by whoever will take it
+  TimePoint since{};          ///< when it was sent, or last used
   bool filled = false;        ///< every page has its memory: a mapping cannot fault
   std::byte* data = nullptr;  ///< the whole file, mapped from the second write on; not in forked children
 
@@ -124,7 +198,7 @@ struct SegmentPool::Segment {
     if (fd < 0) return;
     if (::getpid() == owner) {
       if (data) ::munmap(data, kPage + capacity);
-      if (!is_locked_by_others(fd)) ::unlink(path.c_str());  // else the last user does
+      if (!sent && !is_locked_by_others(fd)) ::unlink(path.c_str());  // else the last user does
     }
     ::close(fd);
   }
@@ -148,7 +222,7 @@ struct SegmentPool::Segment {
 };
 
 SegmentPool::SegmentPool(std::string folder, Limits limits)
-    : folder_(std::move(folder)), limits_(limits), pid_(::getpid()) {}
+    : folder_(std::move(folder)), limits_(limits), pid_(::getpid()), prefix_(random_prefix()) {}
 
 std::shared_ptr<SegmentPool> SegmentPool::make(std::string folder, Limits limits) {
   if (limits.total > 0) sweep_segments(folder);
@@ -159,42 +233,83 @@ std::shared_ptr<SegmentPool> SegmentPool::make(std::string folder, Limits limits
 SegmentPool::~SegmentPool() {
   if (::getpid() != pid_) return;
   for (const SegmentPtr& segment : segments_) {
-    if (!is_locked_by_others(segment->fd)) ::unlink(segment->path.c_str());
+    if (!segment->sent && !is_locked_by_others(segment->fd)) ::unlink(segment->path.c_str());
   }
 }
 
 std::optional<SegmentPool::Lease> SegmentPool::write(std::span<const std::span<const std::byte>> parts) {
-  std::uint64_t size = 0;
-  for (const auto& part : parts) size += whole_pages(part.size());
-  if (size == 0 || size > limits_.total) return std::nullopt;
-  SegmentPtr segment;
   Lease lease;
-  std::uint64_t serial = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    segment = acquire(size);
-    trim();
-    if (!segment) return std::nullopt;
-    serial = next_serial_++;
-  }
-  bool ok = write_serial(segment->fd, serial) && !is_locked_by_others(segment->fd);
-  if (segment->filled && !segment->data) segment->map();
-  std::uint64_t at = kPage;
-  for (const auto& part : parts) {
-    ok = ok && segment->fill(part, at);
-    lease.parts.push_back({segment->name, serial, at, part.size()});
-    at += whole_pages(part.size());
-  }
-  if (!ok) {
-    discard(segment);
-    return std::nullopt;
-  }
-  segment->filled = true;  // the first write has as many pages as the file
+  const SegmentPtr segment = write_into(parts, false, lease.parts);
+  if (!segment) return std::nullopt;
   lease.hold =
       std::shared_ptr<const void>(segment.get(), [pool = weak_from_this(), segment](const void*) mutable {
         if (const auto alive = pool.lock()) alive->give_back(segment);
       });
   return lease;
+}
+
+std::optional<std::vector<SegmentRef>> SegmentPool::send(std::span<const std::span<const std::byte>> parts) {
+  std::vector<SegmentRef> refs;
+  if (!write_into(parts, true, refs)) return std::nullopt;
+  return refs;
+}
+
+/// Changes the serial first and looks for locks afterwards.
+SegmentPool::SegmentPtr SegmentPool::write_into(std::span<const std::span<const std::byte>> parts, bool sent,
+                                                std::vector<SegmentRef>& refs) {
+  std::uint64_t size = 0;
+  for (const auto& part : parts) size += whole_pages(part.size());
+  if (size == 0 || size > limits_.total) return nullptr;
+  SegmentPtr segment;
+  std::uint64_t serial = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    look_at_sent(monotonic_now());
+    segment = acquire(size);
+    trim();
+    if (!segment) return nullptr;
+    serial = next_serial_++;
+  }
+  bool ok = write_header(segment->fd, {kSegmentMagic, serial, sent ? State::kSent : State::kKept}) &&
+            !is_locked_by_others(segment->fd) && rename(*segment, serial);
+  if (segment->filled && !segment->data) segment->map();
+  std::uint64_t at = kPage;
+  for (const auto& part : parts) {
+    ok = ok && segment->fill(part, at);
+    refs.push_back({segment->name, serial, at, part.size()});
+    at += whole_pages(part.size());
+  }
+  if (!ok) {
+    discard(segment);
+    return nullptr;
+  }
+  segment->filled = true;  // the first write has as many pages as the file
+  const std::lock_guard lock(mutex_);
+  segment->since = monotonic_now();
+  segment->sent = sent;
+  return segment;
+}
+
+/// The file gets the name of what will be written. A sweeper that has the old name finds the file locked.
+bool SegmentPool::rename(Segment& segment, std::uint64_t serial) {
+  std::string name = prefix_ + std::to_string(serial);
+  std::string path = folder_ + "/" + name;
+  if (::rename(segment.path.c_str(), path.c_str()) != 0) return false;
+  segment.name = std::move(name);
+  segment.path = std::move(path);
+  return true;
+}
+
+/// What was taken, or never will be, is no longer leased. Called with the lock.
+void SegmentPool::look_at_sent(TimePoint now) {
+  for (const SegmentPtr& segment : segments_) {
+    if (!segment->sent) continue;
+    Header header;
+    const bool known = read_header(segment->fd, header);
+    if (known && header.state == State::kSent && now - segment->since < kUntakenSegmentLife) continue;
+    segment->sent = segment->leased = false;
+    segment->since = now;
+  }
 }
 
 /// The smallest free segment that is large enough and not wasteful, else a new one. Called with the lock.
@@ -212,20 +327,33 @@ SegmentPool::SegmentPtr SegmentPool::acquire(std::uint64_t size) {
   return best;
 }
 
-SegmentPool::SegmentPtr SegmentPool::create(std::uint64_t size) {
+/// Removes what is free until `size` more bytes and one more file are within the bounds.
+bool SegmentPool::make_room(std::uint64_t size) {
   std::uint64_t used = size;
   for (const SegmentPtr& segment : segments_) used += segment->capacity;
-  for (auto it = segments_.begin(); it != segments_.end() && used > limits_.total;) {
-    if ((*it)->leased || is_locked_by_others((*it)->fd)) {
+  for (auto it = segments_.begin();
+       it != segments_.end() && (used > limits_.total || segments_.size() >= kMaxSegments);) {
+    const bool locked = is_locked_by_others((*it)->fd);
+    // What others hold has its memory, but need not be this pool's: its last user removes it.
+    if ((*it)->leased || (locked && segments_.size() < kMaxSegments)) {
       ++it;
       continue;
     }
     used -= (*it)->capacity;
     it = segments_.erase(it);
   }
-  if (used > limits_.total) return nullptr;
+  if (used > limits_.total || segments_.size() >= kMaxSegments) return false;
+  struct statfs about {};
+  if (::statfs(folder_.c_str(), &about) != 0) return false;
+  // All users together leave some of the memory free.
+  return about.f_bavail > about.f_blocks / kSegmentReserve &&
+         size / static_cast<std::uint64_t>(about.f_bsize) < about.f_bavail - about.f_blocks / kSegmentReserve;
+}
+
+SegmentPool::SegmentPtr SegmentPool::create(std::uint64_t size) {
+  if (!make_room(size)) return nullptr;
   auto segment = std::make_shared<Segment>();
-  segment->name = name_prefix() + std::to_string(pid_) + "-" + std::to_string(next_file_++);
+  segment->name = prefix_ + std::to_string(next_serial_);  // renamed to itself, or its serial is not used
   segment->path = folder_ + "/" + segment->name;
   segment->owner = pid_;
   segment->capacity = size;
@@ -244,6 +372,7 @@ SegmentPool::SegmentPtr SegmentPool::create(std::uint64_t size) {
 void SegmentPool::give_back(const SegmentPtr& segment) {
   const std::lock_guard lock(mutex_);
   segment->leased = false;
+  segment->since = monotonic_now();
   trim();
 }
 
@@ -271,6 +400,15 @@ void SegmentPool::trim() {
   }
 }
 
+bool SegmentPool::retire(TimePoint now) {
+  const std::lock_guard lock(mutex_);
+  look_at_sent(now);
+  std::erase_if(segments_, [now](const SegmentPtr& segment) {
+    return !segment->leased && now - segment->since >= kIdleSegmentLife && !is_locked_by_others(segment->fd);
+  });
+  return !segments_.empty();
+}
+
 std::uint64_t SegmentPool::bytes() const {
   const std::lock_guard lock(mutex_);
   std::uint64_t sum = 0;
@@ -295,20 +433,57 @@ SegmentPool::Limits limits_here() {
   return {total, std::min<std::uint64_t>(total / 2, kWarmSegmentBytes)};
 }
 
+/// Sent not long ago by a process that is dead by now.
+bool may_be_taken(int fd) {
+  Header header;
+  struct stat about {};
+  return read_header(fd, header) && header.state == State::kSent && ::fstat(fd, &about) == 0 &&
+         ::time(nullptr) - about.st_mtim.tv_sec < kUntakenSegmentLife.ns / seconds(1).ns;
+}
+
 }  // namespace
 
-std::shared_ptr<SegmentPool> segment_pool() {
-  static std::mutex mutex;
-  static std::shared_ptr<SegmentPool> pool;
-  const std::lock_guard lock(mutex);
-  if (!pool || pool->pid() != ::getpid()) pool = SegmentPool::make(kSegmentFolder, limits_here());
+std::string store_id() {
+  static const std::string store = [] {
+    struct stat about {};
+    if (limits_here().total == 0 || ::stat(kSegmentFolder, &about) != 0) return std::string();
+    return boot_id() + ":" + std::to_string(about.st_dev);
+  }();
+  return store;
+}
+
+namespace {
+
+struct ProcessPool {
+  std::mutex mutex;
+  std::shared_ptr<SegmentPool> pool;
+  std::atomic<std::int64_t> look_at_ns{TimePoint::never().ns};
+};
+
+ProcessPool& process_pool() {
+  static ProcessPool pool;
   return pool;
 }
 
-std::string store_id() {
-  struct stat about {};
-  if (limits_here().total == 0 || ::stat(kSegmentFolder, &about) != 0) return {};
-  return boot_id() + ":" + std::to_string(about.st_dev);
+}  // namespace
+
+std::shared_ptr<SegmentPool> segment_pool() {
+  ProcessPool& own = process_pool();
+  const std::lock_guard lock(own.mutex);
+  if (!own.pool || own.pool->pid() != ::getpid()) own.pool = SegmentPool::make(kSegmentFolder, limits_here());
+  if (own.look_at_ns == TimePoint::never().ns) own.look_at_ns = (monotonic_now() + kSegmentLookInterval).ns;
+  return own.pool;
+}
+
+TimePoint next_look_at_segments() { return {process_pool().look_at_ns}; }
+
+void look_at_segments() {
+  ProcessPool& own = process_pool();
+  const TimePoint now = monotonic_now();
+  if (now < TimePoint{own.look_at_ns}) return;
+  const std::lock_guard lock(own.mutex);
+  const bool some = own.pool && own.pool->pid() == ::getpid() && own.pool->retire(now);
+  own.look_at_ns = some ? (now + kSegmentLookInterval).ns : TimePoint::never().ns;
 }
 
 void sweep_segments(const std::string& folder) {
@@ -319,7 +494,7 @@ void sweep_segments(const std::string& folder) {
     if (!it->path().filename().native().starts_with(prefix)) continue;
     const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) continue;
-    if (lock_alone(fd)) ::unlink(path.c_str());
+    if (!may_be_taken(fd) && lock_alone(fd)) ::unlink(path.c_str());
     ::close(fd);
   }
 }

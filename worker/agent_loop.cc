@@ -13,6 +13,7 @@
 
 #include "runtime/bus_file.h"
 #include "runtime/check.h"
+#include "runtime/segment_pool.h"
 
 namespace betterbox {
 namespace {
@@ -284,6 +285,7 @@ void AgentLoop::greet(ConnectionId from, const Hello& hello) {
   welcome.session = hello.session;
   welcome.host = host_name();
   welcome.pid = static_cast<std::uint32_t>(::getpid());
+  welcome.store = store_id();
   send(from, {std::move(welcome), {}});
 }
 

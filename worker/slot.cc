@@ -15,6 +15,7 @@
 #include "python/src/object_codec.h"
 #include "python/src/py_ref.h"
 #include "runtime/page.h"
+#include "runtime/segment_pool.h"
 #include "worker/item_clock.h"
 #include "worker/record_bytes.h"
 #include "worker/slot_arrivals.h"
@@ -152,7 +153,8 @@ class Slot {
   void wait() {
     {
       GilRelease release;
-      arrivals_.wait(next_tick_);
+      arrivals_.wait(std::min(next_tick_, next_look_at_segments()));
+      look_at_segments();
     }
     tick_if_due();
   }
@@ -194,7 +196,9 @@ class Slot {
       PyErr_SetString(PyExc_RuntimeError, "betterbox: the call arrived unreadable");
     }
     item_.clear();
-    if (!result || !encode_item(result.get(), "result", item_)) item_ = encode_current_error();
+    const bool near =
+        call.method_size <= rest.size() && PageView::is_from_near(rest.subspan(call.method_size));
+    if (!result || !encode_item(result.get(), "result", item_, large(near))) item_ = encode_current_error();
     arrivals_.reply(*arrival.lane, call.serial, bytes_of(item_));
     tick_if_due();
   }
@@ -347,7 +351,7 @@ class Slot {
     if (PyObject* error = active.plan->single_error(); result == nullptr && error != nullptr) {
       PyErr_Clear();
       item_.assign(PyBytes_AS_STRING(error), static_cast<std::size_t>(PyBytes_GET_SIZE(error)));
-    } else if (result == nullptr || !encode_item(result, "result", item_)) {
+    } else if (result == nullptr || !encode_item(result, "result", item_, large(active.plan->near()))) {
       item_ = encode_current_error();
     }
     outlet_->write(FromSlot::kOutcome, bytes_of_struct(outcome), bytes_of(item_));
@@ -387,7 +391,9 @@ class Slot {
     PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
     if (fold.value) PyErr_Fetch(&type, &value, &traceback);  // of the item that ended the fold: not ours
     item_.clear();
-    if (!fold.value || !encode_item(fold.value.get(), "result", item_)) item_ = encode_current_error();
+    if (!fold.value || !encode_item(fold.value.get(), "result", item_, large(active.plan->near()))) {
+      item_ = encode_current_error();
+    }
     const SlotOutcome outcome{active.lease.station, active.lease.generation, fold.first, fold.count,
                               fold.busy.ns,         fold.longest.ns};
     outlet_->write(FromSlot::kOutcome, bytes_of_struct(outcome), bytes_of(item_));
@@ -400,7 +406,8 @@ class Slot {
 
   void run_call(const SlotCall& call, std::span<const std::byte> rest) {
     PyRef result(call_method(rest, call.method_size));
-    reply(*outlet_, call.token, result.get(), item_);
+    reply(*outlet_, call.token, result.get(), item_,
+          large(PageView::is_from_near(rest.subspan(call.method_size))));
     tick_if_due();
   }
 
@@ -414,10 +421,17 @@ class Slot {
     return finished(PyObject_Call(callable.get(), args, kwargs));
   }
 
-  static void reply(Outlet& outlet, std::uint64_t token, PyObject* result, std::string& item) {
+  static void reply(Outlet& outlet, std::uint64_t token, PyObject* result, std::string& item,
+                    LargeBuffers* large = nullptr) {
     item.clear();
-    if (result == nullptr || !encode_item(result, "result", item)) item = encode_current_error();
+    if (result == nullptr || !encode_item(result, "result", item, large)) item = encode_current_error();
     outlet.write(FromSlot::kReply, bytes_of_struct(token), bytes_of(item));
+  }
+
+  /// Where large buffers of what is sent to a client go.
+  static LargeBuffers* large(bool near) {
+    static SentBuffers sent;
+    return near ? &sent : nullptr;
   }
 
   // --- concurrent and async methods ---
@@ -452,10 +466,12 @@ class Slot {
   struct Replier {
     std::shared_ptr<Outlet> outlet;
     std::uint64_t token;
+    bool near;
   };
 
   void express_call(const SlotCall& call, std::span<const std::byte> rest) {
     const std::string method(reinterpret_cast<const char*>(rest.data()), call.method_size);
+    const bool near = PageView::is_from_near(rest.subspan(call.method_size));
     PyObject *args = nullptr, *kwargs = nullptr;
     std::string item;
     if (!decode_arguments(rest.subspan(call.method_size), args, kwargs))
@@ -463,7 +479,7 @@ class Slot {
     PyRef held_args(args), held_kwargs(kwargs != nullptr ? kwargs : PyDict_New());
     static PyMethodDef definition{"reply", &Slot::reply_from_python, METH_VARARGS,
                                   "Answer this call: (ok, value or exception)."};
-    PyRef capsule(PyCapsule_New(new Replier{outlet_, call.token}, nullptr, [](PyObject* self) {
+    PyRef capsule(PyCapsule_New(new Replier{outlet_, call.token, near}, nullptr, [](PyObject* self) {
       delete static_cast<Replier*>(PyCapsule_GetPointer(self, nullptr));
     }));
     PyRef answer(PyCFunction_New(&definition, capsule.get()));
@@ -479,7 +495,7 @@ class Slot {
     if (replier == nullptr || !PyArg_ParseTuple(args, "pO", &ok, &value)) return nullptr;
     std::string item;
     if (ok == 0) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(value)), value);
-    reply(*replier->outlet, replier->token, ok != 0 ? value : nullptr, item);
+    reply(*replier->outlet, replier->token, ok != 0 ? value : nullptr, item, large(replier->near));
     Py_RETURN_NONE;
   }
 

@@ -8,8 +8,9 @@ void SlotPlan::load(PyObject* hooks, std::span<const std::byte> context) {
   PyRef loaded(PyObject_CallMethod(hooks, "load_call", "y#", reinterpret_cast<const char*>(context.data()),
                                    static_cast<Py_ssize_t>(context.size())));
   PyObject *callable = nullptr, *args = nullptr, *kwargs = nullptr, *places = nullptr, *fold = nullptr;
-  if (!loaded || !PyArg_ParseTuple(loaded.get(), "OO!O!O!O", &callable, &PyTuple_Type, &args, &PyDict_Type,
-                                   &kwargs, &PyTuple_Type, &places, &fold)) {
+  int near = 0;
+  if (!loaded || !PyArg_ParseTuple(loaded.get(), "OO!O!O!Op", &callable, &PyTuple_Type, &args, &PyDict_Type,
+                                   &kwargs, &PyTuple_Type, &places, &fold, &near)) {
     const std::string error = encode_current_error();
     single_error_ = PyRef(PyBytes_FromStringAndSize(error.data(), static_cast<Py_ssize_t>(error.size())));
     return;
@@ -18,6 +19,7 @@ void SlotPlan::load(PyObject* hooks, std::span<const std::byte> context) {
   args_ = PyRef::borrow(args);
   kwargs_ = PyRef::borrow(kwargs);
   places_ = PyRef::borrow(places);
+  near_ = near != 0;
   if (fold != Py_None) fold_ = PyRef::borrow(fold);
   if (PyTuple_GET_SIZE(places) == 1 && PyLong_CheckExact(PyTuple_GET_ITEM(places, 0))) prepare_vectorcall();
 }

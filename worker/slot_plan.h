@@ -19,6 +19,8 @@ class SlotPlan {
   PyObject* single_error() const { return single_error_.get(); }
   /// `reduce=`, or null.
   PyObject* fold() const { return fold_.get(); }
+  /// This process shares its memory with the client.
+  bool near() const { return near_; }
   /// Runs one item. Null: a Python error is set. REQUIRES: single_error() is null.
   PyObject* call(PyObject* item) { return simple_place_ >= 0 ? call_simple(item) : call_general(item); }
 
@@ -34,6 +36,7 @@ class SlotPlan {
   PyRef places_;  // tuple of int (position) or str (keyword)
   PyRef fold_;
   PyRef single_error_;
+  bool near_ = false;
   int simple_place_ = -1;          // one spread argument, positional: the fast way
   std::vector<PyObject*> vector_;  // borrowed from args_, for vectorcall; one free place in front
   PyRef kwnames_;

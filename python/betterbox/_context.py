@@ -18,7 +18,9 @@ from betterbox import _core, _pickling, _settings
 from betterbox._errors import SerializationError
 
 Place = int | str
-Loaded = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], tuple[Place, ...], Callable[..., Any] | None]
+Loaded = tuple[
+    Callable[..., Any], tuple[Any, ...], dict[str, Any], tuple[Place, ...], Callable[..., Any] | None, bool
+]
 
 _applied: tuple[list[str], str] | None = None
 
@@ -82,7 +84,7 @@ def make(
         name, serial, offset, size = shared.refs[-1]
         about = _core.store_id(), serial, offset + size, f"of {size} bytes among the arguments of a call"
         carried = [(*ref, *about) for ref in shared.refs]
-    return pickle.dumps((surroundings(), inner, carried), protocol=5), shared
+    return pickle.dumps((surroundings(), inner, carried, _core.store_id()), protocol=5), shared
 
 
 def apply(where: tuple[list[str], str]) -> None:
@@ -102,12 +104,14 @@ def apply(where: tuple[list[str], str]) -> None:
 
 
 def load(context: bytes, find_method: Callable[[str], Callable[..., Any]], in_process: bool) -> Loaded:
-    """The other end of `make`, in a slot."""
-    where, inner, carried = pickle.loads(context)
+    """The other end of `make`, in a slot. The last of the result: this slot shares its memory with the client."""
+    where, inner, carried, store = pickle.loads(context)
     if not in_process:
         apply(where)
     target, args, kwargs, places, fold = load_code(inner, [_buffer(each) for each in carried])
-    return (find_method(target) if isinstance(target, str) else target), args, kwargs, places, fold
+    callable_ = find_method(target) if isinstance(target, str) else target
+    near = store != "" and store == _core.store_id()
+    return callable_, args, kwargs, places, fold, near
 
 
 def _buffer(carried: Any) -> Any:

@@ -44,6 +44,9 @@ class SharedBuffers:
 class MappedBuffer:
     """A private, writable mapping (buffer protocol)."""
 
+def segment_prefix() -> str:
+    """What the names of this process's files in shared memory begin with."""
+
 def store_id() -> str:
     """Which shared memory this process uses; empty if it has none."""
 
@@ -60,8 +63,8 @@ class Pages:
     def __init__(self) -> None: ...
     def append(self, item: object) -> None:
         """Encode one item. Raises SerializationError."""
-    def extend(self, items: Iterable[object], path: str = "item") -> None:
-        """Encode many; `path` names them in errors: ``args[0][17]``."""
+    def extend(self, items: Iterable[object], path: str = "item", most: int = ...) -> None:
+        """Encode many, until they have `most` bytes; `path` names them in errors: ``args[0][17]``."""
     def extend_range(self, start: int, step: int, count: int) -> None:
         """Integers, as a description."""
     def extend_array(self, array: object) -> bool:
@@ -72,8 +75,14 @@ class Pages:
     @property
     def nbytes(self) -> int: ...
 
-def encode_arguments(args: tuple[object, ...], kwargs: dict[str, object]) -> bytes:
-    """Arguments of a direct call. Raises SerializationError naming the path (``args[0].model``)."""
+class Arguments:
+    """Encoded arguments of a direct call."""
+
+def encode_arguments(args: tuple[object, ...], kwargs: dict[str, object], near: bool = False) -> Arguments:
+    """Arguments of a direct call. Raises SerializationError naming the path (``args[0].model``).
+
+    `near`: it goes to boxes that share their memory with this process.
+    """
 
 # --- clients ------------------------------------------------------------------------------------
 
@@ -229,8 +238,10 @@ class Client:
         """Wait until `count` boxes at a watched port have answered; after the timeout, those that have."""
     def first_box(self, port: int, timeout: float) -> BoxRow | None:
         """The first box at a watched port to respond to a greeting made now."""
+    def near(self, boxes: Sequence[BoxKey]) -> bool:
+        """True if all of these boxes share their memory with this process."""
     def box_call(
-        self, boxes: Sequence[BoxKey], method: str, arguments: bytes, timeout: float | None = None
+        self, boxes: Sequence[BoxKey], method: str, arguments: Arguments, timeout: float | None = None
     ) -> Call:
         """A direct call: item i is the response of boxes[i]; after `timeout` seconds CallTimeoutError takes its place."""
     def open_call(

@@ -44,6 +44,8 @@ class Link:
         self.client = self.connection.client
         self._lock = threading.Lock()
         self._row: BoxRow | None = None
+        self._known: list[tuple[int, int, int]] = []  # targets that `_near` is about
+        self._near = False
         self._exports: dict[str, int] = {}
         self._sandbox = False
         self.client.watch(port)
@@ -154,14 +156,18 @@ class Link:
         return call
 
     def _call_now(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> _core.Call:
+        targets = self.targets()
+        if targets != self._known:
+            self._near, self._known = self.client.near(targets), targets
+        near = self._near
         if options.ship:
             from betterbox._pickling import shipping
 
             with shipping(options.ship):
-                arguments = _core.encode_arguments(args, kwargs)
+                arguments = _core.encode_arguments(args, kwargs, near)
         else:
-            arguments = _core.encode_arguments(args, kwargs)
-        call = self.client.box_call(self.targets(), name, arguments, timeout=options.timeout)
+            arguments = _core.encode_arguments(args, kwargs, near)
+        call = self.client.box_call(targets, name, arguments, timeout=options.timeout)
         call.keep()
         return call
 

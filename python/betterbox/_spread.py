@@ -183,6 +183,7 @@ class Feeder:
     """
 
     LONGEST_CHUNK = 4096
+    LARGEST_CHUNK = 64 << 20  # bytes
     SHORT_S, LONG_S = 0.001, 0.01
 
     def __init__(
@@ -257,7 +258,7 @@ class Feeder:
         cost = self.options.cost
         with _pickling.shipping(self.options.ship):
             if cost is None:
-                pages.extend(islice(self.items, most), "spread item ")
+                pages.extend(islice(self.items, most), "spread item ", self.LARGEST_CHUNK)
                 return pages
             items = list(islice(self.items, most))
             pages.extend(items, "spread item ")

@@ -426,13 +426,19 @@ Client::CallOptions call_options(int port, const std::string& method, const py::
 
 namespace {
 
-CallHandle box_call(const ClientPtr& self,
-                    const std::vector<std::tuple<std::uint64_t, std::uint32_t, std::uint32_t>>& boxes,
-                    const std::string& method, const py::bytes& arguments, std::optional<double> timeout) {
+using BoxTuples = std::vector<std::tuple<std::uint64_t, std::uint32_t, std::uint32_t>>;
+
+std::vector<BoxId> box_ids(const BoxTuples& boxes) {
   std::vector<BoxId> ids;
   ids.reserve(boxes.size());
   for (const auto& [agent, seat, life] : boxes) ids.push_back({PeerId{agent}, SeatId{seat}, life});
-  Frame frame = frame_of(arguments);
+  return ids;
+}
+
+CallHandle box_call(const ClientPtr& self, const BoxTuples& boxes, const std::string& method,
+                    const Arguments& arguments, std::optional<double> timeout) {
+  std::vector<BoxId> ids = box_ids(boxes);
+  Frame frame = arguments.page;
   py::gil_scoped_release release;
   return {self, self->box_call(ids, method, std::move(frame), duration_of(timeout))};
 }
@@ -590,6 +596,10 @@ void register_client(py::module_& module) {
       .def("boxes", &boxes, py::arg("port"))
       .def("wait_boxes", &wait_boxes, py::arg("port"), py::arg("count"), py::arg("timeout"))
       .def("first_box", &first_box, py::arg("port"), py::arg("timeout"))
+      .def(
+          "near", [](Client& self, const BoxTuples& boxes) { return self.near(box_ids(boxes)); },
+          py::arg("boxes"), "True if all of these boxes share their memory with this process.",
+          py::call_guard<py::gil_scoped_release>())
       .def("box_call", &box_call, py::arg("boxes"), py::arg("method"), py::arg("arguments"),
            py::arg("timeout") = py::none())
       .def("open_call", &open_call, py::arg("port"), py::arg("method"), py::arg("context"), py::arg("pages"),

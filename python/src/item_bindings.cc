@@ -1,6 +1,7 @@
 #include "python/src/item_bindings.h"
 
 #include <cstring>
+#include <limits>
 
 #include "python/src/bindings.h"
 #include "python/src/numpy_codec.h"
@@ -12,17 +13,19 @@ namespace betterbox {
 
 void PageWriter::append(py::handle item, std::string_view path) {
   item_.clear();
-  if (!encode_item(item.ptr(), path, item_)) throw py::error_already_set();
-  // A large item gets a page of its own, so that its neighbours stay cheap to move.
-  if (!page_.empty() && page_.bytes() + item_.size() > kPageBytes) close_page();
+  if (!encode_item(item.ptr(), path, item_, &large_)) throw py::error_already_set();
+  // A large item gets a page of its own, so that its neighbours stay cheap to move, and what it refers to goes with it.
+  const std::uint64_t shared = large_.bytes();
+  if (!page_.empty() && page_.bytes() + item_.size() + shared > kPageBytes) close_page();
   page_.add(std::as_bytes(std::span(item_)));
   ++count_;
-  if (page_.bytes() >= kPageBytes) close_page();
+  if (page_.bytes() + shared >= kPageBytes) close_page(shared);
 }
 
-void PageWriter::extend(py::handle items, const std::string& path) {
+void PageWriter::extend(py::handle items, const std::string& path, std::size_t most) {
   std::uint64_t index = 0;
   std::string name;
+  const std::size_t begun = nbytes();
   for (py::handle item : py::iter(items)) {
     // The name is needed only for a pickle that fails; simple values never look at it.
     if (PyLong_CheckExact(item.ptr()) || PyFloat_CheckExact(item.ptr())) {
@@ -32,13 +35,14 @@ void PageWriter::extend(py::handle items, const std::string& path) {
       append(item, name);
     }
     ++index;
+    if (nbytes() - begun >= most) return;
   }
 }
 
 void PageWriter::extend_range(std::int64_t start, std::int64_t step, std::uint64_t count) {
   if (count == 0) return;
   close_page();
-  items_.pages.push_back({make_int_range_page(start, step, count), count});
+  items_.pages.push_back({make_int_range_page(start, step, count), count, 0});
   count_ += count;
 }
 
@@ -58,12 +62,14 @@ void PageWriter::set_costs(const py::bytes& costs) {
   std::memcpy(items_.costs.data(), bytes.data(), bytes.size());
 }
 
-void PageWriter::close_page() {
+/// `shared`: bytes that its only item has in shared memory.
+void PageWriter::close_page(std::uint64_t shared) {
   if (page_.empty()) return;
   const std::uint64_t count = page_.count();
   Frame frame = page_.finish();
-  closed_bytes_ += frame.size();
-  items_.pages.push_back({std::move(frame), count});
+  if (shared > 0) frame = with_hold(frame, large_.hold());
+  closed_bytes_ += frame.size() + shared;
+  items_.pages.push_back({std::move(frame), count, shared});
 }
 
 EncodedItems PageWriter::finish() {
@@ -75,13 +81,15 @@ EncodedItems PageWriter::finish() {
 }
 
 void register_items(py::module_& module) {
+  py::class_<Arguments>(module, "Arguments", "Encoded arguments of a direct call.");
   py::class_<PageWriter>(module, "Pages", "Items encoded one by one, as they are now. Not thread-safe.")
       .def(py::init<>())
       .def(
           "append", [](PageWriter& self, py::handle item) { self.append(item, "item"); }, py::arg("item"),
           "Encode one item. Raises SerializationError.")
       .def("extend", &PageWriter::extend, py::arg("items"), py::arg("path") = "item",
-           "Encode many; `path` names them in errors: ``args[0][17]``.")
+           py::arg("most") = std::numeric_limits<std::size_t>::max(),
+           "Encode many, until they have `most` bytes; `path` names them in errors: ``args[0][17]``.")
       .def("extend_range", &PageWriter::extend_range, py::arg("start"), py::arg("step"), py::arg("count"),
            "Integers, as a description.")
       .def("extend_array", &PageWriter::extend_array, py::arg("array"),
@@ -92,12 +100,14 @@ void register_items(py::module_& module) {
       .def_property_readonly("nbytes", &PageWriter::nbytes);
   module.def(
       "encode_arguments",
-      [](py::tuple args, py::dict kwargs) {
-        const auto page = encode_arguments(args.ptr(), kwargs.ptr());
+      [](py::tuple args, py::dict kwargs, bool near) {
+        KeptBuffers large;
+        auto page = encode_arguments(args.ptr(), kwargs.ptr(), near ? &large : nullptr);
         if (!page) throw py::error_already_set();
-        return py::bytes(reinterpret_cast<const char*>(page->data()), page->size());
+        if (auto hold = large.hold()) page = with_hold(*page, std::move(hold));
+        return Arguments{std::move(*page)};
       },
-      py::arg("args"), py::arg("kwargs"),
+      py::arg("args"), py::arg("kwargs"), py::arg("near") = false,
       "Arguments of a direct call. Raises SerializationError naming the path (``args[0].model``).");
 }
 

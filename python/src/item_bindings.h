@@ -8,14 +8,20 @@
 
 #include "runtime/client.h"
 #include "runtime/page.h"
+#include "runtime/shared_items.h"
 
 namespace betterbox {
+
+/// Arguments of a direct call, and what keeps their large buffers.
+struct Arguments {
+  Frame page;
+};
 
 /// Encodes items one by one into pages of about kPageBytes. Wants the GIL.
 class PageWriter {
  public:
   void append(pybind11::handle item, std::string_view path);
-  void extend(pybind11::handle items, const std::string& path);
+  void extend(pybind11::handle items, const std::string& path, std::size_t most);
   void extend_range(std::int64_t start, std::int64_t step, std::uint64_t count);
   /// The items of a NumPy array as they are now. Result: false (and nothing added) if that cannot be.
   bool extend_array(pybind11::handle array);
@@ -26,10 +32,11 @@ class PageWriter {
   EncodedItems finish();
 
  private:
-  void close_page();
+  void close_page(std::uint64_t shared = 0);
 
   EncodedItems items_;
   PageBuilder page_;
+  KeptBuffers large_;
   std::string item_;
   std::uint64_t count_ = 0;
   std::size_t closed_bytes_ = 0;

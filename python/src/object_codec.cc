@@ -6,6 +6,7 @@
 
 #include "python/src/numpy_codec.h"
 #include "python/src/py_ref.h"
+#include "python/src/shared_buffers.h"
 
 namespace betterbox {
 namespace {
@@ -65,7 +66,7 @@ PyTypeObject* ndarray_type() {
 }
 
 /// Result: 1 encoded, 0 not a plain array (nothing appended), -1 error.
-int encode_array(PyObject* array, std::string& out) {
+int encode_array(PyObject* array, std::string& out, LargeBuffers* large) {
   PyRef dtype(PyObject_GetAttrString(array, "dtype"));
   if (!dtype) return -1;
   PyRef kind(PyObject_GetAttrString(dtype.get(), "kind"));
@@ -81,22 +82,25 @@ int encode_array(PyObject* array, std::string& out) {
     return 0;
   }
   const std::size_t start = out.size();
-  append_tag(out, ItemTag::kArray);
+  const auto shared = put_large(large, {buffer});
+  shared ? append_shared_item(out, ItemTag::kArray, *shared) : append_tag(out, ItemTag::kArray);
   append(out, static_cast<std::uint8_t>(std::strlen(name_text)));
   out.append(name_text);
   append(out, static_cast<std::uint8_t>(buffer.ndim));
   for (int i = 0; i < buffer.ndim; ++i) append(out, static_cast<std::uint64_t>(buffer.shape[i]));
-  align(out, start);
-  out.append(static_cast<const char*>(buffer.buf), static_cast<std::size_t>(buffer.len));
+  if (!shared) {
+    align(out, start);
+    out.append(static_cast<const char*>(buffer.buf), static_cast<std::size_t>(buffer.len));
+  }
   PyBuffer_Release(&buffer);
   return 1;
 }
 
-PyObject* decode_array(ItemBytes item) {
-  std::size_t at = 1;
+/// Reads dtype and shape. Null with a Python error.
+PyObject* decode_shape(ItemBytes item, std::size_t& at, std::string& name) {
   std::uint8_t name_size = 0, ndim = 0;
   if (!read(item, at, name_size) || item.size() - at < name_size) return unreadable();
-  const std::string name(reinterpret_cast<const char*>(item.data()) + at, name_size);
+  name.assign(reinterpret_cast<const char*>(item.data()) + at, name_size);
   at += name_size;
   if (!read(item, at, ndim)) return unreadable();
   PyRef shape(PyTuple_New(ndim));
@@ -106,6 +110,14 @@ PyObject* decode_array(ItemBytes item) {
     if (!read(item, at, extent)) return unreadable();
     PyTuple_SET_ITEM(shape.get(), i, PyLong_FromUnsignedLongLong(extent));
   }
+  return shape.release();
+}
+
+PyObject* decode_array(ItemBytes item) {
+  std::size_t at = 1;
+  std::string name;
+  PyRef shape(decode_shape(item, at, name));
+  if (!shape) return nullptr;
   at = std::min(aligned(at), item.size());
   PyRef numpy(PyImport_ImportModule("numpy"));
   if (!numpy) return nullptr;
@@ -138,7 +150,7 @@ PyObject* pickle_loads() {
   return loads;
 }
 
-bool encode_pickle(PyObject* object, std::string_view path, std::string& out) {
+bool encode_pickle(PyObject* object, std::string_view path, std::string& out, LargeBuffers* large = nullptr) {
   PyObject* dump = pickling_dump();
   if (dump == nullptr) return false;
   PyRef dumped(PyObject_CallFunction(dump, "Os#", object, path.data(), static_cast<Py_ssize_t>(path.size())));
@@ -161,7 +173,10 @@ bool encode_pickle(PyObject* object, std::string_view path, std::string& out) {
     ok = raw && PyObject_GetBuffer(raw.get(), &views[static_cast<std::size_t>(got)], PyBUF_SIMPLE) == 0;
     if (!ok) break;
   }
-  if (ok) {
+  if (const auto shared = ok ? put_large(large, views) : std::nullopt) {
+    append_shared_item(out, ItemTag::kPickleBuffers, *shared);
+    out.append(bytes);
+  } else if (ok) {
     append_tag(out, ItemTag::kPickleBuffers);
     append(out, static_cast<std::uint32_t>(count));
     for (const Py_buffer& view : views) append(out, static_cast<std::uint64_t>(view.len));
@@ -211,17 +226,20 @@ PyObject* decode_pickle_buffers(ItemBytes item) {
   return load_pickle(pickle, buffers.get());
 }
 
-PyObject* text_object(std::string_view text) {
-  return PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace");
-}
-
-/// Calls a hook of betterbox._remote; its result must be an exception.
-PyObject* call_remote_hook(const char* name, PyObject* args) {
-  PyRef held(args);
-  PyRef module(PyImport_ImportModule("betterbox._remote"));
-  if (!module || !held) return nullptr;
-  PyRef hook(PyObject_GetAttrString(module.get(), name));
-  return hook ? PyObject_CallObject(hook.get(), held.get()) : nullptr;
+PyObject* decode_shared(ItemBytes bytes) {
+  const auto item = parse_shared_item(bytes);
+  if (!item) return unreadable();
+  PyRef buffers(mapped_parts(*item));
+  if (!buffers) return nullptr;
+  if (item->form == ItemTag::kBytes) return PyBytes_FromObject(PyList_GET_ITEM(buffers.get(), 0));
+  if (item->form == ItemTag::kPickleBuffers) return load_pickle(item->rest, buffers.get());
+  std::size_t at = 0;
+  std::string dtype;
+  PyRef shape(decode_shape(item->rest, at, dtype));
+  PyRef numpy(shape ? PyImport_ImportModule("numpy") : nullptr);
+  return numpy ? PyObject_CallMethod(numpy.get(), "ndarray", "OsO", shape.get(), dtype.c_str(),
+                                     PyList_GET_ITEM(buffers.get(), 0))
+               : nullptr;
 }
 
 /// True for values that encode_item writes without a pickle.
@@ -281,7 +299,7 @@ bool all_simple(PyObject* args, PyObject* kwargs) {
 
 }  // namespace
 
-bool encode_item(PyObject* object, std::string_view path, std::string& out) {
+bool encode_item(PyObject* object, std::string_view path, std::string& out, LargeBuffers* large) {
   if (object == Py_None) return append_tag(out, ItemTag::kNone), true;
   if (object == Py_True) return append_tag(out, ItemTag::kTrue), true;
   if (object == Py_False) return append_tag(out, ItemTag::kFalse), true;
@@ -306,14 +324,23 @@ bool encode_item(PyObject* object, std::string_view path, std::string& out) {
     }
     PyErr_Clear();  // lone surrogates: the pickle keeps them
   } else if (PyBytes_CheckExact(object)) {
+    if (large != nullptr && static_cast<std::size_t>(PyBytes_GET_SIZE(object)) >= kSharedItemMinBytes) {
+      Py_buffer view{};
+      view.buf = PyBytes_AS_STRING(object);
+      view.len = PyBytes_GET_SIZE(object);
+      if (const auto shared = put_large(large, {view})) {
+        append_shared_item(out, ItemTag::kBytes, *shared);
+        return true;
+      }
+    }
     append_tag(out, ItemTag::kBytes);
     out.append(PyBytes_AS_STRING(object), static_cast<std::size_t>(PyBytes_GET_SIZE(object)));
     return true;
   } else if (Py_TYPE(object) == ndarray_type()) {
-    const int encoded = encode_array(object, out);
+    const int encoded = encode_array(object, out, large);
     if (encoded != 0) return encoded > 0;
   }
-  return encode_pickle(object, path, out);
+  return encode_pickle(object, path, out, large);
 }
 
 PyObject* decode_item(ItemBytes item) {
@@ -344,6 +371,7 @@ PyObject* decode_item(ItemBytes item) {
     case ItemTag::kArray: return decode_array(item);
     case ItemTag::kArguments: return decode_simple_arguments(item);
     case ItemTag::kScalar: return decode_scalar(item);
+    case ItemTag::kShared: return decode_shared(item);
     case ItemTag::kError:
     case ItemTag::kLost: break;
   }
@@ -412,57 +440,6 @@ bool is_failure(ItemBytes item) {
   return tag == ItemTag::kError || tag == ItemTag::kLost;
 }
 
-PyObject* decode_failure(ItemBytes item, std::string_view method, Port port) {
-  if (static_cast<ItemTag>(item[0]) == ItemTag::kError) {
-    std::size_t at = 1;
-    std::string_view type, message, traceback;
-    if (!read_text(item, at, type) || !read_text(item, at, message) || !read_text(item, at, traceback))
-      return unreadable();
-    return call_remote_hook("rebuild_error", Py_BuildValue("(NNNy#)", text_object(type), text_object(message),
-                                                           text_object(traceback),
-                                                           reinterpret_cast<const char*>(item.data()) + at,
-                                                           static_cast<Py_ssize_t>(item.size() - at)));
-  }
-  const auto lost = parse_lost_item(item);
-  if (!lost) return unreadable();
-  return call_remote_hook(
-      "lost_error",
-      Py_BuildValue("(iKiiIKNNNNi)", static_cast<int>(lost->code),
-                    static_cast<unsigned long long>(lost->index), lost->signal, lost->exit_code,
-                    static_cast<unsigned>(lost->pid), static_cast<unsigned long long>(lost->peak_kib),
-                    text_object(lost->host), text_object(lost->stderr_tail), text_object(lost->detail),
-                    text_object(method), static_cast<int>(port.value)));
-}
-
-std::string encode_current_error() {
-  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  PyErr_NormalizeException(&type, &value, &traceback);
-  if (traceback != nullptr && value != nullptr) PyException_SetTraceback(value, traceback);
-  PyRef held_type(type), held_value(value), held_traceback(traceback);
-  std::string item;
-  append_tag(item, ItemTag::kError);
-  PyRef module(PyImport_ImportModule("betterbox._slot"));
-  PyRef fields(
-      module ? PyObject_CallMethod(module.get(), "describe_error", "O", value != nullptr ? value : Py_None)
-             : nullptr);
-  const char *name = nullptr, *message = nullptr, *trace = nullptr, *pickle = nullptr;
-  Py_ssize_t name_size = 0, message_size = 0, trace_size = 0, pickle_size = 0;
-  if (!fields || !PyArg_ParseTuple(fields.get(), "s#s#s#y#", &name, &name_size, &message, &message_size,
-                                   &trace, &trace_size, &pickle, &pickle_size)) {
-    PyErr_Clear();
-    append_text(item, value != nullptr ? Py_TYPE(value)->tp_name : "Exception");
-    append_text(item, "an error that cannot be described");
-    append_text(item, "");
-    return item;
-  }
-  append_text(item, {name, static_cast<std::size_t>(name_size)});
-  append_text(item, {message, static_cast<std::size_t>(message_size)});
-  append_text(item, {trace, static_cast<std::size_t>(trace_size)});
-  item.append(pickle, static_cast<std::size_t>(pickle_size));
-  return item;
-}
-
 bool encode_simple_arguments(PyObject* args, PyObject* kwargs, std::string& out) {
   const auto add = [&out](PyObject* value) {
     const std::size_t start = out.size();
@@ -490,13 +467,16 @@ bool encode_simple_arguments(PyObject* args, PyObject* kwargs, std::string& out)
   return true;
 }
 
-std::optional<Frame> encode_arguments(PyObject* args, PyObject* kwargs) {
+std::optional<Frame> encode_arguments(PyObject* args, PyObject* kwargs, LargeBuffers* large) {
   if (kwargs != nullptr && PyDict_GET_SIZE(kwargs) == 0) kwargs = nullptr;
   std::string item;
   if (!all_simple(args, kwargs)) {
     PyRef both(Py_BuildValue("(OO)", args, kwargs != nullptr ? kwargs : Py_None));
     if (!both) return std::nullopt;
-    if (encode_pickle(both.get(), "call", item)) return make_single_page(std::as_bytes(std::span(item)));
+    if (encode_pickle(both.get(), "call", item, large)) {
+      return make_single_page(std::as_bytes(std::span(item)), PageKind::kSingle,
+                              large != nullptr ? kFromNear : 0);
+    }
     // Say it again by the name that the caller knows.
     PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
     PyErr_Fetch(&type, &value, &traceback);
@@ -525,7 +505,7 @@ std::optional<Frame> encode_arguments(PyObject* args, PyObject* kwargs) {
   page.add(std::as_bytes(std::span(item)));
   const auto add = [&](PyObject* value) {
     item.clear();
-    if (!encode_item(value, "args", item)) return false;
+    if (!encode_item(value, "args", item, large)) return false;
     page.add(std::as_bytes(std::span(item)));
     return true;
   };
@@ -538,7 +518,7 @@ std::optional<Frame> encode_arguments(PyObject* args, PyObject* kwargs) {
       if (!add(value)) return std::nullopt;
     }
   }
-  return page.finish();
+  return page.finish(large != nullptr ? kFromNear : 0);
 }
 
 bool decode_arguments(std::span<const std::byte> bytes, PyObject*& args, PyObject*& kwargs) {

@@ -12,12 +12,14 @@
 
 #include "runtime/limits.h"
 #include "runtime/page.h"
+#include "runtime/shared_items.h"
 #include "runtime/strip.h"
 
 namespace betterbox {
 
-/// Appends the item for `object`. `path` names it in a SerializationError ("args[0]").
-bool encode_item(PyObject* object, std::string_view path, std::string& out);
+/// Appends the item for `object`. `path` names it in a SerializationError ("args[0]"). `large`: where large buffers go;
+/// null: into the item.
+bool encode_item(PyObject* object, std::string_view path, std::string& out, LargeBuffers* large = nullptr);
 
 /// A new reference to the object in a (value) item. Errors and lost items: decode_failure.
 PyObject* decode_item(ItemBytes item);
@@ -45,7 +47,7 @@ std::string encode_current_error();
 bool encode_simple_arguments(PyObject* args, PyObject* kwargs, std::string& out);
 
 /// Arguments of a direct call as a page. Simple values one by one, anything else as one pickle of both.
-std::optional<Frame> encode_arguments(PyObject* args, PyObject* kwargs);
+std::optional<Frame> encode_arguments(PyObject* args, PyObject* kwargs, LargeBuffers* large = nullptr);
 
 /// The other way. On success `args` and `kwargs` (null if there are none) hold new references.
 bool decode_arguments(std::span<const std::byte> page, PyObject*& args, PyObject*& kwargs);

@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 
 #include "python/src/bindings.h"
+#include "python/src/py_ref.h"
 
 namespace py = pybind11;
 
@@ -33,6 +34,40 @@ std::shared_ptr<MappedSegment> map_shared(const std::string& name, std::uint64_t
 
 }  // namespace
 
+std::optional<std::vector<SegmentRef>> put_large(LargeBuffers* large, const std::vector<Py_buffer>& views) {
+  if (large == nullptr) return std::nullopt;
+  std::vector<std::span<const std::byte>> parts;
+  std::size_t bytes = 0;
+  for (const Py_buffer& view : views) {
+    parts.emplace_back(static_cast<const std::byte*>(view.buf), static_cast<std::size_t>(view.len));
+    bytes += parts.back().size();
+  }
+  if (bytes < kSharedItemMinBytes) return std::nullopt;
+  GilRelease release;
+  return large->put(parts);
+}
+
+PyObject* mapped_parts(const SharedItemView& item) {
+  const auto held = held_for(item);
+  try {
+    py::list buffers;
+    for (const auto& [offset, size] : item.parts) {
+      auto mapped = held ? MappedSegment::map(held, offset, size) : nullptr;
+      if (!mapped) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "betterbox: a value of %llu bytes is not in this host's shared memory (any more)",
+                     static_cast<unsigned long long>(size));
+        return nullptr;
+      }
+      buffers.append(py::cast(std::move(mapped)));
+    }
+    return buffers.release().ptr();
+  } catch (py::error_already_set& error) {
+    error.restore();
+    return nullptr;
+  }
+}
+
 void register_shared_buffers(py::module_& module) {
   module.attr("SHARED_MIN_BYTES") = kSegmentMinBytes;
   py::class_<SharedBuffers>(module, "SharedBuffers",
@@ -49,6 +84,9 @@ void register_shared_buffers(py::module_& module) {
                                static_cast<py::ssize_t>(self.bytes().size()));
       });
   module.def("store_id", &store_id, "Which shared memory this process uses; empty if it has none.");
+  module.def(
+      "segment_prefix", [] { return segment_pool()->prefix(); },
+      "What the names of this process's files in shared memory begin with.");
   module.def("share", &share, py::arg("buffers"),
              "Copy buffers into shared memory; None if there is no room.");
   module.def("map_shared", &map_shared, py::arg("name"), py::arg("serial"), py::arg("offset"),

@@ -125,7 +125,12 @@ struct SubmitterObject {
 struct SubmissionObject {
   PyObject_HEAD ClientPtr client;
   Submission submission;
+  bool light;  ///< its outcome is known to be small: it may stay with its neighbours'
 };
+
+bool is_light(const Outcome& outcome) {
+  return outcome.page.size() < kPageBytes && !PageView::may_refer(outcome.page.bytes());
+}
 
 SubmissionObject* as_submission(PyObject* self) { return reinterpret_cast<SubmissionObject*>(self); }
 
@@ -141,6 +146,8 @@ PyObject* make_submission(PyObject* type, const ClientPtr& client, Submission&& 
 void submission_dealloc(PyObject* self) {
   PyTypeObject* type = Py_TYPE(self);
   if (PyType_IS_GC(type)) PyObject_GC_UnTrack(self);
+  // With the GIL: nobody who has the client's mutex wants it.
+  if (!as_submission(self)->light) as_submission(self)->client->release(as_submission(self)->submission);
   as_submission(self)->client.~ClientPtr();
   as_submission(self)->submission.~Submission();
   type->tp_free(self);
@@ -163,8 +170,9 @@ template <class Body> PyObject* guarded(Body body) {
   return nullptr;
 }
 
-PyObject* decoded(const SubmissionObject* self, const Outcome& outcome, bool& failed) {
+PyObject* decoded(SubmissionObject* self, const Outcome& outcome, bool& failed) {
   failed = is_failure(outcome.item);
+  self->light = is_light(outcome);
   const CallState& stream = *self->submission.block->stream;
   return failed ? decode_failure(outcome.item, stream.method, stream.port) : decode_item(outcome.item);
 }
@@ -173,6 +181,7 @@ PyObject* submission_value(PyObject* self, PyObject* missing) {
   auto* object = as_submission(self);
   const auto outcome = object->client->try_outcome(object->submission);
   if (!outcome || is_failure(outcome->item)) return Py_NewRef(missing);
+  object->light = is_light(*outcome);
   PyObject* value = decode_item(outcome->item);
   if (value == nullptr) {  // get() tells what it is
     PyErr_Clear();
@@ -284,11 +293,11 @@ PyObject* submission_method(PyObject* self, void*) {
   return PyUnicode_FromStringAndSize(method.data(), static_cast<Py_ssize_t>(method.size()));
 }
 
-bool encode(PyObject* args, PyObject* kwargs, std::string& item) {
+bool encode(PyObject* args, PyObject* kwargs, std::string& item, LargeBuffers* large) {
   if (encode_simple_arguments(args, kwargs, item)) return true;
   item.clear();
   PyRef both(PyTuple_Pack(2, args, kwargs));
-  return both && encode_item(both.get(), "args", item);
+  return both && encode_item(both.get(), "args", item, large);
 }
 
 bool is_arguments(PyObject* const* args, Py_ssize_t count) {
@@ -320,12 +329,13 @@ PyObject* submitter_submit_now(PyObject* self, PyObject* const* args, Py_ssize_t
   if (!is_arguments(args, count)) return nullptr;
   auto& body = *reinterpret_cast<SubmitterObject*>(self)->body;
   std::string item;  // not the body's: pickling may let another thread in
-  if (!encode(args[0], args[1], item)) return nullptr;
+  KeptBuffers large;
+  if (!encode(args[0], args[1], item, &large)) return nullptr;
   return guarded([&]() -> PyObject* {
     Submission submission;
     {
       const GilRelease release;
-      submission = body.client->submit(body.common, std::as_bytes(std::span(item)));
+      submission = body.client->submit(body.common, std::as_bytes(std::span(item)), large.hold());
     }
     return make_submission(body.type.get(), body.client, std::move(submission));
   });

@@ -85,7 +85,7 @@ MESSAGES: list[tuple[str, int | str, list[tuple[str, str]]]] = [
                                                                                              'str'),
                   ('background', 'bool'), ('leases', '[HeldLease]'), ('calls', '[u64]'), ('store', 'str')]),
     ('Welcome', 0, [('peer', 'peer'), ('session', 'u64'), ('host', 'str'), ('pid', 'u32'),
-                    ('dropped_leases', '[lease]'), ('calls', '[KnownCall]')]),
+                    ('dropped_leases', '[lease]'), ('calls', '[KnownCall]'), ('store', 'str')]),
     ('Refused', 0, [('code', 'refusal'), ('text', 'str')]),
     ('Bye', 0, []),
     ('Offer', 0, [('function_slots', 'u32'), ('joined', '[BoxInfo]'), ('left', '[BoxId]'),
@@ -328,7 +328,7 @@ def value_of(item: bytes) -> Any:
         return fields
     if tag == 12:
         return arguments_of(reader, len(rest))
-    if tag > 12 and tag != 16:
+    if tag > 13 and tag != 16:
         raise DecodeError(f'no item tag {tag}')
     return tag, rest
 

@@ -26,6 +26,7 @@ from bus_decoder import (  # noqa: E402
     page_of, value_of)
 
 ROOT = Path(__file__).parents[2]
+STORE = '0b8e5b8e-0000-4000-8000-123456789abc:25'
 GOLDEN = sorted((ROOT / 'tests' / 'golden').glob('*.hex'))
 
 # --- golden vectors -----------------------------------------------------------------------------------------
@@ -77,7 +78,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
                'leases': [{'lease': 5, 'undelivered': [items(10, 20), items(30, 31)]},
                           {'lease': 6, 'undelivered': [items(0, 1)]}]}, []),
     'Welcome': ({'peer': 0xB1, 'session': 2, 'host': 'node0', 'pid': 99, 'dropped_leases': [6],
-                 'calls': [{'serial': 1, 'items': 100}, {'serial': 3, 'items': 0}]}, []),
+                 'calls': [{'serial': 1, 'items': 100}, {'serial': 3, 'items': 0}], 'store': STORE}, []),
     'Refused': ({'code': 2, 'text': 'the peer id is in use'}, []),
     'Bye': ({}, []),
     'Offer': ({'function_slots': 2, 'joined': [BOX_INFO], 'left': [{'agent': 0xA1, 'seat': 1, 'life': 1}],

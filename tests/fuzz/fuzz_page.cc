@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "runtime/page.h"
+#include "runtime/shared_items.h"
 
 namespace {
 
@@ -30,6 +31,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     if (page->kind() != PageKind::kFold && page->count() > 1)
       sum = sum + static_cast<unsigned>(slice_page(Frame::copy_of(bytes), *page, 1, page->count()).size());
+  }
+  if (const auto shared = parse_shared_item(bytes)) {
+    read_all(shared->name);
+    read_all(shared->rest);
+    sum = sum + static_cast<unsigned>(shared->end());
   }
   if (const auto lost = parse_lost_item(bytes)) {
     read_all(lost->host);

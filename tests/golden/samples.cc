@@ -100,7 +100,14 @@ void add_greeting(std::vector<Message>& all) {
   hello.calls = {1, 2, 3};
   hello.store = "0b8e5b8e-0000-4000-8000-123456789abc:25";
   all.push_back({hello, {}});
-  all.push_back({Welcome{PeerId{0xB1}, 2, "node0", 99, {LeaseId{6}}, {{1, 100}, {3, 0}}}, {}});
+  all.push_back({Welcome{PeerId{0xB1},
+                         2,
+                         "node0",
+                         99,
+                         {LeaseId{6}},
+                         {{1, 100}, {3, 0}},
+                         "0b8e5b8e-0000-4000-8000-123456789abc:25"},
+                 {}});
   all.push_back({Refused{RefusalCode::kIdentity, "the peer id is in use"}, {}});
   all.push_back({Bye{}, {}});
 }

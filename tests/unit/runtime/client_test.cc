@@ -74,7 +74,7 @@ class EchoScheduler {
   void operator()(PlayedPeer& peer, ConnectionId from, Message& message) {
     if (auto* hello = std::get_if<Hello>(&message.body)) {
       connection_ = from;
-      peer.send(from, {Welcome{id, hello->session, "here", 1, {}, {}}, {}});
+      peer.send(from, {Welcome{id, hello->session, "here", 1, {}, {}, {}}, {}});
     } else if (auto* items = std::get_if<Items>(&message.body)) {
       if (!items->spans.empty()) {
         peer.send(from, {Results{++ack_, items->serial, items->spans}, message.frames});
@@ -109,7 +109,7 @@ class EchoScheduler {
 PlayedPeer::Answer agent_named(PeerId id, std::int64_t answer) {
   return [id, answer](PlayedPeer& peer, ConnectionId from, Message& message) {
     if (auto* hello = std::get_if<Hello>(&message.body)) {
-      peer.send(from, {Welcome{id, hello->session, "here", 1, {}, {}}, {}});
+      peer.send(from, {Welcome{id, hello->session, "here", 1, {}, {}, {}}, {}});
     } else if (auto* call = std::get_if<BoxCall>(&message.body)) {
       if (call->method == "die") return peer.close(from);
       if (call->method == "sleep") return;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,6 +31,20 @@ class SegmentPoolTest : public testing::Test {
         std::distance(std::filesystem::directory_iterator(folder_), std::filesystem::directory_iterator()));
   }
 
+  ino_t file_of(const SegmentRef& ref) const {
+    struct stat about {};
+    return ::stat((folder_ + "/" + ref.name).c_str(), &about) == 0 ? about.st_ino : 0;
+  }
+  SegmentRef send(SegmentPool& pool, char fill, std::size_t size = 100'000) {
+    const std::string bytes(size, fill);
+    const std::span<const std::byte> part = std::as_bytes(std::span(bytes));
+    const auto refs = pool.send(std::span(&part, 1));
+    return refs ? refs->front() : SegmentRef{};
+  }
+  std::shared_ptr<HeldSegment> take(const SegmentRef& ref) const {
+    return HeldSegment::open(folder_, ref.name, ref.serial, ref.offset + ref.size, true);
+  }
+
   std::string folder_;
 };
 
@@ -52,14 +67,19 @@ TEST_F(SegmentPoolTest, ReusesASegmentOnlyWhenNobodyMapsIt) {
   const auto pool = SegmentPool::make(folder_, {1 << 20, 1 << 20});
   auto lease = write(*pool, 'a');
   const SegmentRef first = lease->parts[0];
+  const ino_t file = file_of(first);
   auto mapped = MappedSegment::open(folder_, first);
   lease.reset();
   lease = write(*pool, 'b');
-  EXPECT_NE(lease->parts[0].name, first.name);
+  EXPECT_NE(file_of(lease->parts[0]), file);
   EXPECT_EQ(mapped->bytes()[0], std::byte{'a'});
   mapped.reset();
-  EXPECT_EQ(write(*pool, 'c')->parts[0].name, first.name);
+  SegmentRef again = write(*pool, 'c')->parts[0];
+  EXPECT_EQ(file_of(again), file);
+  EXPECT_NE(again.name, first.name);
   EXPECT_EQ(MappedSegment::open(folder_, first), nullptr) << "it holds something else by now";
+  again.serial = first.serial;
+  EXPECT_EQ(MappedSegment::open(folder_, again), nullptr);
 }
 
 TEST_F(SegmentPoolTest, KeepsWhatAUserWritesPrivate) {
@@ -104,15 +124,15 @@ TEST_F(SegmentPoolTest, CountsWhatIsStillMappedUntilItIsNot) {
 
 TEST_F(SegmentPoolTest, WritesEveryPartOfAReusedSegment) {
   const auto pool = SegmentPool::make(folder_, {1 << 20, 1 << 20});
-  std::string name;
+  ino_t file = 0;
   for (const char fill : {'a', 'b', 'c'}) {
     const std::string first(5000, fill), second(70'000 - 5000 * static_cast<std::size_t>(fill - 'a'), fill);
     const std::span<const std::byte> parts[] = {
         std::as_bytes(std::span(first)), {}, std::as_bytes(std::span(second))};
     const auto lease = pool->write(parts);
     ASSERT_TRUE(lease);
-    if (name.empty()) name = lease->parts[0].name;
-    EXPECT_EQ(lease->parts[0].name, name);
+    if (file == 0) file = file_of(lease->parts[0]);
+    EXPECT_EQ(file_of(lease->parts[0]), file);
     for (const std::size_t i : {0U, 2U}) {
       const auto mapped = MappedSegment::open(folder_, lease->parts[i]);
       ASSERT_TRUE(mapped);
@@ -144,6 +164,7 @@ TEST_F(SegmentPoolTest, NoticesADeadUser) {
   const auto pool = SegmentPool::make(folder_, {1 << 20, 1 << 20});
   auto lease = write(*pool, 'a');
   const SegmentRef ref = lease->parts[0];
+  const ino_t file = file_of(ref);
   int ready[2];
   ASSERT_EQ(::pipe(ready), 0);
   const pid_t child = ::fork();
@@ -156,11 +177,11 @@ TEST_F(SegmentPoolTest, NoticesADeadUser) {
   ASSERT_EQ(::read(ready[0], &answer, 1), 1);
   EXPECT_EQ(answer, 'y');
   lease.reset();
-  EXPECT_NE(write(*pool, 'b')->parts[0].name, ref.name);
+  EXPECT_NE(file_of(write(*pool, 'b')->parts[0]), file);
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
   const auto both = std::pair(write(*pool, 'c'), write(*pool, 'd'));
-  EXPECT_TRUE(both.first->parts[0].name == ref.name || both.second->parts[0].name == ref.name);
+  EXPECT_TRUE(file_of(both.first->parts[0]) == file || file_of(both.second->parts[0]) == file);
   ::close(ready[0]), ::close(ready[1]);
 }
 
@@ -178,6 +199,88 @@ TEST_F(SegmentPoolTest, RemovesWhatADeadOwnerLeftAndNothingElse) {
   sweep_segments(folder_);
   EXPECT_EQ(files(), 1U);
   EXPECT_TRUE(MappedSegment::open(folder_, lease->parts[0]));
+}
+
+TEST_F(SegmentPoolTest, KeepsWhatWasSentUntilItWasTakenAndLetGo) {
+  const auto pool = SegmentPool::make(folder_, {1 << 20, 1 << 20});
+  const SegmentRef ref = send(*pool, 'a');
+  const ino_t file = file_of(ref);
+  EXPECT_NE(file_of(send(*pool, 'b')), file) << "nobody has taken it";
+  auto held = take(ref);
+  ASSERT_TRUE(held);
+  EXPECT_NE(file_of(send(*pool, 'c')), file) << "somebody has it";
+  const auto mapped = MappedSegment::map(std::exchange(held, nullptr), ref.offset, ref.size);
+  EXPECT_NE(file_of(send(*pool, 'd')), file);
+  EXPECT_EQ(mapped->bytes()[0], std::byte{'a'});
+}
+
+TEST_F(SegmentPoolTest, WritesAgainWhereWhatWasSentHasBeenReadAndLetGo) {
+  const auto pool = SegmentPool::make(folder_, {1 << 20, 1 << 20});
+  const SegmentRef ref = send(*pool, 'a');
+  const ino_t file = file_of(ref);
+  take(ref);
+  EXPECT_EQ(file_of(send(*pool, 'b')), file);
+  EXPECT_EQ(take(ref), nullptr);
+}
+
+TEST_F(SegmentPoolTest, GivesUpWhatNobodyTakesForLong) {
+  const auto pool = SegmentPool::make(folder_, {1 << 20, 1 << 20});
+  send(*pool, 'a');
+  EXPECT_TRUE(pool->retire(monotonic_now() + kIdleSegmentLife));
+  EXPECT_EQ(files(), 1U);
+  EXPECT_TRUE(pool->retire(monotonic_now() + kUntakenSegmentLife));
+  EXPECT_FALSE(pool->retire(monotonic_now() + kUntakenSegmentLife + kIdleSegmentLife));
+  EXPECT_EQ(files(), 0U);
+}
+
+TEST_F(SegmentPoolTest, RetiresWhatIsIdleAndNothingElse) {
+  const auto pool = SegmentPool::make(folder_, {1 << 20, 1 << 20});
+  const auto kept = write(*pool, 'a');
+  write(*pool, 'b');
+  EXPECT_TRUE(pool->retire(monotonic_now()));
+  EXPECT_EQ(files(), 2U);
+  EXPECT_TRUE(pool->retire(monotonic_now() + kIdleSegmentLife));
+  EXPECT_EQ(files(), 1U);
+  EXPECT_TRUE(MappedSegment::open(folder_, kept->parts[0]));
+}
+
+TEST_F(SegmentPoolTest, LeavesWhatADeadProcessHasSentToWhoeverTakesIt) {
+  int names[2];
+  ASSERT_EQ(::pipe(names), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const auto own = SegmentPool::make(folder_, {1 << 20, 1 << 20});
+    const SegmentRef ref = send(*own, 'a');
+    if (::write(names[1], ref.name.data(), ref.name.size()) < 0) ::_exit(1);
+    ::_exit(0);
+  }
+  ::waitpid(child, nullptr, 0);
+  char text[256];
+  const ssize_t size = ::read(names[0], text, sizeof text);
+  ASSERT_GT(size, 0);
+  sweep_segments(folder_);
+  ASSERT_EQ(files(), 1U);
+  const SegmentRef ref{{text, static_cast<std::size_t>(size)}, 1, 4096, 100'000};
+  auto held = take(ref);
+  ASSERT_TRUE(held);
+  held.reset();
+  EXPECT_EQ(files(), 0U) << "its last user removes it";
+  ::close(names[0]), ::close(names[1]);
+}
+
+TEST_F(SegmentPoolTest, HoldsVeryManyAsCopies) {
+  const auto pool = SegmentPool::make(folder_, {16 << 20, 16 << 20});
+  const auto lease = write(*pool, 'a', 5000);
+  std::vector<std::shared_ptr<MappedSegment>> all;
+  for (std::size_t i = 0; i < kMaxSegments + 20; ++i) {
+    all.push_back(MappedSegment::open(folder_, lease->parts[0]));
+    ASSERT_TRUE(all.back());
+    all.back()->bytes()[1] = static_cast<std::byte>(i);
+  }
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    EXPECT_EQ(all[i]->bytes()[0], std::byte{'a'});
+    EXPECT_EQ(all[i]->bytes()[1], static_cast<std::byte>(i));
+  }
 }
 
 TEST_F(SegmentPoolTest, RefusesReferencesThatLieOutside) {

@@ -5,6 +5,7 @@
 
 #include "runtime/check.h"
 #include "runtime/client.h"
+#include "runtime/digest.h"
 #include "runtime/shared_items.h"
 
 namespace betterbox {
@@ -113,6 +114,7 @@ Call Client::opening_of(const CallOptions& options) {
 }
 
 CallPtr Client::open_call(const CallOptions& options, Frame context, EncodedItems items, bool closed) {
+  const ContentId content = content_of(context.bytes());
   Lock lock = enter();
   if (session_ == Session::kRefused || session_ == Session::kClosed) {
     throw BusError("this process is not connected to the bus any more: " + lost_reason_);
@@ -125,6 +127,7 @@ CallPtr Client::open_call(const CallOptions& options, Frame context, EncodedItem
   call->costed = !items.costs.empty();
   call->opening = opening_of(options);
   call->opening.serial = call->serial;
+  call->opening.content = content;
   calls_[call->serial] = call;
   if (session_ == Session::kOpen) send_opening(call);
   lock.unlock();

@@ -5,6 +5,7 @@
 
 #include "runtime/client.h"
 #include "runtime/codec.h"
+#include "runtime/digest.h"
 #include "runtime/shared_items.h"
 
 namespace betterbox {
@@ -88,6 +89,7 @@ Client::Stream& Client::stream_for(const Template& common) {
   call->context = common.context;
   call->opening = opening_of(common.options);
   call->opening.serial = call->serial;
+  call->opening.content = content_of(call->context.bytes());
   calls_[call->serial] = call;
   stream.call = call;
   stream_of_[call->serial] = &stream;

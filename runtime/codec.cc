@@ -159,7 +159,7 @@ static_assert(sizeof(Header) == kHeaderBytes);
 template <class T>
 constexpr bool kHasOneFrame =
     std::is_same_v<T, Call> || std::is_same_v<T, BoxCall> || std::is_same_v<T, BoxReply> ||
-    std::is_same_v<T, Context> || std::is_same_v<T, Deploy> || std::is_same_v<T, Host>;
+    std::is_same_v<T, Deploy> || std::is_same_v<T, Host>;
 template <class T>
 constexpr bool kMayHaveOneFrame =
     std::is_same_v<T, Hosted> || std::is_same_v<T, Deployed> || std::is_same_v<T, Chunk>;
@@ -167,6 +167,8 @@ constexpr bool kMayHaveOneFrame =
 template <class T> bool frames_fit(const T& body, std::size_t frames) {
   if constexpr (kHasOneFrame<T>) {
     return frames == 1;
+  } else if constexpr (std::is_same_v<T, Context>) {
+    return frames == 1 || (frames == 0 && body.held != 0);
   } else if constexpr (kMayHaveOneFrame<T>) {
     return frames <= 1;
   } else if constexpr (requires { body.spans; }) {

@@ -89,6 +89,15 @@ inline constexpr std::uint64_t kGeneratorWindowItems = 64U << 10;
 inline constexpr std::size_t kMaxLeasesPerSlot = 2;
 inline constexpr std::size_t kMinLeasesPerWorker = 64;
 
+// --- contexts: sent once per agent ------------------------------------------------------------------
+/// Contexts of these sizes are named by their content, so that a later call need not send an equal one again. Below it
+/// the bytes cost less than the looking up; above it hashing costs more than a copy: such values go through segments.
+inline constexpr std::size_t kContentMinBytes = 4U << 10;
+inline constexpr std::size_t kContentMaxBytes = 1U << 20;
+/// What one agent keeps of these beyond its open calls; the oldest go first.
+inline constexpr std::size_t kMaxHeldContexts = 64;
+inline constexpr std::size_t kMaxHeldContextBytes = 16U << 20;
+
 // --- liveness -------------------------------------------------------------------------------------
 /// ZMTP heartbeats: sent each interval; a connection without any for the bound is over.
 inline constexpr Duration kHeartbeatInterval = seconds(1);

@@ -209,6 +209,15 @@ struct PageSpan {
   template <class A> void serialize(A& a) { a(first, count); }
 };
 
+/// What a context is, by a digest of its bytes that its client made; zero: it has no name.
+struct ContentId {
+  std::uint64_t high = 0;
+  std::uint64_t low = 0;
+  explicit operator bool() const { return (high | low) != 0; }
+  friend auto operator<=>(const ContentId&, const ContentId&) = default;
+  template <class A> void serialize(A& a) { a(high, low); }
+};
+
 /// client -> scheduler: opens a call. frames: [context] (what runs: code and fixed arguments)
 struct Call {
   std::uint64_t serial = 0;
@@ -228,10 +237,11 @@ struct Call {
   std::uint32_t copies_permille = 0;
   bool durable = false;  ///< kept over a restart of the scheduler; answered by Accepted
   std::vector<CallValue>
-      values;  ///< what all its items need; agents have them in their stores before they begin
+      values;         ///< what all its items need; agents have them in their stores before they begin
+  ContentId content;  ///< of the context: calls of one client with equal ones have equal contexts
   template <class A> void serialize(A& a) {
     a(serial, port, method, retries, idempotent, fold, timeout_ns, name, settled, policy, priority, needs,
-      copies_permille, durable, values);
+      copies_permille, durable, values, content);
   }
 };
 
@@ -356,7 +366,9 @@ struct Explanation {
 
 // --- leases: scheduler and agent --------------------------------------------------------------------
 
-/// scheduler -> agent, once per call and agent, before its first lease. frames: [context]
+/// scheduler -> agent, once per call and agent, before its first lease. frames: [context], or none: the agent holds it
+/// under the number `held`. With a frame, `held` is the number under which the agent is to keep it (0: only for this
+/// call); numbers ascend. What is kept under the numbers in `dropped` goes first.
 struct Context {
   CallId call;
   Port port;
@@ -366,7 +378,11 @@ struct Context {
   std::int32_t priority = 0;
   Resources needs;
   std::vector<CallValue> values;
-  template <class A> void serialize(A& a) { a(call, port, method, fold, policy, priority, needs, values); }
+  std::uint64_t held = 0;
+  std::vector<std::uint64_t> dropped;
+  template <class A> void serialize(A& a) {
+    a(call, port, method, fold, policy, priority, needs, values, held, dropped);
+  }
 };
 
 /// scheduler -> agent: run these items. frames: one page per span (pages may hold more than the range).

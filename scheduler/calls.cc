@@ -86,6 +86,7 @@ CallState& open_call(const Turn& turn, Peer& client, Call&& message, Frame conte
   call.needy = items_that_fit({}, call.needs, 1) == 0;
   call.policy = find_policy(message.policy);
   call.context = std::move(context);
+  call.content = message.content;
   call.items = CallItems(message.settled);
   client.client.calls.insert(message.serial);
   state.pool(call.port).calls.insert(id);

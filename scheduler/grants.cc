@@ -30,10 +30,20 @@ Share& share_of(CallState& call, Peer& agent) {
 void send_context(const Turn& turn, CallState& call, Share& share) {
   if (share.context_sent) return;
   share.context_sent = true;
-  turn.send(*share.agent,
-            Context{call.id, call.port, call.method, call.fold, std::string(call.policy->name), call.priority,
-                    call.needs, call.values},
-            {call.context});
+  Context context{call.id,       call.port,  call.method, call.fold, std::string(call.policy->name),
+                  call.priority, call.needs, call.values, 0,         {}};
+  Frames frames{call.context};
+  const HeldContents::Key key{call.id.client, call.content, call.context.size()};
+  if (HeldContents::may_hold(key)) {
+    HeldContents& contents = share.agent->agent.contents;
+    context.held = contents.use(key);
+    if (context.held != 0) {
+      frames.clear();
+    } else {
+      context.held = contents.add(key, context.dropped);
+    }
+  }
+  turn.send(*share.agent, std::move(context), std::move(frames));
 }
 
 LeaseState& new_lease(State& state, CallState& call, Member& member, Share& share) {

@@ -92,6 +92,7 @@ void State::check_peers() const {
     if (peer.connected() && !peer.background) ++foreground;
     BB_CHECK(peer.connected() == (peer.gone_at == TimePoint::never()));
     held_leases += peer.agent.leases.size();
+    peer.agent.contents.sanity_check();
     std::size_t in_memberships = 0;
     for (const auto& [port, member] : peer.agent.memberships) in_memberships += member.leases;
     BB_CHECK(in_memberships == peer.agent.leases.size());

@@ -344,6 +344,7 @@ Reconciled reconcile_leases(const Turn& turn, Peer& agent, const std::vector<Hel
       for (const Range& gone : lease->open.missing(r)) result.abandoned.push_back({h.lease, gone});
     }
   }
+  agent.agent.contents.clear();
   for (const CallId id : agent.agent.calls) turn.state.calls.at(id).shares.at(agent.id).context_sent = false;
   for (LeaseState* each : all_of(agent.agent.leases)) {
     LeaseState& lease = *each;

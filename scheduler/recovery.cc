@@ -130,6 +130,7 @@ Call body_of(const CallState& call) {
   body.values = call.values;
   body.copies_permille = call.copies_permille;
   body.durable = true;
+  body.content = call.content;
   return body;
 }
 

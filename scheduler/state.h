@@ -19,6 +19,7 @@
 #include "runtime/resources.h"
 #include "runtime/time.h"
 #include "scheduler/call_items.h"
+#include "scheduler/contents.h"
 #include "scheduler/effects.h"
 #include "scheduler/fair_queue.h"
 #include "scheduler/list.h"
@@ -136,6 +137,7 @@ struct CallState {
   std::vector<CallValue> values;
   PeerId able;  ///< a member that can give them; none: it has not been looked for, or there is none
   Frame context;
+  ContentId content;
   const Policy* policy = &auto_policy();
   PolicyMemory memory;  ///< of the policy
 
@@ -188,6 +190,7 @@ struct AgentPart {
   std::map<Port, Member> memberships;
   LeasesOfAgent leases;
   std::set<CallId> calls;           ///< with a Share of this agent
+  HeldContents contents;            ///< in this session
   std::uint64_t outcomes_seen = 0;  ///< highest number received
   std::uint64_t outcomes_acked = 0;
   std::size_t unacked_bytes = 0;

@@ -66,6 +66,8 @@ void SimAgent::run_effects(std::int64_t now) {
 void SimAgent::carry_out(std::int64_t now, Effect&& effect) {
   if (auto* send = std::get_if<SendToScheduler>(&effect)) {
     world_.from_agent(*this, std::move(send->message));
+  } else if (auto* context = std::get_if<SendContext>(&effect)) {
+    world_.context_given(context->call, context->frame);
   } else if (auto* lease = std::get_if<InstallLease>(&effect)) {
     install(now, *lease);
   } else if (auto* cut_lease = std::get_if<CutLease>(&effect)) {
@@ -90,7 +92,7 @@ void SimAgent::carry_out(std::int64_t now, Effect&& effect) {
   } else if (std::holds_alternative<Stopped>(effect)) {
     world_.from_agent(*this, {Bye{}, {}});
     world_.agent_stopped(*this);
-  }  // Contexts need no carrying out here; boxes and direct calls do not occur.
+  }  // Boxes and direct calls do not occur.
 }
 
 void SimAgent::install(std::int64_t now, const InstallLease& e) {

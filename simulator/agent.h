@@ -40,6 +40,8 @@ class AgentWorld {
   virtual const std::int64_t* sums_of(CallId call) = 0;
   /// Notes the execution; the result is its page of outcomes.
   virtual Frame outcomes(const Executed& executed) = 0;
+  /// A slot is given what the call runs.
+  virtual void context_given(CallId call, const Frame& context) = 0;
   /// Its core has ended (StopAsked was carried out).
   virtual void agent_stopped(SimAgent& agent) = 0;
 };

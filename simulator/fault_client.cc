@@ -4,9 +4,22 @@
 #include <string>
 #include <utility>
 
+#include "runtime/limits.h"
 #include "runtime/policy.h"
 
 namespace betterbox::sim {
+namespace {
+
+/// 1 and 2 have names; 0 is small and sent with each call.
+std::uint64_t content_of(std::uint64_t serial) { return serial % 7 == 5 ? 0 : 1 + (serial % 4 == 3 ? 1 : 0); }
+
+}  // namespace
+
+Frame context_of(CallId call) {
+  static const Frame kNamed[] = {Frame(std::string("context")), Frame(std::string(kContentMinBytes, '1')),
+                                 Frame(std::string(kContentMinBytes, '2'))};
+  return kNamed[content_of(call.serial)];
+}
 
 Hello FaultClient::hello(std::uint64_t session) const {
   Hello hello;
@@ -45,7 +58,7 @@ void FaultClient::welcomed(const Welcome& welcome, const Say& say) {
       call.accepted = false;
       call.accepted_items = 0;
       call.opening.settled = call.delivered.ranges();
-      say({call.opening, {Frame(std::string("context"))}});
+      say({call.opening, {context_of({peer_, serial})}});
     }
     call.close_sent = false;
     send_items(serial, call, say);
@@ -76,6 +89,7 @@ void FaultClient::open_call(const Say& say) {
   call.planned = 1 + random_.below(shape_.items);
   call.outcomes.assign(call.planned, 0);
   call.opening.serial = serial;
+  call.opening.content.low = content_of(serial);
   call.opening.method = "simulated";
   call.opening.retries = 6;
   call.opening.priority = random_.chance(0.2) ? static_cast<std::int32_t>(random_.below(3)) - 1 : 0;
@@ -89,7 +103,7 @@ void FaultClient::open_call(const Say& say) {
   call.known = random_.chance(0.5) ? call.planned : random_.below(call.planned + 1);
   call.closed = call.known == call.planned && random_.chance(0.7);
   if (!open_) return;  // with the next Welcome
-  say({call.opening, {Frame(std::string("context"))}});
+  say({call.opening, {context_of({peer_, serial})}});
   send_items(serial, call, say);
 }
 

@@ -15,6 +15,9 @@
 
 namespace betterbox::sim {
 
+/// What a call runs: most calls of a client share it, so that agents are not sent it again.
+Frame context_of(CallId call);
+
 class FaultClient {
  public:
   using Say = std::function<void(Message&&)>;

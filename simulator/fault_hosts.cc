@@ -173,6 +173,11 @@ void FaultWorld::from_agent(SimAgent& agent, Message&& message) {
 // --- items ----------------------------------------------------------------------------------------------------
 
 /// One in twenty is a long one.
+void FaultWorld::context_given(CallId call, const Frame& context) {
+  if (context.view() != context_of(call).view())
+    throw Violation("contexts", "a slot gets another context than its call's");
+}
+
 const std::int64_t* FaultWorld::sums_of(CallId call) {
   const auto [at, fresh] = sums_.try_emplace(call);
   if (fresh) {

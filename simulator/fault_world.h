@@ -28,6 +28,7 @@ class FaultWorld final : public AgentWorld {
   // AgentWorld
   void from_agent(SimAgent& agent, Message&& message) override;
   const std::int64_t* sums_of(CallId call) override;
+  void context_given(CallId call, const Frame& context) override;
   Frame outcomes(const Executed& executed) override;
   void agent_stopped(SimAgent& agent) override;
 

@@ -176,6 +176,7 @@ class PerformanceRun final : public AgentWorld {
     say(now_, connection_of(agent.number()), std::move(message));
   }
   const std::int64_t* sums_of(CallId) override { return case_.work.sums.data(); }
+  void context_given(CallId, const Frame&) override {}
   Frame outcomes(const Executed& executed) override {
     const std::uint32_t slot = executed.agent * case_.slots + executed.slot;
     std::int64_t start = executed.start;

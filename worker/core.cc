@@ -100,6 +100,8 @@ void WorkerCore::on(SessionBegan&& e) {
     to_say_.clear();
   }
   scheduler_ = e.scheduler;
+  contents_.clear();
+  last_content_ = 0;
   for (const LeaseId id : e.dropped_leases) {
     abandon(id, {0, ~std::uint64_t{0}});
   }
@@ -110,7 +112,10 @@ void WorkerCore::on(SessionBegan&& e) {
   to_say_.clear();
 }
 
-void WorkerCore::on(SessionEnded&&) { in_session_ = false; }
+void WorkerCore::on(SessionEnded&&) {
+  in_session_ = false;
+  contents_.clear();
+}
 
 void WorkerCore::on(AcknowledgeArrived&& e) {
   while (!unacked_.empty() && unacked_.front().ack <= e.ack) {
@@ -127,7 +132,24 @@ void WorkerCore::forget_all_leases() {
 
 // --- leases come --------------------------------------------------------------------------------
 
+/// Gives `e` its frame if it came without; keeps it where the scheduler says so. Numbers ascend, so what comes a second
+/// time changes nothing. Result: false if the frame is not here: of a call that was over before this came again.
+bool WorkerCore::keep_content(ContextArrived& e) {
+  const std::uint64_t number = e.context.held;
+  for (const std::uint64_t gone : e.context.dropped) contents_.erase(gone);
+  const auto known = contents_.find(number);
+  if (e.frame.size() == 0 && number != 0) {
+    if (known == contents_.end()) return false;
+    e.frame = known->second;
+  } else if (number > last_content_ && contents_.size() < kMaxHeldContexts) {
+    last_content_ = number;
+    contents_[number] = e.frame;
+  }
+  return true;
+}
+
 void WorkerCore::on(ContextArrived&& e) {
+  if (!keep_content(e)) return;
   const CallId id = e.context.call;
   const auto [at, fresh] = calls_.try_emplace(id);
   CallState& call = at->second;

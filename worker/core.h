@@ -272,6 +272,7 @@ class WorkerCore {
   void on(SessionBegan&& e);
   void on(SessionEnded&& e);
   void on(ContextArrived&& e);
+  bool keep_content(ContextArrived& e);
   void on(LeaseGranted&& e);
   void on(RevokeAsked&& e);
   void on(ItemsAbandoned&& e);
@@ -447,6 +448,9 @@ class WorkerCore {
 
   Leases leases_;
   std::map<CallId, CallState> calls_;
+  std::map<std::uint64_t, Frame>
+      contents_;                    // contexts that later calls may have, too; the scheduler says which
+  std::uint64_t last_content_ = 0;  // in this session
   std::map<std::int32_t, std::uint32_t> priorities_;       // how many calls have which
   std::set<CallId> working_;                               // calls with undivided items
   std::set<CallId> reserving_;                             // calls with reserved seats

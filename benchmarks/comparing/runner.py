@@ -35,6 +35,8 @@ def perform(peer: Peer, case: str, size: dict[str, Any], started: bool) -> dict[
 
 def main(argv: list[str]) -> int:
     target, slots, answers_fd = argv[0], int(argv[1]), int(argv[2])
+    # The programs of a virtual environment's packages are found as if it had been activated (Parsl starts some).
+    os.environ["PATH"] = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)))
     commands = os.fdopen(os.dup(0), encoding="utf-8")
     os.set_inheritable(answers_fd, False)
     null = os.open(os.devnull, os.O_RDONLY)

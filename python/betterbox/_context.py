@@ -22,6 +22,7 @@ Loaded = tuple[
     Callable[..., Any], tuple[Any, ...], dict[str, Any], tuple[Place, ...], Callable[..., Any] | None, bool
 ]
 
+_LARGE_BYTES = 1 << 20  # of a pickle: beyond it travels through shared memory
 _applied: tuple[list[str], str] | None = None
 
 
@@ -41,7 +42,7 @@ def make(
     fold: Callable[..., Any] | None,
     may_share: bool = True,
 ) -> tuple[bytes, _core.SharedBuffers | None]:
-    """Pickle a context; its large buffers go into shared memory.
+    """Pickle a context; its large buffers, and a large pickle, go into shared memory.
 
     Slots on the client's host map them; on another they are brought there first (see `_refs.mapped_part`).
 
@@ -56,7 +57,7 @@ def make(
     fold : callable or None
         `reduce=`.
     may_share : bool
-        Large buffers may go into shared memory.
+        What is large may go into shared memory.
 
     Returns
     -------
@@ -76,6 +77,15 @@ def make(
             _pickling.dumps(part, path)  # says it again by the name that the caller knows
         raise
     raw = [buffer.raw() for buffer in buffers]
+    if len(inner) + sum(view.nbytes for view in raw) > _LARGE_BYTES:
+        from betterbox import _captures
+
+        if not isinstance(target, str):
+            _captures.look(target)
+        if places:
+            _captures.note_arguments(target, args, kwargs)
+        if may_share and len(inner) > _LARGE_BYTES:
+            raw.append(memoryview(inner))
     shared = _core.share(raw) if raw and may_share else None
     carried: list[Any]
     if shared is None:
@@ -84,6 +94,8 @@ def make(
         name, serial, offset, size = shared.refs[-1]
         about = _core.store_id(), serial, offset + size, f"of {size} bytes among the arguments of a call"
         carried = [(*ref, *about) for ref in shared.refs]
+    if len(raw) > len(buffers):
+        inner = b""  # it is the last that is carried
     return pickle.dumps((surroundings(), inner, carried, _core.store_id()), protocol=5), shared
 
 
@@ -108,7 +120,8 @@ def load(context: bytes, find_method: Callable[[str], Callable[..., Any]], in_pr
     where, inner, carried, store = pickle.loads(context)
     if not in_process:
         apply(where)
-    target, args, kwargs, places, fold = load_code(inner, [_buffer(each) for each in carried])
+    parts = [_buffer(each) for each in carried]
+    target, args, kwargs, places, fold = load_code(inner or parts.pop(), parts)
     callable_ = find_method(target) if isinstance(target, str) else target
     near = store != "" and store == _core.store_id()
     return callable_, args, kwargs, places, fold, near
@@ -125,7 +138,7 @@ def _buffer(carried: Any) -> Any:
     return mapped
 
 
-def load_code(data: bytes, buffers: Iterable[Any] = ()) -> Any:
+def load_code(data: Any, buffers: Iterable[Any] = ()) -> Any:
     """Unpickle code from elsewhere; an import error says what would help."""
     try:
         return pickle.loads(data, buffers=buffers)

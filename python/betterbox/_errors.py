@@ -13,6 +13,12 @@ class BetterBoxError(Exception):
     __module__ = "betterbox"
 
 
+class LargeCaptureWarning(UserWarning):
+    """A function drags large values along, or gets the same large argument again: each call sends them anew."""
+
+    __module__ = "betterbox"
+
+
 class BusError(BetterBoxError):
     """The bus cannot be used: no scheduler, a wrong version, a connection that is over."""
 

@@ -137,7 +137,8 @@ void add_calls(std::vector<Message>& all) {
                       resources(),
                       50,
                       true,
-                      {{value(), "store"}}},
+                      {{value(), "store"}},
+                      {0x0123456789ABCDEF, 0xFEDCBA9876543210}},
                  frames({"context"})});
   all.push_back({Items{9, {{0, 2}, {2, 3}}, true, {1, 2, 0.5F, 4, 8}}, frames({"page one", "page two"})});
   all.push_back({Cancel{9, {4, 8}}, {}});
@@ -150,8 +151,9 @@ void add_calls(std::vector<Message>& all) {
 }
 
 void add_leases(std::vector<Message>& all) {
-  all.push_back({Context{kCall, Port{8090}, "energy", true, "auto", 7, resources(), {{value(), "store"}}},
-                 frames({"context"})});
+  all.push_back(
+      {Context{kCall, Port{8090}, "energy", true, "auto", 7, resources(), {{value(), "store"}}, 3, {1, 2}},
+       frames({"context"})});
   all.push_back({Lease{LeaseId{5}, kCall, {10, 20}, 1, {{8, 8}, {16, 8}}, {0.5F, 2}, 2, 10'000'000},
                  frames({"page one", "page two"})});
   all.push_back({Revoke{LeaseId{5}, 4}, {}});

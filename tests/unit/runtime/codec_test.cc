@@ -134,7 +134,9 @@ TEST(Codec, EachKindHasItsNumberOfPayloadFrames) {
     EXPECT_EQ(with_frames(message, 1), "decoded") << kind_name(message.body);
     EXPECT_EQ(with_frames(message, 2), refusal) << kind_name(message.body);
   }
-  for (const Message& message : {Message{Hosted{}, {}}, Message{Deployed{}, {}}}) {
+  Context held;
+  held.held = 1;
+  for (const Message& message : {Message{Hosted{}, {}}, Message{Deployed{}, {}}, Message{held, {}}}) {
     EXPECT_EQ(with_frames(message, 0), "decoded");
     EXPECT_EQ(with_frames(message, 1), "decoded");
     EXPECT_EQ(with_frames(message, 2), refusal);

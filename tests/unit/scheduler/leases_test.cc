@@ -87,6 +87,69 @@ TEST_F(LeasesTest, TheContextIsSentOncePerCallAndAgent) {
   expect_results(c);
 }
 
+class Contexts : public LeasesTest {
+ protected:
+  /// Opens a call of one item with a context of `bytes` and ends it. Result: the Context that the worker got.
+  Context run(const Actor& w, const Actor& c, std::uint64_t content, std::size_t bytes = kContentMinBytes) {
+    Call call;
+    call.serial = ++serial_;
+    call.method = "f";
+    call.content.high = content;
+    say(c, call, {Frame(std::string(bytes, 'x'))});
+    add_items(c, serial_, {0, 1}, true);
+    Frames frames;
+    const Context context = expect<Context>(w, &frames);
+    frames_ = frames.size();
+    const Lease lease = expect<Lease>(w);
+    finish(w, lease.lease, lease.range);
+    expect<DropCall>(w);
+    expect_results(c);
+    expect<Settled>(c);
+    return context;
+  }
+  std::uint64_t serial_ = 0;
+  std::size_t frames_ = 0;
+};
+
+TEST_F(Contexts, AreNotSentAgainToAnAgentThatHoldsAnEqualOneOfThisClient) {
+  const Actor w = worker(1, 1);
+  const Actor c = client();
+  EXPECT_EQ(run(w, c, 7).held, 1U);
+  EXPECT_EQ(frames_, 1U);
+  EXPECT_EQ(run(w, c, 7).held, 1U);
+  EXPECT_EQ(frames_, 0U);
+  EXPECT_EQ(run(w, c, 8).held, 2U) << "another one";
+  EXPECT_EQ(frames_, 1U);
+  EXPECT_EQ(run(w, c, 0).held, 0U) << "without a name";
+  EXPECT_EQ(run(w, c, 7, kContentMinBytes - 1).held, 0U) << "small";
+  EXPECT_EQ(run(w, c, 7, kContentMinBytes + 1).held, 3U) << "its length says that it is another";
+  EXPECT_EQ(run(w, client(20), 7).held, 4U) << "another client's";
+  EXPECT_EQ(frames_, 1U);
+}
+
+TEST_F(Contexts, ThatWereUsedLongestAgoAreDroppedForNewOnes) {
+  const Actor w = worker(1, 1);
+  const Actor c = client();
+  constexpr std::size_t kThatFit = kMaxHeldContextBytes / kContentMaxBytes;
+  for (std::uint64_t i = 1; i <= kThatFit; ++i) EXPECT_TRUE(run(w, c, i, kContentMaxBytes).dropped.empty());
+  run(w, c, 1, kContentMaxBytes);
+  EXPECT_EQ(run(w, c, 100, kContentMaxBytes).dropped, std::vector<std::uint64_t>{2});
+  EXPECT_EQ(run(w, c, 1, kContentMaxBytes).held, 1U);
+  EXPECT_EQ(frames_, 0U);
+}
+
+TEST_F(Contexts, AreSentAgainInTheNextSession) {
+  Actor w = worker(1, 1);
+  const Actor c = client();
+  EXPECT_EQ(run(w, c, 7).held, 1U);
+  cut(w);
+  pass(seconds(1));
+  greet(w);
+  forget_unread();
+  EXPECT_EQ(run(w, c, 7).held, 2U);
+  EXPECT_EQ(frames_, 1U);
+}
+
 TEST_F(LeasesTest, AWorkerHoldsABoundedNumberOfLeases) {
   const Actor w = worker(1, 1);
   const Actor c = client();

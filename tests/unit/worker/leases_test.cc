@@ -199,6 +199,63 @@ TEST_F(Leases, GiveAllBackWhenTheContextIsUnknown) {
   EXPECT_EQ(released[0].ranges, (std::vector<Range>{{0, 5}}));
 }
 
+class HeldContexts : public WorkerFixture {
+ protected:
+  void context(std::uint64_t call, std::uint64_t held, std::string bytes,
+               std::vector<std::uint64_t> dropped = {}) {
+    feed(ContextArrived{{call_of(10, call), kFunctionPool, "f", false, "", 0, {}, held, std::move(dropped)},
+                        bytes.empty() ? Frame() : Frame(std::move(bytes))});
+  }
+  /// What the slot runs that gets the call's one item; nothing if the item is given back.
+  std::string run_call(std::uint64_t call) {
+    given_.clear();
+    lease(call, call_of(10, call), {0, 1});
+    turn();
+    if (given_.empty()) {
+      EXPECT_EQ(take<Released>().size(), 1u);
+      return "";
+    }
+    run_all(1);
+    feed(AcknowledgeArrived{last_ack_});
+    feed(CallDropped{call_of(10, call)});
+    return given_;
+  }
+};
+
+TEST_F(HeldContexts, ServeLaterCallsThatAreSentTheirNumberAlone) {
+  make(1);
+  context(10, 1, "code");
+  EXPECT_EQ(run_call(10), "code");
+  context(11, 1, "");
+  EXPECT_EQ(run_call(11), "code");
+  context(12, 0, "only this once");
+  EXPECT_EQ(run_call(12), "only this once");
+  context(13, 2, "other code");
+  context(13, 2, "comes twice");
+  EXPECT_EQ(run_call(13), "comes twice");
+  context(14, 2, "");
+  EXPECT_EQ(run_call(14), "other code");
+}
+
+TEST_F(HeldContexts, GoWhenTheSchedulerSaysSoAndWithTheSession) {
+  make(1);
+  context(10, 1, "one");
+  context(11, 2, "two", {1});
+  context(12, 1, "");
+  EXPECT_EQ(run_call(12), "") << "dropped";
+  context(10, 1, "one");
+  context(13, 1, "");
+  EXPECT_EQ(run_call(13), "") << "a Context that came again is not kept";
+  context(14, 2, "");
+  EXPECT_EQ(run_call(14), "two");
+  feed(SessionEnded{});
+  feed(SessionBegan{kScheduler, {}});
+  context(15, 2, "");
+  EXPECT_EQ(run_call(15), "") << "of another session";
+  EXPECT_EQ(run_call(10), "one") << "open calls keep theirs";
+  unread_allowed_ = true;
+}
+
 TEST_F(Leases, GiveAllBackWhenThePagesDoNotCoverTheRange) {
   make(1);
   context(call_of(10));

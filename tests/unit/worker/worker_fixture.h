@@ -104,7 +104,10 @@ class WorkerFixture : public ::testing::Test {
     ++discards_;
   }
   void apply(StopSeat&& e) { seats_[e.seat].asked_to_stop = true; }
-  void apply(SendContext&& e) { seats_[e.seat].contexts.insert(e.call); }
+  void apply(SendContext&& e) {
+    seats_[e.seat].contexts.insert(e.call);
+    given_ = std::string(e.frame.view());
+  }
   void apply(DropContext&& e) { EXPECT_EQ(seats_[e.seat].contexts.erase(e.call), 1u); }
   void apply(InstallLease&& e) {
     FakeSeat& seat = seats_[e.seat];
@@ -274,6 +277,7 @@ class WorkerFixture : public ::testing::Test {
   std::optional<WorkerCore> core_;
   TimePoint now_{1'000'000'000};
   std::string policy_;  // of calls whose context comes
+  std::string given_;   // the last context that a slot got
   std::int32_t priority_ = 0;
   Resources needs_;
   Duration item_time_ = milliseconds(1);

@@ -1,0 +1,101 @@
+"""Large values that a function drags along: they arrive, and one warning names them."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+
+import betterbox
+import pytest
+from betterbox import LargeCaptureWarning, _captures
+
+ITEMS = 200_000
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    _captures._looked_at.clear()
+    _captures._large_before.clear()
+
+
+def by_value(text: str, **known: object):
+    """The function `f` of a text, as if it had been written in __main__."""
+    space: dict[str, object] = {"__name__": "__main__", **known}
+    exec(text, space)
+    return space["f"]
+
+
+def test_a_large_global_arrives_and_is_named_once(cluster):
+    f = by_value("def f(x): return table[x] + str(len(table))", table=[str(n) * 3 for n in range(ITEMS)])
+    with pytest.warns(LargeCaptureWarning, match=r"^f drags .*f>?\.table \(global\) \(list, \d\.\d MB\).*put") as seen:
+        for _ in range(3):
+            assert betterbox.map(f, [1, 2]).result() == [f"111{ITEMS}", f"222{ITEMS}"]
+    assert len(seen) == 1
+
+
+def test_it_is_as_it_was_at_the_moment_of_each_call(cluster):
+    table = list(range(ITEMS * 4))
+    f = by_value("def f(x): return table[x]", table=table)
+    with pytest.warns(LargeCaptureWarning):
+        first = betterbox.map(f, [0, 1])
+    table[0] = "changed"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        second = betterbox.map(f, [0, 1])
+    table[0] = "too late"
+    assert first.result() == [0, 1]
+    assert second.result() == ["changed", 1]
+
+
+def test_changes_in_a_slot_are_not_seen_by_others(cluster):
+    fixed = list(range(ITEMS * 4))
+    f = by_value("def f(fixed, x):\n    fixed.append(x)\n    return len(fixed)")
+    box = partial(f, fixed)
+    with pytest.warns(LargeCaptureWarning, match=r"args\[0\] \(list"):
+        assert min(betterbox.map(box, [1]).result()) == len(fixed) + 1
+    assert min(betterbox.map(box, [1]).result()) == len(fixed) + 1
+
+
+def test_arrays_in_closures_defaults_and_bound_objects_are_named():
+    np = pytest.importorskip("numpy")
+    array = np.zeros(1 << 18)
+
+    class Model:
+        def __init__(self) -> None:
+            self.weights = array
+
+        def run(self, x):
+            return x
+
+    def closed(x):
+        return array[x]
+
+    def default(x, a=array):
+        return a[x]
+
+    for fn, named in (
+        (closed, "array (closed over) (ndarray, 2.1 MB)"),
+        (default, "__defaults__[0] (ndarray, 2.1 MB)"),
+        (Model().run, "weights (ndarray, 2.1 MB)"),
+        (partial(closed, 1), "array (closed over) (ndarray, 2.1 MB)"),
+    ):
+        _captures._looked_at.clear()
+        with pytest.warns(LargeCaptureWarning) as seen:
+            _captures.look(fn)
+        assert named in str(seen[0].message)
+        assert seen[0].filename == __file__
+
+
+def test_the_same_large_argument_in_a_loop_is_named_once(cluster):
+    np = pytest.importorskip("numpy")
+    array = np.ones(1 << 18)
+    with pytest.warns(LargeCaptureWarning, match=r"sum again and again .* args\[0\] \(ndarray, 2.1 MB\).*put") as seen:
+        assert [betterbox.submit(np.sum, array).result() for _ in range(4)] == [1 << 18] * 4
+    assert len(seen) == 1
+
+
+def test_other_large_arguments_are_nobodys_business(cluster):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for n in range(3):
+            assert betterbox.submit(len, bytes(2_000_000 + n)).result() == 2_000_000 + n

@@ -345,6 +345,7 @@ class Slot {
     ShortValue value;
     if (result != nullptr && short_value(result, value) && outlet_->write_short(outcome, value)) {
       station.done.store(offset + 1, std::memory_order_release);
+      outlet_->ring_if_half_full();
       return;
     }
     item_.clear();

@@ -19,12 +19,14 @@ class Outlet {
       : outbox_(arena.header(), arena.header().outbox, arena.outbox_data(), bell_fd),
         strip_(arena.header().strip) {}
 
-  /// The outcome of one item, if it is short and there is room. The thread that runs items only.
+  /// The outcome of one item, if it is short and there is room. The thread that runs items only, which calls
+  /// ring_if_half_full() once it has counted the item.
   bool write_short(const SlotOutcome& outcome, const ShortValue& value) {
     quiet_ = true;
-    const bool added = strip_.add(outcome.station, outcome.generation, outcome.first, value, outcome.busy_ns);
+    return strip_.add(outcome.station, outcome.generation, outcome.first, value, outcome.busy_ns);
+  }
+  void ring_if_half_full() {
     if (strip_.half_full()) outbox_.ring_bell();
-    return added;
   }
 
   void write(FromSlot kind, std::span<const std::byte> head, std::span<const std::byte> tail = {}) {

@@ -16,8 +16,8 @@
 //  12 arguments of a call: u32 positional, u32 by keyword, then the values in this order, each u32 length + item,
 //     the ones by keyword behind u32 length + name (UTF-8)
 //  13 shared: one of 6, 8 and 9 whose bytes or buffers lie in shared memory: u8 which of them, u32 n, u64 serial,
-//     u32 length + name of the segment, n x (u64 offset, u64 size), then of 8 the pickle, of 9 u8 dtype length, dtype,
-//     u8 ndim, ndim x u64 shape
+//     u32 length + name of the segment, u32 length + store, n x (u64 offset, u64 size), then of 8 the pickle, of 9
+//     u8 dtype length, dtype, u8 ndim, ndim x u64 shape
 //  16 NumPy scalar: u8 dtype length, dtype (numpy's .str), then its bytes
 //
 // A *page* is a kind byte, then by kind:

@@ -92,6 +92,10 @@ std::optional<SharedItemView> parse_shared_item(ItemBytes item) {
   view.form = static_cast<ItemTag>(form);
   view.name = {reinterpret_cast<const char*>(rest.data()), name_size};
   rest = rest.subspan(name_size);
+  std::uint32_t store_size = 0;
+  if (!read(rest, store_size) || rest.size() < store_size) return std::nullopt;
+  view.store = {reinterpret_cast<const char*>(rest.data()), store_size};
+  rest = rest.subspan(store_size);
   const bool many = view.form == ItemTag::kPickleBuffers;
   if (!many && ((view.form != ItemTag::kBytes && view.form != ItemTag::kArray) || count != 1))
     return std::nullopt;
@@ -113,6 +117,9 @@ void append_shared_item(std::string& out, ItemTag form, const std::vector<Segmen
   append(out, parts.front().serial);
   append(out, static_cast<std::uint32_t>(parts.front().name.size()));
   out += parts.front().name;
+  const std::string store = store_id();
+  append(out, static_cast<std::uint32_t>(store.size()));
+  out += store;
   for (const SegmentRef& part : parts) append(out, part.offset), append(out, part.size);
 }
 

@@ -1,4 +1,4 @@
-"""What large values a function drags along into each call, and arguments that are sent again and again: one warning.
+"""What large values a function drags along into each call by accident: one warning.
 
 Nothing is kept over from call to call: a call means its values as they are at its moment, and whether a large value
 is still the same can only be told by reading all of it, which takes as long as copying it. `betterbox.put` is how the
@@ -25,7 +25,6 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _PLAIN = (type(None), bool, int, float, complex)
 
 _looked_at: set[Any] = set()
-_large_before: dict[Any, dict[int | str, tuple[int, type, int]]] = {}
 
 
 def look(fn: Any) -> None:
@@ -43,37 +42,6 @@ def look(fn: Any) -> None:
     _warn(
         f"{_name_of(fn)} drags large values along, which are pickled and sent again with each call: {named}. "
         f"Send each once, ref = betterbox.put(value), and pass the ref as an argument"
-    )
-
-
-def note_arguments(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Warn, once per function, of a large argument that comes a second time."""
-    large: dict[int | str, tuple[int, type, int]] | None = None
-    places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
-    for place, value in places:
-        if type(value) not in _PLAIN and (size := _quick_size(value)) > LARGE_BYTES:
-            large = large or {}
-            large[place] = id(value), type(value), size
-    if large is None:
-        return
-    key = _key_of(fn)
-    before = _large_before.get(key)
-    if before is None:
-        if len(_large_before) >= _MOST_KNOWN:
-            _large_before.clear()
-        _large_before[key] = large
-        return
-    again = [place for place, what in large.items() if before.get(place) == what]
-    _large_before[key] = large
-    if not again or ("argument", key) in _looked_at:
-        return
-    _looked_at.add(("argument", key))
-    place = again[0]
-    _, kind, size = large[place]
-    named = f"args[{place}]" if isinstance(place, int) else place
-    _warn(
-        f"the same large argument goes to {_name_of(fn)} again and again and is copied each time: {named} "
-        f"({kind.__name__}, {_in_mb(size)}). Send it once, ref = betterbox.put(value), and pass the ref in its place"
     )
 
 
@@ -124,6 +92,9 @@ def _large_parts(obj: Any, path: str, depth: int, seen: set[int]) -> Iterator[tu
         return
     seen.add(id(obj))
     if isinstance(obj, FunctionType) and _pickling.goes_by_name(obj):
+        return
+    if isinstance(obj, partial):  # its arguments were given on purpose
+        yield from _large_parts(obj.func, path, depth - 1, seen)
         return
     for name, value in _pickling._parts(obj, path):
         if id(value) in seen or isinstance(value, (type, ModuleType, *_PLAIN)):

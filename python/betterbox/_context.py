@@ -82,8 +82,6 @@ def make(
 
         if not isinstance(target, str):
             _captures.look(target)
-        if places:
-            _captures.note_arguments(target, args, kwargs)
         if may_share and len(inner) > _LARGE_BYTES:
             raw.append(memoryview(inner))
     shared = _core.share(raw) if raw and may_share else None

@@ -14,7 +14,7 @@ class BetterBoxError(Exception):
 
 
 class LargeCaptureWarning(UserWarning):
-    """A function drags large values along, or gets the same large argument again: each call sends them anew."""
+    """A function drags large values along: each call sends them anew."""
 
     __module__ = "betterbox"
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from betterbox import _bus, _captures, _context, _core, _pickling
+from betterbox import _bus, _context, _core, _pickling
 from betterbox._options import DEFAULTS, Options
 
 _LOOK_SECONDS = 5.0  # how long a submitter is used before the long way looks whether anybody works
@@ -113,7 +113,6 @@ def _submit_now(
         functions: list[FunctionType] = []
         if options is DEFAULTS and not _pickling._shipped and not values:
             names = [] if by_name else watched(fn, functions)
-        _captures.note_arguments(fn, args, kwargs)
         context, _ = _context.make(fn, (), {}, (), None, may_share=False)
         wire = options.wire(True)
         submitter = _core.make_submitter(connection.client, Submitted, label, context, values=values, **wire)

@@ -12,6 +12,7 @@ namespace betterbox {
 void register_bus(pybind11::module_& module);
 void register_shared_buffers(pybind11::module_& module);
 void register_items(pybind11::module_& module);
+void register_call(pybind11::module_& module);
 void register_client(pybind11::module_& module);
 void register_submissions(pybind11::module_& module);
 void register_agent(pybind11::module_& module);

@@ -45,6 +45,7 @@ PYBIND11_MODULE(_core, module) {
   betterbox::register_bus(module);
   betterbox::register_items(module);
   betterbox::register_shared_buffers(module);
+  betterbox::register_call(module);
   betterbox::register_client(module);
   betterbox::register_submissions(module);
   betterbox::register_agent(module);

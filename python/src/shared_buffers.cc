@@ -47,10 +47,26 @@ std::optional<std::vector<SegmentRef>> put_large(LargeBuffers* large, const std:
   return large->put(parts);
 }
 
+namespace {
+
+/// Of a value of another store: it is brought into this one first.
+py::list parts_from_elsewhere(const SharedItemView& item) {
+  const py::object mapped_part = py::module_::import("betterbox._refs").attr("mapped_part");
+  py::list buffers;
+  for (const auto& [offset, size] : item.parts) {
+    buffers.append(mapped_part(item.name, item.serial, offset, size, item.store, item.serial, item.end(),
+                               "of " + std::to_string(size) + " bytes in a call"));
+  }
+  return buffers;
+}
+
+}  // namespace
+
 PyObject* mapped_parts(const SharedItemView& item) {
   const auto held = held_for(item);
   try {
     py::list buffers;
+    if (!held && item.store != store_id()) return parts_from_elsewhere(item).release().ptr();
     for (const auto& [offset, size] : item.parts) {
       auto mapped = held ? MappedSegment::map(held, offset, size) : nullptr;
       if (!mapped) {

@@ -15,7 +15,6 @@ ITEMS = 200_000
 @pytest.fixture(autouse=True)
 def forget() -> None:
     _captures._looked_at.clear()
-    _captures._large_before.clear()
 
 
 def by_value(text: str, **known: object):
@@ -51,8 +50,7 @@ def test_changes_in_a_slot_are_not_seen_by_others(cluster):
     fixed = list(range(ITEMS * 4))
     f = by_value("def f(fixed, x):\n    fixed.append(x)\n    return len(fixed)")
     box = partial(f, fixed)
-    with pytest.warns(LargeCaptureWarning, match=r"args\[0\] \(list"):
-        assert min(betterbox.map(box, [1]).result()) == len(fixed) + 1
+    assert min(betterbox.map(box, [1]).result()) == len(fixed) + 1
     assert min(betterbox.map(box, [1]).result()) == len(fixed) + 1
 
 
@@ -86,16 +84,10 @@ def test_arrays_in_closures_defaults_and_bound_objects_are_named():
         assert seen[0].filename == __file__
 
 
-def test_the_same_large_argument_in_a_loop_is_named_once(cluster):
+def test_large_arguments_are_given_on_purpose(cluster):
     np = pytest.importorskip("numpy")
     array = np.ones(1 << 18)
-    with pytest.warns(LargeCaptureWarning, match=r"sum again and again .* args\[0\] \(ndarray, 2.1 MB\).*put") as seen:
-        assert [betterbox.submit(np.sum, array).result() for _ in range(4)] == [1 << 18] * 4
-    assert len(seen) == 1
-
-
-def test_other_large_arguments_are_nobodys_business(cluster):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for n in range(3):
-            assert betterbox.submit(len, bytes(2_000_000 + n)).result() == 2_000_000 + n
+        assert [betterbox.submit(np.sum, array).result() for _ in range(3)] == [1 << 18] * 3
+        assert betterbox.map(partial(np.add, array), [1]).result()[0].sum() == 2 << 18

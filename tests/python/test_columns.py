@@ -169,7 +169,8 @@ ARRAYS: list[Any] = [
 @pytest.mark.parametrize("array", ARRAYS, ids=lambda a: f"{type(a).__name__}-{a.dtype.str}-{a.shape}")
 def test_items_of_an_array_are_what_iterating_it_gives(bus: Any, array: Any) -> None:
     def described(item: Any) -> Any:
-        return type(item).__name__, str(getattr(item, "dtype", "")), repr(item), getattr(item, "base", None) is None
+        alone = getattr(item, "base", None) is None or item.nbytes >= 1 << 18  # a large one is a mapping of its own
+        return type(item).__name__, str(getattr(item, "dtype", "")), repr(item), alone
 
     got = betterbox.map(described, array).result()
     wanted = [described(item) for item in array]

@@ -76,10 +76,14 @@ void write_all(int fd, const std::string& text, const std::string& path) {
 }
 
 template <class Archive> void json_fields(Archive& archive, BusInfo& info) {
-  archive(cereal::make_nvp("endpoint", info.endpoint), cereal::make_nvp("socket_folder", info.socket_folder),
-          cereal::make_nvp("host", info.host), cereal::make_nvp("boot_id", info.boot_id),
-          cereal::make_nvp("incarnation", info.incarnation), cereal::make_nvp("pid", info.pid),
-          cereal::make_nvp("python", info.python), cereal::make_nvp("self_started", info.self_started));
+  archive(cereal::make_nvp("endpoint", info.endpoint),
+          cereal::make_nvp("network_endpoint", info.network_endpoint),
+          cereal::make_nvp("public_key", info.keys.public_key),
+          cereal::make_nvp("secret_key", info.keys.secret_key),
+          cereal::make_nvp("socket_folder", info.socket_folder), cereal::make_nvp("host", info.host),
+          cereal::make_nvp("boot_id", info.boot_id), cereal::make_nvp("incarnation", info.incarnation),
+          cereal::make_nvp("pid", info.pid), cereal::make_nvp("python", info.python),
+          cereal::make_nvp("self_started", info.self_started));
 }
 
 std::string to_json(BusInfo info) {
@@ -157,8 +161,10 @@ std::optional<BusInfo> read_bus_file(const std::string& path) {
   if (status.st_uid != ::geteuid())
     throw std::runtime_error("the bus file " + path + " belongs to user " + std::to_string(status.st_uid) +
                              ", not to you; a bus is used by its owner only");
-  if ((status.st_mode & 022) != 0)
-    throw std::runtime_error("the bus file " + path + " can be written by other users; chmod 600 it");
+  if ((status.st_mode & 077) != 0)
+    throw std::runtime_error("the bus file " + path +
+                             " is open to other users, and it holds the keys of the bus: chmod 600 "
+                             "it, and start the bus anew if others may have read it");
   return from_json(read_small_file(file.get(), path), path);
 }
 

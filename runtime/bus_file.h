@@ -9,9 +9,18 @@
 
 namespace betterbox {
 
+/// A CURVE key pair (runtime/zmq_keys.h), each 40 characters of Z85.
+struct BusKeys {
+  std::string public_key;
+  std::string secret_key;
+  bool operator==(const BusKeys&) const = default;
+};
+
 struct BusInfo {
-  std::string endpoint;       ///< "ipc:///..." of the scheduler
-  std::string socket_folder;  ///< where peers of this bus put their sockets
+  std::string endpoint;          ///< "ipc:///..." of the scheduler, for peers on its host
+  std::string network_endpoint;  ///< "tcp://..." of the scheduler; empty: the bus stays on its host
+  BusKeys keys;                  ///< of the bus
+  std::string socket_folder;     ///< where peers of this bus put their sockets
   std::string host;
   std::string boot_id;
   std::uint64_t incarnation = 0;  ///< the scheduler's PeerId
@@ -21,7 +30,7 @@ struct BusInfo {
 };
 
 /// Result: the info; nothing if there is no such file. Throws std::runtime_error (says what and where)
-/// if it is there but unreadable, of another owner, or no bus file.
+/// if it is there but unreadable, of another owner, open to other users, or no bus file.
 std::optional<BusInfo> read_bus_file(const std::string& path);
 /// Atomic (temporary file, fsync, rename). Throws std::system_error.
 void write_bus_file(const std::string& path, const BusInfo& info);

@@ -21,6 +21,9 @@
 #include <system_error>
 #include <utility>
 
+#include "runtime/limits.h"
+#include "runtime/network.h"
+
 namespace betterbox {
 namespace {
 
@@ -215,20 +218,18 @@ Descriptor lock_file(const std::string& path, TimePoint deadline) {
   }
 }
 
-/// Throws if the file names another machine's bus: it may be alive there, so there must be no second one.
-void refuse_other_host(const std::string& bus_file, const BusInfo& info) {
-  if (info.host == host_name() || info.boot_id == boot_id()) return;
-  throw std::runtime_error("the bus of " + bus_file + " is on host " + info.host + " (pid " +
-                           std::to_string(info.pid) + ") and cannot be reached from " + host_name() +
-                           "; if that host is gone, remove the file; else set BETTERBOX_BUS to another file");
+bool is_here(const BusInfo& info) { return info.host == host_name() && info.boot_id == boot_id(); }
+
+/// True if the bus may be alive where it cannot be seen from here. A machine keeps its name over a restart; a container
+/// may change it while the machine runs, which only matters to a bus of more than one host.
+bool may_be_elsewhere(const BusInfo& info) {
+  return info.host != host_name() && (info.boot_id != boot_id() || !info.network_endpoint.empty());
 }
 
-}  // namespace
-
-bool bus_answers(const BusInfo& info) {
+bool socket_answers(const std::string& endpoint) {
   constexpr std::string_view kScheme = "ipc://";
-  if (!info.endpoint.starts_with(kScheme)) return false;
-  const std::string path = info.endpoint.substr(kScheme.size());
+  if (!endpoint.starts_with(kScheme)) return false;
+  const std::string path = endpoint.substr(kScheme.size());
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof address.sun_path) return false;
@@ -237,6 +238,32 @@ bool bus_answers(const BusInfo& info) {
   if (!probe) return false;
   return ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ||
          errno == EAGAIN;  // a full backlog: somebody listens
+}
+
+/// Throws if the file names another machine's bus: it may be alive there, so there must be no second one.
+void refuse_other_host(const std::string& bus_file, const BusInfo& info) {
+  if (!may_be_elsewhere(info)) return;
+  const std::string where = "the bus of " + bus_file + " is on host " + info.host + " (pid " +
+                            std::to_string(info.pid) + ") and cannot be reached from " + host_name();
+  if (info.network_endpoint.empty()) {
+    throw std::runtime_error(where +
+                             ": it serves its own host only; start it there with `betterbox scheduler`");
+  }
+  throw std::runtime_error(
+      where + " at " + info.network_endpoint +
+      "; if that host is gone, remove the file; else let its firewall pass that port, or name "
+      "another interface there (betterbox scheduler --interface)");
+}
+
+}  // namespace
+
+std::optional<std::string> reach_bus(const BusInfo& info) {
+  if (is_here(info) && socket_answers(info.endpoint)) return info.endpoint;
+  if (!info.network_endpoint.empty() &&
+      network_answers(info.network_endpoint, monotonic_now() + kReachTimeout)) {
+    return info.network_endpoint;
+  }
+  return std::nullopt;
 }
 
 std::string start_daemon(const std::vector<std::string>& argv, const std::string& log_file,
@@ -263,11 +290,23 @@ std::string start_daemon(const std::vector<std::string>& argv, const std::string
   return await_ready_line(read_end.get(), argv, log_file, log_start, deadline);
 }
 
-BusInfo find_or_start_bus(const std::string& bus_file, const std::vector<std::string>& scheduler_argv,
-                          const std::string& log_file, TimePoint deadline) {
+FoundBus find_bus(const std::string& bus_file) {
+  return find_or_start_bus(bus_file, {}, "", monotonic_now());
+}
+
+FoundBus find_or_start_bus(const std::string& bus_file, const std::vector<std::string>& scheduler_argv,
+                           const std::string& log_file, TimePoint deadline) {
   auto info = read_bus_file(bus_file);
-  if (info && bus_answers(*info)) return *info;
-  if (info) refuse_other_host(bus_file, *info);
+  const auto reached = [&]() -> std::optional<FoundBus> {
+    if (!info) return std::nullopt;
+    if (const auto endpoint = reach_bus(*info)) {
+      return FoundBus{*info, *endpoint,
+                      *endpoint == info->endpoint ? info->socket_folder : make_socket_folder(bus_file)};
+    }
+    refuse_other_host(bus_file, *info);
+    return std::nullopt;
+  };
+  if (auto found = reached()) return *found;
   if (scheduler_argv.empty())
     throw std::runtime_error(info ? "no scheduler answers at the bus of " + bus_file + " (it was pid " +
                                         std::to_string(info->pid) + "); start one: betterbox scheduler"
@@ -276,13 +315,11 @@ BusInfo find_or_start_bus(const std::string& bus_file, const std::vector<std::st
   make_parent_folder(bus_file);
   const Descriptor lock = lock_file(bus_file + ".lock", deadline);
   info = read_bus_file(bus_file);
-  if (info && bus_answers(*info)) return *info;
-  if (info) refuse_other_host(bus_file, *info);
+  if (auto found = reached()) return *found;
   start_daemon(scheduler_argv, log_file, deadline);
   info = read_bus_file(bus_file);
-  if (!info || !bus_answers(*info))
-    throw std::runtime_error("the scheduler started but does not answer; see its log " + log_file);
-  return *info;
+  if (auto found = reached()) return *found;
+  throw std::runtime_error("the scheduler started but does not answer; see its log " + log_file);
 }
 
 }  // namespace betterbox

@@ -10,8 +10,17 @@
 
 namespace betterbox {
 
-/// True if a scheduler listens at this bus's endpoint (a connection to the socket succeeds).
-bool bus_answers(const BusInfo& info);
+/// A bus as seen from this host.
+struct FoundBus {
+  BusInfo info;
+  std::string endpoint;       ///< where its scheduler was found to listen
+  std::string socket_folder;  ///< for sockets of peers on this host
+};
+
+/// The endpoint at which a scheduler of this bus accepts connections from here: on its host the socket, elsewhere the
+/// network's. Nothing if it does at none.
+std::optional<std::string> reach_bus(const BusInfo& info);
+inline bool bus_answers(const BusInfo& info) { return reach_bus(info).has_value(); }
 
 /// Starts `argv` as a daemon: double fork, setsid, working folder /, stdio to `log_file`, every other
 /// descriptor closed except a pipe given as --ready-fd N appended to argv. Result: the line written to
@@ -20,10 +29,13 @@ bool bus_answers(const BusInfo& info);
 std::string start_daemon(const std::vector<std::string>& argv, const std::string& log_file,
                          TimePoint deadline);
 
+/// The bus behind `bus_file`, which must be there. Throws std::runtime_error as below.
+FoundBus find_bus(const std::string& bus_file);
+
 /// The bus behind `bus_file`: read, and if nobody answers there, and `scheduler_argv` is not empty, started
 /// under an exclusive lock (`bus_file` + ".lock"), checked again once held. Throws std::runtime_error with a text
 /// for people: another host's bus that does not answer, no permission, no start.
-BusInfo find_or_start_bus(const std::string& bus_file, const std::vector<std::string>& scheduler_argv,
-                          const std::string& log_file, TimePoint deadline);
+FoundBus find_or_start_bus(const std::string& bus_file, const std::vector<std::string>& scheduler_argv,
+                           const std::string& log_file, TimePoint deadline);
 
 }  // namespace betterbox

@@ -45,9 +45,10 @@ Client::Link& Client::link_to(const BoxEntry& entry) {
   const PeerId agent = entry.info.box.agent;
   if (const auto found = links_.find(agent); found != links_.end()) return found->second;
   Link& link = links_[agent];
-  link.endpoint = entry.endpoint;
+  link.endpoint =
+      entry.host == options_.host || entry.network_endpoint.empty() ? entry.endpoint : entry.network_endpoint;
   link.agent = agent;
-  link.connection = connect(entry.endpoint);
+  link.connection = connect(link.endpoint);
   link_of_[link.connection] = agent;
   Hello hello = make_hello(Role::kClient);
   --session_number_;  // counts sessions with the scheduler only

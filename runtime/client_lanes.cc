@@ -33,7 +33,7 @@ Client::BoxRoute& Client::route_to(Link& link, const BoxId& box) {
     for (const MethodInfo& method : entry->info.methods) {
       if ((method.flags & (kConcurrentMethod | kAsyncMethod)) != 0) route.express.insert(method.name);
     }
-    route.near = entry->host == options_.host && entry->endpoint.starts_with("ipc://");
+    route.near = entry->host == options_.host;
   }
   return route;
 }

@@ -37,10 +37,11 @@ class FakeTransport : public Transport {
     ::close(bell_);
   }
 
-  void listen(const std::string& endpoint) override {
+  std::string listen(const std::string& endpoint) override {
     const std::lock_guard lock(network_->mutex);
     if (!network_->listeners.emplace(endpoint, this).second)
       throw std::runtime_error("cannot listen at " + endpoint + ": somebody does");
+    return endpoint;
   }
 
   ConnectionId connect(const std::string& endpoint) override {

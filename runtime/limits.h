@@ -110,6 +110,8 @@ inline constexpr Duration kReconnectGrace = seconds(5);
 inline constexpr Duration kIdleSchedulerLife = seconds(60);
 /// Items of a spread call wait this long for a box at a port that has none left.
 inline constexpr Duration kNoBoxGrace = seconds(5);
+/// How long a connection over the network may take to be accepted before another way is taken.
+inline constexpr Duration kReachTimeout = seconds(1);
 /// How long use_box waits for boxes unless told otherwise.
 inline constexpr Duration kDefaultBoxTimeout = seconds(3);
 /// A worker that found outcomes looks again after this time before it asks the slots to ring for the next

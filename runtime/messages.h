@@ -43,15 +43,16 @@ struct Hello {
   std::string boot_id;
   std::uint32_t pid = 0;
   std::string name;                  ///< for people: "w-1234", the script's name
-  std::string endpoint;              ///< agents: where clients reach it directly
+  std::string endpoint;              ///< agents: where clients on its host reach it directly
+  std::string network_endpoint;      ///< agents: where clients elsewhere do; empty: nowhere
   std::string log_folder;            ///< workers: where the output of slots goes
   bool background = false;           ///< does not keep a self-started bus alive
   std::vector<HeldLease> leases;     ///< agents that return
   std::vector<std::uint64_t> calls;  ///< clients that return: serials of unsettled calls
   std::string store;                 ///< the shared memory it uses (runtime/segment_pool.h); empty: none
   template <class A> void serialize(A& a) {
-    a(role, peer, session, python, host, boot_id, pid, name, endpoint, log_folder, background, leases, calls,
-      store);
+    a(role, peer, session, python, host, boot_id, pid, name, endpoint, network_endpoint, log_folder,
+      background, leases, calls, store);
   }
 };
 
@@ -156,11 +157,12 @@ struct Unwatch {
 
 struct BoxEntry {
   BoxInfo info;
-  std::string endpoint;  ///< of its agent
+  std::string endpoint;          ///< of its agent, on its host
+  std::string network_endpoint;  ///< of its agent, elsewhere; empty: nowhere
   std::string host;
   std::uint32_t pid = 0;
   std::uint64_t joined = 0;  ///< order of joining on this bus
-  template <class A> void serialize(A& a) { a(info, endpoint, host, pid, joined); }
+  template <class A> void serialize(A& a) { a(info, endpoint, network_endpoint, host, pid, joined); }
 };
 
 /// scheduler -> watching client. A snapshot replaces what the client knew of the port.

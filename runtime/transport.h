@@ -34,8 +34,9 @@ class Transport {
  public:
   virtual ~Transport() = default;
 
-  /// Accepts connections at `endpoint` ("ipc:///path"). Throws std::runtime_error if it cannot.
-  virtual void listen(const std::string& endpoint) = 0;
+  /// Accepts connections at `endpoint` ("ipc:///path", "tcp://address:port", port 0: any that is free). Result: the
+  /// endpoint with its port. Throws std::runtime_error if it cannot.
+  virtual std::string listen(const std::string& endpoint) = 0;
 
   /// Starts to connect; failure shows as kClosed. What is sent meanwhile waits for the connection.
   virtual ConnectionId connect(const std::string& endpoint) = 0;

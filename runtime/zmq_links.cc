@@ -143,7 +143,7 @@ void ZmqTransport::read_link(std::uint64_t id) {
   if (connection->dealer) {
     shut_socket(std::move(connection->dealer), 0);
   } else {
-    mark_ready(*router_);
+    mark_ready(*connection->router->socket);
     send_mark(*connection, kEndMark);
   }
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "runtime/zmq_transport.h"
@@ -25,6 +26,7 @@ struct ZmqTransport::Socket {
   void* zmq = nullptr;
   void* monitor = nullptr;
   Connection* connection = nullptr;  // DEALER only
+  Router* router = nullptr;          // ROUTER only
   bool queued = false;               // in ready_
   bool has_news = true;              // its monitor may have some
   std::vector<News> news;            // read, not acted upon
@@ -33,7 +35,8 @@ struct ZmqTransport::Socket {
 struct ZmqTransport::Connection {
   ConnectionId id;
   std::unique_ptr<Socket> dealer;
-  std::string routing_id;  // of the ROUTER; empty for a DEALER
+  Router* router = nullptr;  // null for a DEALER
+  std::string routing_id;    // of the ROUTER
   int descriptor = -1;
   std::uint64_t generation = 0;  // which of its descriptor's connections it is
   int probes_left = 0;
@@ -42,6 +45,23 @@ struct ZmqTransport::Connection {
   bool unflushed = false;     // in unflushed_
   bool wants_room = false;    // its link is watched for room
   bool expects_link = false;  // in expecting_
+};
+
+/// How often a ROUTER used one descriptor number.
+struct ZmqTransport::Descriptor {
+  std::uint64_t accepted = 0;  // connections told by the monitor
+  std::uint64_t ended = 0;     // ends told
+  std::uint64_t settled = 0;   // ends acted upon
+};
+
+/// Those who connected to one listening socket.
+struct ZmqTransport::Router {
+  std::unique_ptr<Socket> socket;
+  BusKeys keys;                                                  // of the network's
+  std::unordered_map<std::string, ConnectionPtr> by_routing_id;  // those that it still serves
+  std::unordered_multimap<int, ConnectionPtr> by_descriptor;     // the same
+  std::unordered_map<int, Descriptor> descriptors;
+  std::vector<ConnectionPtr> doubts;
 };
 
 }  // namespace betterbox

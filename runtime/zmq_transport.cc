@@ -29,14 +29,12 @@
 #include "runtime/check.h"
 #include "runtime/codec.h"
 #include "runtime/limits.h"
+#include "runtime/zmq_frames.h"
 #include "runtime/zmq_sockets.h"
 
 namespace betterbox {
 namespace {
 
-/// Frames up to this size are copied: it costs less than a shared holder, and received ones would pin
-/// libzmq's buffer.
-constexpr std::size_t kCopyBelow = 512;
 constexpr int kReconnectMs = 24 * 3600 * 1000;  ///< never, see above
 constexpr int kBacklog = 4096;                  ///< all peers of a bus may come at once
 constexpr int kMaxSockets = 8192;               ///< three for each direct connection
@@ -45,76 +43,7 @@ constexpr std::uint32_t kReadsBetweenLooks =
 constexpr int kProbes = 8;
 constexpr std::size_t kMaxSocketPath = 107;
 constexpr std::string_view kScheme = "ipc://";
-
-struct ZmqMessage {
-  zmq_msg_t raw;
-  ZmqMessage() { zmq_msg_init(&raw); }
-  ~ZmqMessage() { zmq_msg_close(&raw); }
-  ZmqMessage(const ZmqMessage&) = delete;
-  ZmqMessage& operator=(const ZmqMessage&) = delete;
-  std::span<const std::byte> bytes() {
-    return {static_cast<const std::byte*>(zmq_msg_data(&raw)), zmq_msg_size(&raw)};
-  }
-};
-
-[[noreturn]] void fail(const std::string& what) {
-  throw std::runtime_error(what + ": " + zmq_strerror(zmq_errno()));
-}
-
-void set_option(void* socket, int option, int value) {
-  if (zmq_setsockopt(socket, option, &value, sizeof value) != 0) fail("ZeroMQ refuses an option");
-}
-
-int descriptor_of(void* socket) {
-  int fd = -1;
-  std::size_t size = sizeof fd;
-  if (zmq_getsockopt(socket, ZMQ_FD, &fd, &size) != 0) fail("ZeroMQ has no descriptor");
-  return fd;
-}
-
-/// Result: false if there is nothing to receive.
-bool receive_part(void* socket, zmq_msg_t* to) {
-  while (zmq_msg_recv(to, socket, ZMQ_DONTWAIT) < 0)
-    if (errno != EINTR) return false;
-  return true;
-}
-
-bool send_part(void* socket, zmq_msg_t* part, bool more) {
-  while (zmq_msg_send(part, socket, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) < 0) {
-    if (errno == EINTR) continue;
-    zmq_msg_close(part);
-    return false;
-  }
-  return true;
-}
-
-/// Result: false if the receiver is gone.
-bool send_copy(void* socket, const void* data, std::size_t size, bool more) {
-  zmq_msg_t part;
-  if (zmq_msg_init_size(&part, size) != 0) return false;
-  if (size > 0) std::memcpy(zmq_msg_data(&part), data, size);
-  return send_part(socket, &part, more);
-}
-
-bool send_frame(void* socket, const Frame& frame, bool more) {
-  if (frame.size() <= kCopyBelow) return send_copy(socket, frame.data(), frame.size(), more);
-  auto* held = new Frame(frame);  // until zmq has written the bytes
-  const auto release = [](void*, void* hint) { delete static_cast<Frame*>(hint); };
-  zmq_msg_t part;
-  if (zmq_msg_init_data(&part, const_cast<std::byte*>(frame.data()), frame.size(), release, held) != 0) {
-    delete held;
-    return false;
-  }
-  return send_part(socket, &part, more);
-}
-
-Frame to_frame(ZmqMessage& part) {
-  if (part.bytes().size() <= kCopyBelow) return Frame::copy_of(part.bytes());
-  auto held = std::make_shared<ZmqMessage>();
-  zmq_msg_move(&held->raw, &part.raw);
-  const auto bytes = held->bytes();
-  return Frame(held, bytes.data(), bytes.size());
-}
+constexpr std::string_view kNetworkScheme = "tcp://";
 
 void check_path_length(const std::string& endpoint) {
   if (endpoint.starts_with(kScheme) && endpoint.size() - kScheme.size() > kMaxSocketPath)
@@ -140,8 +69,8 @@ const char* describe(int event) {
   switch (event) {
     case ZMQ_EVENT_DISCONNECTED: return "the peer is gone";
     case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-    case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-    case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH: return "the peer did not answer the greeting";
+    case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL: return "the peer did not answer the greeting";
+    case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH: return "the peer does not accept this bus's key";
     default: return "nobody listens there";
   }
 }
@@ -156,35 +85,32 @@ struct ZmqTransport::Arrival {
   bool oversized = false;
 };
 
-struct ZmqTransport::Descriptor {
-  std::uint64_t accepted = 0;  // connections told by the monitor
-  std::uint64_t ended = 0;     // ends told
-  std::uint64_t settled = 0;   // ends acted upon
-};
-
-ZmqTransport::ZmqTransport() : owner_pid_(getpid()) {
+ZmqTransport::ZmqTransport(KeySource keys) : key_source_(std::move(keys)), owner_pid_(getpid()) {
   SignalsBlocked blocked;
   context_ = zmq_ctx_new();
-  if (context_ == nullptr) fail("ZeroMQ does not start");
+  if (context_ == nullptr) fail_zmq("ZeroMQ does not start");
   zmq_ctx_set(context_, ZMQ_IO_THREADS, 1);
   zmq_ctx_set(context_, ZMQ_MAX_SOCKETS, kMaxSockets);
   void* first = zmq_socket(context_, ZMQ_PAIR);  // starts the threads
-  if (first == nullptr) fail("ZeroMQ does not start");
+  if (first == nullptr) fail_zmq("ZeroMQ does not start");
   zmq_close(first);
 }
 
 ZmqTransport::~ZmqTransport() {
   if (getpid() != owner_pid_) {  // the threads and connections are the parent's
     for (auto& [id, connection] : connections_) static_cast<void>(connection->dealer.release());
-    static_cast<void>(router_.release());
+    for (const auto& router : {&local_, &network_})
+      if (*router) static_cast<void>((*router)->socket.release());
+    static_cast<void>(gate_.release());
     return;
   }
   drop_links();
   for (auto& [id, connection] : connections_)
     if (connection->dealer) shut_socket(std::move(connection->dealer), kLingerMs);
-  if (router_) shut_socket(std::move(router_), kLingerMs);
+  for (const auto& router : {&local_, &network_})
+    if (*router) shut_socket(std::move((*router)->socket), kLingerMs);
   for (const std::string& path : socket_files_) ::unlink(path.c_str());  // zmq leaves them
-  while (zmq_ctx_term(context_) != 0 && errno == EINTR) {}
+  while (zmq_ctx_term(context_) != 0 && errno == EINTR) {}               // also ends the gate's wait
 }
 
 // --- sockets ----------------------------------------------------------------------------------------
@@ -192,7 +118,7 @@ ZmqTransport::~ZmqTransport() {
 std::unique_ptr<ZmqTransport::Socket> ZmqTransport::open_socket(int type) {
   auto socket = std::make_unique<Socket>();
   socket->zmq = zmq_socket(context_, type);
-  if (socket->zmq == nullptr) fail("ZeroMQ has no more sockets");
+  if (socket->zmq == nullptr) fail_zmq("ZeroMQ has no more sockets");
   void* zmq = socket->zmq;
   set_option(zmq, ZMQ_LINGER, kLingerMs);
   set_option(zmq, ZMQ_SNDHWM, 0);
@@ -210,12 +136,13 @@ std::unique_ptr<ZmqTransport::Socket> ZmqTransport::open_socket(int type) {
   constexpr int kEvents = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CONNECT_RETRIED |
                           ZMQ_EVENT_CLOSED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
                           ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
-  if (zmq_socket_monitor(zmq, address.c_str(), kEvents) != 0) fail("ZeroMQ does not tell about connections");
+  if (zmq_socket_monitor(zmq, address.c_str(), kEvents) != 0)
+    fail_zmq("ZeroMQ does not tell about connections");
   socket->monitor = zmq_socket(context_, ZMQ_PAIR);
-  if (socket->monitor == nullptr) fail("ZeroMQ has no more sockets");
+  if (socket->monitor == nullptr) fail_zmq("ZeroMQ has no more sockets");
   set_option(socket->monitor, ZMQ_LINGER, 0);
   set_option(socket->monitor, ZMQ_RCVHWM, 0);  // or the io thread would wait for us
-  if (zmq_connect(socket->monitor, address.c_str()) != 0) fail("ZeroMQ does not tell about connections");
+  if (zmq_connect(socket->monitor, address.c_str()) != 0) fail_zmq("ZeroMQ does not tell about connections");
 
   sockets_.push_back(socket.get());
   polled_.push_back({descriptor_of(zmq), POLLIN, 0});
@@ -235,11 +162,56 @@ void ZmqTransport::shut_socket(std::unique_ptr<Socket> socket, int linger_ms) {
   zmq_close(socket->zmq);
 }
 
-void ZmqTransport::listen(const std::string& endpoint) {
+BusKeys ZmqTransport::keys() const {
+  const auto keys = key_source_ ? key_source_() : std::nullopt;
+  if (!keys) throw std::runtime_error("no TCP without the bus's keys");
+  return *keys;
+}
+
+ZmqTransport::Router& ZmqTransport::local_router() {
+  if (!local_) {
+    local_ = std::make_unique<Router>();
+    local_->socket = open_socket(ZMQ_ROUTER);
+    local_->socket->router = local_.get();
+  }
+  return *local_;
+}
+
+/// The successor of a scheduler has keys of its own: then those who came in under the old ones have to come again.
+ZmqTransport::Router& ZmqTransport::network_router() {
+  const BusKeys now = keys();
+  if (network_ && network_->keys == now) return *network_;
+  if (network_) end_router(network_);
+  if (gate_) {
+    gate_->admit(now);
+  } else {
+    SignalsBlocked blocked;
+    gate_ = std::make_unique<ZmqGate>(context_, now);
+  }
+  auto made = std::make_unique<Router>();
+  made->keys = now;
+  made->socket = open_socket(ZMQ_ROUTER);
+  made->socket->router = made.get();
+  guard_server(made->socket->zmq, now);
+  network_ = std::move(made);
+  return *network_;
+}
+
+void ZmqTransport::end_router(std::unique_ptr<Router>& router) {
+  for (const auto& [id, connection] : router->by_routing_id) {
+    end(*connection, "the keys of the bus have changed", false);
+  }
+  shut_socket(std::move(router->socket), 0);
+  router.reset();
+}
+
+std::string ZmqTransport::listen(const std::string& endpoint) {
   check_path_length(endpoint);
-  if (!router_) router_ = open_socket(ZMQ_ROUTER);
-  if (zmq_bind(router_->zmq, endpoint.c_str()) != 0) fail("cannot listen at " + endpoint);
-  if (endpoint.starts_with(kScheme)) {
+  const bool network = endpoint.starts_with(kNetworkScheme);
+  Socket& socket = network ? *network_router().socket : *local_router().socket;
+  if (network) allow_ipv6(socket.zmq, endpoint);
+  if (zmq_bind(socket.zmq, endpoint.c_str()) != 0) fail_zmq("cannot listen at " + endpoint);
+  if (!network) {
     const std::string path = endpoint.substr(kScheme.size());
     socket_files_.push_back(path);
     if (const int fd = listen_for_links(path); fd >= 0) {
@@ -247,7 +219,8 @@ void ZmqTransport::listen(const std::string& endpoint) {
       watch_link(fd, 0, POLLIN);
     }
   }
-  mark_ready(*router_);
+  mark_ready(socket);
+  return bound_endpoint(socket.zmq);
 }
 
 ConnectionId ZmqTransport::connect(const std::string& endpoint) {
@@ -258,7 +231,12 @@ ConnectionId ZmqTransport::connect(const std::string& endpoint) {
     check_path_length(endpoint);
     connection->dealer = open_socket(ZMQ_DEALER);
     connection->dealer->connection = connection.get();
-    if (zmq_connect(connection->dealer->zmq, endpoint.c_str()) != 0) fail("cannot connect to " + endpoint);
+    if (endpoint.starts_with(kNetworkScheme)) {
+      guard_client(connection->dealer->zmq, keys());
+      allow_ipv6(connection->dealer->zmq, endpoint);
+    }
+    if (zmq_connect(connection->dealer->zmq, endpoint.c_str()) != 0)
+      fail_zmq("cannot connect to " + endpoint);
     if (endpoint.starts_with(kScheme)) open_link(*connection, endpoint.substr(kScheme.size()));
   } catch (const std::runtime_error& problem) {
     end(*connection, problem.what(), false);
@@ -279,12 +257,12 @@ std::vector<int> ZmqTransport::wait_fds() {
 
 /// Names the receiver to the ROUTER. Result: false if it is gone.
 bool ZmqTransport::send_envelope(Connection& connection) {
-  return connection.dealer ||
-         send_copy(router_->zmq, connection.routing_id.data(), connection.routing_id.size(), true);
+  return connection.dealer || send_copy(connection.router->socket->zmq, connection.routing_id.data(),
+                                        connection.routing_id.size(), true);
 }
 
 bool ZmqTransport::send_mark(Connection& connection, std::size_t bytes) {
-  void* zmq = connection.dealer ? connection.dealer->zmq : router_->zmq;
+  void* zmq = connection.dealer ? connection.dealer->zmq : connection.router->socket->zmq;
   constexpr char kZero = 0;
   return send_envelope(connection) && send_copy(zmq, &kZero, bytes, false);
 }
@@ -306,7 +284,7 @@ bool ZmqTransport::send(ConnectionId to, const Message& message) {
     }
     return true;
   }
-  Socket& socket = connection.dealer ? *connection.dealer : *router_;
+  Socket& socket = connection.dealer ? *connection.dealer : *connection.router->socket;
   mark_ready(socket);  // zmq may take the socket's wake-up while it sends
   if (!send_envelope(connection)) return false;
 
@@ -327,8 +305,8 @@ void ZmqTransport::close(ConnectionId id) {
   drop_link(*connection);
   if (connection->dealer) {
     shut_socket(std::move(connection->dealer), kLingerMs);
-  } else if (router_ && !was_over) {
-    mark_ready(*router_);
+  } else if (!was_over) {
+    mark_ready(*connection->router->socket);
     send_mark(*connection, kEndMark);
   }
 }
@@ -393,7 +371,7 @@ void ZmqTransport::mark_ready(Socket& socket) {
 }
 
 ZmqTransport::Reading ZmqTransport::read_one(Socket& socket) {
-  const bool is_dealer = &socket != router_.get();
+  const bool is_dealer = socket.router == nullptr;
   Arrival arrival;
   if (!read_frames(socket, arrival)) return Reading::kDry;
   const ConnectionPtr connection = sender_of(socket, arrival);
@@ -410,7 +388,7 @@ bool ZmqTransport::read_all(Socket& socket) {
 
 bool ZmqTransport::read_frames(Socket& socket, Arrival& arrival) {
   if (!receive_part(socket.zmq, &arrival.first.raw)) return false;
-  if (&socket == router_.get()) {
+  if (socket.router != nullptr) {
     const auto id = arrival.first.bytes();
     arrival.routing_id.assign(reinterpret_cast<const char*>(id.data()), id.size());
     if (!receive_part(socket.zmq, &arrival.first.raw)) return true;  // parts of a message come together
@@ -431,24 +409,26 @@ bool ZmqTransport::read_frames(Socket& socket, Arrival& arrival) {
 }
 
 ZmqTransport::ConnectionPtr ZmqTransport::sender_of(Socket& socket, const Arrival& arrival) {
-  if (&socket != router_.get()) return connections_.at(socket.connection->id.value);
-  const auto found = by_routing_id_.find(arrival.routing_id);
-  if (found != by_routing_id_.end()) return found->second;
+  if (socket.router == nullptr) return connections_.at(socket.connection->id.value);
+  Router& router = *socket.router;
+  const auto found = router.by_routing_id.find(arrival.routing_id);
+  if (found != router.by_routing_id.end()) return found->second;
 
   read_news(socket);  // its acceptance is told before its first message arrives
   auto connection = std::make_shared<Connection>();
   connection->id = ConnectionId{++last_connection_};
+  connection->router = &router;
   connection->routing_id = arrival.routing_id;
   connection->descriptor = arrival.descriptor;
-  const Descriptor& descriptor = descriptors_[arrival.descriptor];
+  const Descriptor& descriptor = router.descriptors[arrival.descriptor];
   connection->generation = descriptor.accepted;
   if (descriptor.accepted > descriptor.settled + 1) {
     connection->probes_left = kProbes;
-    doubts_.push_back(connection);
+    router.doubts.push_back(connection);
   }
   connections_[connection->id.value] = connection;
-  by_routing_id_[connection->routing_id] = connection;
-  by_descriptor_.emplace(connection->descriptor, connection);
+  router.by_routing_id[connection->routing_id] = connection;
+  router.by_descriptor.emplace(connection->descriptor, connection);
   return connection;
 }
 
@@ -506,7 +486,7 @@ void ZmqTransport::let_go(Connection& connection) {
   end(connection, describe(ZMQ_EVENT_DISCONNECTED), false);
   drop_link(connection);
   connection.probes_left = 0;
-  by_routing_id_.erase(connection.routing_id);
+  connection.router->by_routing_id.erase(connection.routing_id);
 }
 
 /// Result: true if there were news.
@@ -522,8 +502,8 @@ bool ZmqTransport::read_news(Socket& socket) {
     std::memcpy(&event, bytes.data(), sizeof event);
     std::memcpy(&value, bytes.data() + sizeof event, sizeof value);
     while (zmq_msg_more(&part.raw) != 0 && receive_part(socket.monitor, &part.raw)) {}
-    if (&socket == router_.get()) {
-      Descriptor& descriptor = descriptors_[value];
+    if (socket.router != nullptr) {
+      Descriptor& descriptor = socket.router->descriptors[value];
       if (event == ZMQ_EVENT_ACCEPTED) {
         descriptor.ended = descriptor.accepted++;
       } else if (event == ZMQ_EVENT_DISCONNECTED) {
@@ -541,9 +521,9 @@ bool ZmqTransport::read_news(Socket& socket) {
 /// The socket is dry: acts on what its monitor told.
 void ZmqTransport::settle(Socket& socket) {
   if (socket.has_news) read_news(socket);
-  if (&socket == router_.get()) {
-    if (!socket.news.empty()) settle_router(socket);
-    settle_doubts(socket);
+  if (socket.router != nullptr) {
+    if (!socket.news.empty()) settle_router(*socket.router);
+    settle_doubts(*socket.router);
   } else if (!socket.news.empty()) {
     settle_dealer(socket);
   }
@@ -557,36 +537,37 @@ void ZmqTransport::settle_dealer(Socket& socket) {
   shut_socket(std::move(connection->dealer), 0);
 }
 
-void ZmqTransport::settle_router(Socket& socket) {
+void ZmqTransport::settle_router(Router& router) {
+  Socket& socket = *router.socket;
   do {
     read_all(socket);
   } while (read_news(socket));
   for (const News& news : std::exchange(socket.news, {})) {
-    Descriptor& descriptor = descriptors_[news.value];
+    Descriptor& descriptor = router.descriptors[news.value];
     descriptor.settled = descriptor.ended;
-    const auto [begin, end] = by_descriptor_.equal_range(news.value);
+    const auto [begin, end] = router.by_descriptor.equal_range(news.value);
     for (auto at = begin; at != end;) {
       if (at->second->generation > descriptor.settled) {
         ++at;
         continue;
       }
       const ConnectionPtr connection = at->second;
-      at = by_descriptor_.erase(at);
+      at = router.by_descriptor.erase(at);
       let_go(*connection);
     }
   }
 }
 
-void ZmqTransport::settle_doubts(Socket& socket) {
-  if (!doubts_.empty()) read_all(socket);
-  for (const ConnectionPtr& connection : std::exchange(doubts_, {})) {
+void ZmqTransport::settle_doubts(Router& router) {
+  if (!router.doubts.empty()) read_all(*router.socket);
+  for (const ConnectionPtr& connection : std::exchange(router.doubts, {})) {
     if (connection->probes_left == 0) continue;
     --connection->probes_left;
     if (send_mark(*connection, kProbeMark)) {
-      doubts_.push_back(connection);
+      router.doubts.push_back(connection);
       continue;
     }
-    std::erase_if(by_descriptor_, [&](const auto& entry) { return entry.second == connection; });
+    std::erase_if(router.by_descriptor, [&](const auto& entry) { return entry.second == connection; });
     let_go(*connection);
   }
 }

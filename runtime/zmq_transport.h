@@ -1,5 +1,8 @@
-// Messages over ZeroMQ (docs/protocol.md, section "Carrier"): one ROUTER socket for those who connect to
-// us, one DEALER socket for each connection of ours. The one owner of zmq.
+// Messages over ZeroMQ (docs/protocol.md, section "Carrier"): a ROUTER socket for those who connect to us on this
+// host, another for those who come over the network, one DEALER socket for each connection of ours. With
+// zmq_keys.* the one owner of zmq.
+//
+// What goes over the network is encrypted and authenticated by CURVE under the bus's keys; nothing else is offered there.
 //
 // Guarantees: nothing reconnects by itself; the end of a connection (also of a process killed by SIGKILL) is
 // seen at once, by socket monitors, and shows as kClosed behind everything that had arrived. Frames above
@@ -21,19 +24,20 @@
 
 #include "runtime/direct_link.h"
 #include "runtime/transport.h"
+#include "runtime/zmq_keys.h"
 
 namespace betterbox {
 
 class ZmqTransport : public Transport {
  public:
-  /// Throws std::runtime_error if ZeroMQ cannot start.
-  ZmqTransport();
+  /// Without keys there is no network: endpoints "tcp://..." are refused. Throws std::runtime_error if ZeroMQ cannot start.
+  explicit ZmqTransport(KeySource keys = {});
   /// Waits at most about a second for what was sent and is still read. In a forked child it only lets go.
   ~ZmqTransport() override;
   ZmqTransport(const ZmqTransport&) = delete;
   ZmqTransport& operator=(const ZmqTransport&) = delete;
 
-  void listen(const std::string& endpoint) override;
+  std::string listen(const std::string& endpoint) override;
   ConnectionId connect(const std::string& endpoint) override;
   bool send(ConnectionId to, const Message& message) override;
   std::optional<TransportEvent> receive() override;
@@ -45,11 +49,16 @@ class ZmqTransport : public Transport {
   struct Socket;      // a zmq socket and its monitor
   struct Connection;  // one session: a DEALER, or a routing id of the ROUTER
   struct Arrival;     // one arrived message as frames
-  struct Descriptor;  // how often the ROUTER used one descriptor number
+  struct Descriptor;
+  struct Router;
   using ConnectionPtr = std::shared_ptr<Connection>;
 
   std::unique_ptr<Socket> open_socket(int type);
   void shut_socket(std::unique_ptr<Socket> socket, int linger_ms);
+  Router& local_router();
+  Router& network_router();
+  void end_router(std::unique_ptr<Router>& router);
+  BusKeys keys() const;
 
   // Arriving messages.
   void find_ready_sockets();
@@ -65,8 +74,8 @@ class ZmqTransport : public Transport {
   bool read_news(Socket& socket);
   void settle(Socket& socket);
   void settle_dealer(Socket& socket);
-  void settle_router(Socket& socket);
-  void settle_doubts(Socket& socket);
+  void settle_router(Router& router);
+  void settle_doubts(Router& router);
   void end(Connection& connection, const std::string& reason, bool malformed);
   void let_go(Connection& connection);
 
@@ -91,6 +100,7 @@ class ZmqTransport : public Transport {
   bool send_mark(Connection& connection, const LinkToken& token);
   bool send_envelope(Connection& connection);
 
+  const KeySource key_source_;
   void* context_ = nullptr;
   pid_t owner_pid_ = 0;
   std::uint64_t last_connection_ = 0;
@@ -98,13 +108,10 @@ class ZmqTransport : public Transport {
   std::uint64_t malformed_ = 0;
   std::uint32_t reads_ = 0;
 
-  std::unique_ptr<Socket> router_;
+  std::unique_ptr<ZmqGate> gate_;  // goes after the context has ended
+  std::unique_ptr<Router> local_, network_;
   std::vector<std::string> socket_files_;
   std::unordered_map<std::uint64_t, ConnectionPtr> connections_;  // those that the owner has not seen end
-  std::unordered_map<std::string, ConnectionPtr> by_routing_id_;  // those that the ROUTER still serves
-  std::unordered_multimap<int, ConnectionPtr> by_descriptor_;     // the same
-  std::unordered_map<int, Descriptor> descriptors_;
-  std::vector<ConnectionPtr> doubts_;
 
   int links_fd_ = -1;  // epoll: listeners for links and links
   std::vector<int> link_listeners_;

@@ -21,7 +21,7 @@ struct Change {
 using Changes = std::map<Port, Change>;
 
 BoxEntry entry_of(const Peer& agent, const Box& box) {
-  return {box.info, agent.endpoint, agent.host, agent.pid, box.joined};
+  return {box.info, agent.endpoint, agent.network_endpoint, agent.host, agent.pid, box.joined};
 }
 
 void remove_box(State& state, Peer& agent, SeatId seat, Changes& changes) {

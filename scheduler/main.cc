@@ -25,6 +25,7 @@
 #include "runtime/bus_file.h"
 #include "runtime/bus_start.h"
 #include "runtime/limits.h"
+#include "runtime/network.h"
 #include "runtime/segment_pool.h"
 #include "runtime/zmq_transport.h"
 #include "scheduler/server.h"
@@ -40,6 +41,8 @@ struct Arguments {
   std::string name = "scheduler";
   std::string python = "3.11";
   std::string log_level = "warning";
+  std::string interface;
+  int network_port = 0;
   double idle_timeout_s = -1;
   int ready_fd = -1;
   int die_with_fd = -1;
@@ -112,6 +115,13 @@ void check_old_bus_file(const std::string& bus_file) {
   refuse_second_scheduler(bus_file, "pid " + std::to_string(info->pid) + " on " + info->host);
 }
 
+/// Result: where others reach this bus over the network; empty if it stays on this host.
+std::string listen_on_network(Transport& transport, const Arguments& arguments) {
+  if (arguments.interface == kNoInterface) return {};
+  const std::string address = advertised_address(arguments.interface, "");
+  return transport.listen("tcp://" + address + ":" + std::to_string(arguments.network_port));
+}
+
 /// --ephemeral removes the bus file's folder: only one that holds nothing but what belongs to the bus.
 void check_ephemeral_folder(const fs::path& bus_file) {
   for (const auto& entry : fs::directory_iterator(bus_file.parent_path())) {
@@ -171,6 +181,7 @@ void serve(Arguments& arguments) {
   const std::string lock_file = bus_file.string() + ".scheduler";
   const int lock = lock_bus(bus_file, lock_file);
   check_old_bus_file(bus_file);
+  const BusKeys keys = make_bus_keys();
 
   const std::uint64_t incarnation = draw_incarnation();
   const std::string folder = make_socket_folder(bus_file);
@@ -189,10 +200,12 @@ void serve(Arguments& arguments) {
   const std::string socket = folder + name;
   const std::string endpoint = "ipc://" + socket;
   {
-    ZmqTransport transport;
+    ZmqTransport transport([&keys] { return keys; });
     transport.listen(endpoint);
-    write_bus_file(bus_file, {endpoint, folder, options.config.host, options.config.boot_id, incarnation,
-                              options.config.pid, arguments.python, arguments.self_started});
+    const std::string network_endpoint = listen_on_network(transport, arguments);
+    write_bus_file(bus_file,
+                   {endpoint, network_endpoint, keys, folder, options.config.host, options.config.boot_id,
+                    incarnation, options.config.pid, arguments.python, arguments.self_started});
     answer_starter(std::exchange(arguments.ready_fd, -1), "ready");
     Server server(std::move(options), transport);
     spdlog::info("the scheduler ends: {}", server.run());
@@ -207,6 +220,13 @@ int run(int argc, char** argv) {
   app.add_option("--bus", arguments.bus_file, "the bus file to write")->required()->type_name("FILE");
   app.add_option("--name", arguments.name, "a name for people");
   app.add_option("--python", arguments.python, "the Python minor version of this bus, e.g. 3.11");
+  app.add_option(
+         "--interface", arguments.interface,
+         "the interface (or address of this host) that other hosts are to use; default: the one towards the "
+         "world; none: this host only")
+      ->type_name("NAME");
+  app.add_option("--port", arguments.network_port, "the TCP port for other hosts; default: any that is free")
+      ->check(CLI::Range(0, 65535));
   app.add_option("--ready-fd", arguments.ready_fd,
                  "a line is written to this descriptor once peers can connect");
   app.add_option("--die-with-fd", arguments.die_with_fd, "end when this descriptor comes to its end of file");

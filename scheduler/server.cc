@@ -90,7 +90,7 @@ void Server::apply(Effects& effects) {
   const auto stop = std::find_if(effects.send.begin(), effects.send.end(),
                                  [](const Effect& e) { return std::holds_alternative<Stop>(e); });
   // Whoever is told that this scheduler ends must not find it in the bus file any more.
-  if (stop != effects.send.end()) remove_bus_file(options_.bus_file, options_.config.peer.value);
+  if (stop != effects.send.end() && !options_.bus_file.empty()) remove_bus_file(options_.bus_file, options_.config.peer.value);
   for (Effect& effect : effects.send) {
     if (auto* send = std::get_if<SendMessage>(&effect)) {
       if (const auto* refused = std::get_if<Refused>(&send->message.body)) {
@@ -133,6 +133,10 @@ void Server::forget_gone_processes() {
 }
 
 void Server::check_bus_file() {
+  if (options_.bus_file.empty()) {
+    next_bus_check_ = TimePoint::never();
+    return;
+  }
   next_bus_check_ = monotonic_now() + kBusCheckInterval;
   std::optional<BusInfo> info;
   try {

@@ -15,7 +15,7 @@ class Server {
  public:
   struct Options {
     Config config;
-    std::string bus_file;
+    std::string bus_file;  ///< empty: a bus without one, which lasts until `die_with_fd` ends it
     std::string socket_folder;
     int signal_fd = -1;    ///< a signalfd: whatever it delivers ends the server
     int die_with_fd = -1;  ///< its end of file ends the server; -1: none

@@ -115,6 +115,7 @@ void begin_first_session(const Turn& turn, ConnectionId connection, Hello&& hell
   peer.pid = hello.pid;
   peer.name = std::move(hello.name);
   peer.endpoint = std::move(hello.endpoint);
+  peer.network_endpoint = std::move(hello.network_endpoint);
   peer.log_folder = std::move(hello.log_folder);
   peer.background = hello.background;
   attach(turn, peer, connection, hello.session);
@@ -158,6 +159,7 @@ void resume(const Turn& turn, Peer& peer, ConnectionId connection, Hello&& hello
   }
   attach(turn, peer, connection, hello.session);
   peer.endpoint = std::move(hello.endpoint);
+  peer.network_endpoint = std::move(hello.network_endpoint);
   if (!peer.is_agent()) peer.store = std::move(hello.store);  // a recorded client's is not known
   if (peer.is_agent()) {
     resume_agent(turn, peer, hello);

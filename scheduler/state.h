@@ -226,7 +226,7 @@ struct Peer {
   std::string store;
   std::uint32_t pid = 0;
   std::string name;
-  std::string endpoint;
+  std::string endpoint, network_endpoint;
   std::string log_folder;
   bool background = false;
   ConnectionId connection;  ///< none: it is away, and may come back until `gone_at`

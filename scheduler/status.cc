@@ -69,7 +69,8 @@ std::size_t bytes_of(const PeerStatus& peer) {
 }
 
 std::size_t bytes_of(const BoxEntry& box) {
-  std::size_t bytes = kEntryBytes + box.info.class_name.size() + box.endpoint.size() + box.host.size();
+  std::size_t bytes = kEntryBytes + box.info.class_name.size() + box.endpoint.size() +
+                      box.network_endpoint.size() + box.host.size();
   for (const MethodInfo& method : box.info.methods) bytes += 2 * kTextBytes + method.name.size();
   return bytes;
 }

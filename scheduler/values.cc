@@ -127,7 +127,9 @@ void begin_transfer(const Turn& turn, Value& value, PeerId requester) {
     transfer.store = origin.store;
     ++turn.state.values.giving[origin.store];
     const Peer* giver = turn.state.find_peer(origin.peer);
-    if (giver != nullptr && giver->is_agent()) source.endpoint = giver->endpoint;
+    if (giver != nullptr && giver->is_agent()) {
+      source.endpoint = giver->host == peer->host ? giver->endpoint : giver->network_endpoint;
+    }
   }
   turn.send(*peer, std::move(source));
 }

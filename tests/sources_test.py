@@ -33,10 +33,11 @@ HASHING_WITHOUT_ORDER = {("scheduler/lookup.h", "unordered_map")}
 # Dependency (as included) -> files that may. Everybody else goes through them.
 OWNERS = {
     r"cereal/": r"runtime/(codec|bus_file)\.cc",
-    r"zmq": r"runtime/zmq_transport\.cc",
-    r"(Python\.h|pybind11/|numpy/)": r"worker/(slot\w*|template_loop)\.(cc|h)|python/src/.*",
+    r"zmq": r"runtime/zmq_(transport|links|keys)\.cc|runtime/zmq_(frames|sockets|transport)\.h",
+    r"(Python\.h|pybind11/|numpy/)": r"worker/(slot\w*|template_loop)\.(cc|h)|python/src/.*|cluster/mpi_main\.cc",
     r"CLI/": r"(scheduler|worker)/main\.cc|simulator/command_line\.cc",
-    r"spdlog/": r"scheduler/(server|sweeper|main)\.cc|worker/(agent\w*|executor|main|slot_\w+|template_loop)\.cc",
+    r"spdlog/": r"scheduler/(server|sweeper|main)\.cc|worker/(agent\w*|executor|main|slot_\w+|template_loop)\.cc"
+    r"|cluster/mpi_main\.cc",
     r"sqlite3": r"scheduler/journal\.cc",
     r"mpi\.h": r"cluster/mpi_\w+\.cc",
 }

@@ -11,13 +11,14 @@
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <thread>
 
-#include "runtime/zmq_transport.h"
+#include "runtime/limits.h"
 #include "worker/agent_loop.h"
 
 namespace betterbox {
@@ -37,6 +38,7 @@ struct AgentThread::Impl : AgentLoop::Observer {
   bool ended = false;
   std::string end_text;
   std::map<SeatId, SeatEntry> seats;
+  std::deque<Seat> spawned;  // and not taken yet
   std::atomic<bool> lost{false};
 
   void welcomed() override {
@@ -52,6 +54,12 @@ struct AgentThread::Impl : AgentLoop::Observer {
                    : report.kind == SeatReport::kFailed ? SeatStatus::kFailed
                                                         : SeatStatus::kClosed;
     entry.error = std::string(report.error.view());
+    changed.notify_all();
+  }
+
+  void seat_spawned(SeatId seat, bool for_functions) override {
+    std::lock_guard lock(mutex);
+    spawned.push_back({seat, loop->arena(seat), loop->bell_fd(), for_functions});
     changed.notify_all();
   }
 
@@ -75,10 +83,14 @@ struct AgentThread::Impl : AgentLoop::Observer {
   }
 };
 
-AgentThread::AgentThread(const Options& options) : impl_(std::make_unique<Impl>()) {
+AgentThread::AgentThread(const Options& options, std::unique_ptr<Transport> transport)
+    : impl_(std::make_unique<Impl>()) {
   AgentLoop::Options loop;
   loop.scheduler_endpoint = options.scheduler_endpoint;
   loop.bus_file = options.bus_file;
+  loop.interface = options.interface;
+  loop.listen_endpoint = options.listen_endpoint;
+  loop.function_slots = options.function_slots;
   loop.socket_folder = options.socket_folder;
   loop.name = options.name;
   loop.python_version = options.python_version;
@@ -91,7 +103,7 @@ AgentThread::AgentThread(const Options& options) : impl_(std::make_unique<Impl>(
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
-    impl_->loop = std::make_unique<AgentLoop>(loop, std::make_unique<ZmqTransport>(), *impl_);
+    impl_->loop = std::make_unique<AgentLoop>(loop, std::move(transport), *impl_);
     impl_->thread = std::thread([this] { impl_->run(); });
   } catch (...) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -110,6 +122,15 @@ AgentThread::AgentThread(const Options& options) : impl_(std::make_unique<Impl>(
 }
 
 AgentThread::~AgentThread() { stop(); }
+
+std::optional<AgentThread::Seat> AgentThread::next_seat() {
+  std::unique_lock lock(impl_->mutex);
+  impl_->wait(lock, TimePoint::never(), [this] { return !impl_->spawned.empty() || impl_->ended; });
+  if (impl_->spawned.empty()) return std::nullopt;
+  Seat seat = std::move(impl_->spawned.front());
+  impl_->spawned.pop_front();
+  return seat;
+}
 
 AgentThread::Seat AgentThread::open_seat(Port port, std::string init_payload) {
   std::optional<Seat> seat;

@@ -7,10 +7,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "runtime/ids.h"
 #include "runtime/shm.h"
+#include "runtime/transport.h"
 
 namespace betterbox {
 
@@ -20,6 +22,10 @@ class AgentThread {
  public:
   struct Options {
     std::string scheduler_endpoint;
+    std::string interface;        ///< as of AgentLoop::Options
+    std::string listen_endpoint;  ///< the same
+    /// 1: this process is a worker with one slot for plain functions, which runs on a thread of this process (next_seat).
+    std::uint32_t function_slots = 0;
     std::string socket_folder;   ///< where the agent's own socket goes
     std::string name;            ///< for people
     std::string python_version;  ///< "3.11"
@@ -30,13 +36,17 @@ class AgentThread {
     SeatId seat;
     std::shared_ptr<SlotArena> arena;
     int bell_fd;
+    bool for_functions = false;
   };
 
   /// Connects and greets the scheduler. Throws std::runtime_error (message for people) when refused
   /// or when nobody answers within the liveness bound.
-  explicit AgentThread(const Options& options);
+  AgentThread(const Options& options, std::unique_ptr<Transport> transport);
   ~AgentThread();  ///< stop()
 
+  /// Workers: the next seat that needs a thread (REQUIRES of it: run_slot on its arena), or nothing once the agent has
+  /// ended. Waits for it.
+  std::optional<Seat> next_seat();
   /// Makes a seat for a box at `port` with the given kInit payload. The box is offered to the bus when its slot says
   /// kReady.
   Seat open_seat(Port port, std::string init_payload);

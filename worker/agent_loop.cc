@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "runtime/bus_file.h"
+#include "runtime/bus_start.h"
 #include "runtime/check.h"
 #include "runtime/segment_pool.h"
 
@@ -50,8 +51,8 @@ AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transpor
       observer_(observer),
       transport_(std::move(transport)),
       core_({self_, options.function_slots, options.in_process, options.capacity, options.devices}),
-      executor_({options.in_process, options.control_fd, options.bell_fd, options.log_folder, options.name,
-                 options.echo}),
+      executor_({options.in_process, options.function_slots > 0, options.control_fd, options.bell_fd,
+                 options.log_folder, options.name, options.echo}),
       links_(*transport_, link_users()),
       values_(
           kSegmentFolder, [this](Message&& message) { send(scheduler_, message); },
@@ -64,10 +65,26 @@ AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transpor
   wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_fd_ < 0) throw std::runtime_error("no eventfd");
   socket_path_ = agent_socket_path(options_.socket_folder, self_);
-  transport_->listen("ipc://" + socket_path_);
+  local_endpoint_ = options_.listen_endpoint.empty() ? "ipc://" + socket_path_ : options_.listen_endpoint;
+  transport_->listen(local_endpoint_);
+  listen_on_network(options_.bus_file.empty() ? std::nullopt : read_bus_file(options_.bus_file));
   lost_since_ = monotonic_now();
   if (!options_.in_process) sample_at_ = lost_since_;
   connect();
+}
+
+/// Where the bus has a network and this agent does not listen there under its present keys.
+void AgentLoop::listen_on_network(const std::optional<BusInfo>& bus) {
+  if (!bus || bus->network_endpoint.empty() || options_.interface == kNoInterface ||
+      bus->keys == network_keys_)
+    return;
+  try {
+    const std::string address = advertised_address(options_.interface, bus->network_endpoint);
+    network_endpoint_ = transport_->listen("tcp://" + address + ":0");
+    network_keys_ = bus->keys;
+  } catch (const std::exception& error) {
+    observer_.log(std::string("not reachable from other hosts: ") + error.what());
+  }
 }
 
 AgentLoop::~AgentLoop() {
@@ -78,21 +95,24 @@ AgentLoop::~AgentLoop() {
 void AgentLoop::hang_up() {
   if (transport_ == nullptr) return;
   transport_.reset();
+  if (!options_.listen_endpoint.empty()) return;
   ::unlink(socket_path_.c_str());
+  ::rmdir(options_.socket_folder.c_str());  // the last one of this bus on a host without its scheduler
 }
 
 // --- the scheduler ----------------------------------------------------------------------------------
 
 Hello AgentLoop::make_hello() const {
   Hello hello;
-  hello.role = options_.in_process ? Role::kBoxHost : Role::kWorker;
+  hello.role = options_.in_process && options_.function_slots == 0 ? Role::kBoxHost : Role::kWorker;
   hello.peer = self_;
   hello.python = options_.python_version;
   hello.host = host_name();
   hello.boot_id = boot_id();
   hello.pid = static_cast<std::uint32_t>(::getpid());
   hello.name = options_.name;
-  hello.endpoint = "ipc://" + socket_path_;
+  hello.endpoint = local_endpoint_;
+  hello.network_endpoint = network_endpoint_;
   hello.log_folder = options_.log_folder;
   hello.background = options_.background;
   hello.store = store_id();
@@ -146,7 +166,9 @@ void AgentLoop::look_for_scheduler() {
   try {
     if (!options_.bus_file.empty()) {
       const auto bus = read_bus_file(options_.bus_file);
-      if (bus) endpoint_ = bus->endpoint;
+      const auto endpoint = bus ? reach_bus(*bus) : std::nullopt;
+      if (endpoint) endpoint_ = *endpoint;
+      listen_on_network(bus);
     }
   } catch (const std::exception& error) {
     observer_.log(error.what());
@@ -322,8 +344,10 @@ void AgentLoop::run_effects() {
 void AgentLoop::carry_out(SpawnSeat&& e) {
   const SeatId seat = e.seat;
   const std::uint32_t life = e.life;
+  const bool for_functions = e.payload.empty();
   try {
     executor_.spawn(std::move(e));
+    if (options_.in_process && options_.function_slots > 0) observer_.seat_spawned(seat, for_functions);
   } catch (const std::exception& error) {  // out of descriptors or memory: as if its process had died
     observer_.log(std::string("no slot could be made: ") + error.what());
     SeatDied died;

@@ -15,6 +15,8 @@
 #include <string>
 #include <vector>
 
+#include "runtime/bus_file.h"
+#include "runtime/network.h"
 #include "runtime/transport.h"
 #include "worker/core.h"
 #include "worker/executor.h"
@@ -34,6 +36,11 @@ class AgentLoop {
   struct Options {
     PeerId self;  ///< make_peer_id() if 0
     std::string scheduler_endpoint;
+    /// Where clients on other hosts are to reach it: "" towards the scheduler, or an interface or address; kNoInterface:
+    /// nowhere. Without effect where the bus has no network.
+    std::string interface = kNoInterface;
+    /// Where it listens for clients; empty: at a socket of its own in `socket_folder`.
+    std::string listen_endpoint;
     std::string bus_file;  ///< where to look for the bus again; may be empty
     std::string socket_folder;
     std::string name;
@@ -52,6 +59,8 @@ class AgentLoop {
   struct Observer {
     virtual ~Observer() = default;
     virtual void welcomed() {}
+    /// Workers whose slots are threads: this seat needs one. Boxes that open_seat() made are not told.
+    virtual void seat_spawned(SeatId, bool /*is_for_functions*/) {}
     virtual void template_up() {}
     virtual void seat_reported(const SeatReport&) {}
     virtual void hosting_reported(const HostingReport&) {}
@@ -104,6 +113,7 @@ class AgentLoop {
   };
 
   // The scheduler.
+  void listen_on_network(const std::optional<BusInfo>& bus);
   void connect();
   Hello make_hello() const;
   ValueLinks::Users link_users();
@@ -167,7 +177,9 @@ class AgentLoop {
   bool template_announced_ = false;
 
   Session session_ = Session::kNone;
-  std::string endpoint_;
+  std::string endpoint_;                           // of the scheduler
+  std::string local_endpoint_, network_endpoint_;  // of this agent
+  BusKeys network_keys_;                           // under which it listens at the latter
   ConnectionId scheduler_;
   std::uint64_t sessions_ = 0;
   TimePoint greeting_ends_ = TimePoint::never();

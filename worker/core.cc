@@ -285,7 +285,7 @@ void WorkerCore::give_back(const Station& part) {
 /// A process whose running item nobody wants is killed. (A fold runs all its claimed items as one.)
 void WorkerCore::kill_if_unwanted(Seat& seat, const Station& place, Position position, std::uint32_t done) {
   done = std::max(done, place.finished);  // an outcome can be here before the slot has counted it
-  if (seat.kind == SeatKind::kInProcess || seat.state != SeatState::kUp || position.next <= done) return;
+  if (options_.in_process || seat.state != SeatState::kUp || position.next <= done) return;
   const LeaseState* lease = find_lease(place.lease);
   const bool wanted =
       lease != nullptr && lease->open.contains({place.base + done, place.base + position.next});

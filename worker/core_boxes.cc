@@ -111,7 +111,7 @@ void WorkerCore::stop_seat(Seat& seat) {
   withdraw(seat);
   for (int s = 0; s < kSeatStations; ++s) cut_station(seat, s, ~std::uint32_t{0});
   set_state(seat, SeatState::kStopping);
-  if (seat.kind != SeatKind::kInProcess) set_kill_at(seat, now_ + kSlotStopGrace);
+  if (!options_.in_process) set_kill_at(seat, now_ + kSlotStopGrace);
   effect(StopSeat{seat.id});
 }
 

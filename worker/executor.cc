@@ -171,6 +171,7 @@ void Executor::kill(SeatId seat) {
 void Executor::discard(SeatId seat) {
   Slot* slot = find(seat);
   if (slot == nullptr) return;
+  if (options_.in_process) say(*slot, ToSlot::kStop, {});  // its thread ends by itself
   kill(seat);
   read_output(*slot, slot->out);
   read_output(*slot, slot->err);
@@ -306,7 +307,11 @@ void Executor::collect(std::vector<Event>& events, bool drain_outcomes) {
     if (slot->inbox.queued_bytes() > 0) slot->inbox.flush();
     if (slot->express.queued_bytes() > 0) slot->express.flush();
   }
-  std::erase_if(slots_, [](const auto& entry) { return entry.second->left; });
+  std::vector<SeatId> left;
+  for (const auto& [seat, slot] : slots_) {
+    if (slot->left) left.push_back(seat);
+  }
+  for (const SeatId seat : left) options_.is_worker ? report_death(*find(seat), 0, 0, events) : remove(seat);
   // Behind the rings: what a slot said comes before its death.
   for (int i = 0; i < count; ++i) {
     if (ready[i].data.u64 == kControlTag) read_template(events);

@@ -27,6 +27,7 @@ class Executor {
  public:
   struct Options {
     bool in_process = false;
+    bool is_worker = false;  ///< in_process: a slot's thread that ends counts as a process that ended
     int control_fd = -1;     ///< to the template (processes only); taken over
     int bell_fd = -1;        ///< an eventfd that slots write; taken over
     std::string log_folder;  ///< empty: slots' output is not kept

@@ -18,7 +18,7 @@
 #include <cstring>
 #include <iostream>
 
-#include "runtime/bus_file.h"
+#include "runtime/bus_start.h"
 #include "runtime/page.h"
 #include "runtime/zmq_transport.h"
 #include "worker/agent_loop.h"
@@ -30,6 +30,7 @@ namespace {
 
 struct Arguments {
   std::string bus;
+  std::string interface;
   std::uint32_t slots = 0;
   std::string cpus, memory, gpus;
   std::vector<std::string> resources;
@@ -52,6 +53,9 @@ struct Arguments {
 
 void add_options(CLI::App& app, Arguments& a) {
   app.add_option("--bus", a.bus, "The bus file");
+  app.add_option(
+      "--interface", a.interface,
+      "The interface, or address of this host, that clients elsewhere use; none; default: by the routes");
   app.add_option("--slots", a.slots, "Slots for plain functions")->check(CLI::Range(0U, kMaxSlots));
   app.add_option("--cpus", a.cpus, "Cores that items may take at a time (default: one per slot)");
   app.add_option("--memory", a.memory, "Memory for items: bytes, or 64G (default: what this machine has)");
@@ -259,18 +263,18 @@ void take_capacity(const Arguments& a, AgentLoop::Options& options) {
 int run(const Arguments& a) {
   AgentLoop::Options options;
   take_capacity(a, options);
-  const auto bus = read_bus_file(a.bus);
-  if (!bus) throw std::runtime_error("no bus at " + a.bus);
+  const FoundBus bus = find_bus(a.bus);
   std::string box;
   if (a.host_fd >= 0) box = read_all(a.host_fd);
   options.self = make_peer_id();
-  const TemplateProcess forked = fork_template(a, agent_socket_path(bus->socket_folder, options.self));
+  const TemplateProcess forked = fork_template(a, agent_socket_path(bus.socket_folder, options.self));
 
   Signals signals(a.ignore_sigint);
   const auto log = make_log(a);
-  options.scheduler_endpoint = bus->endpoint;
+  options.scheduler_endpoint = bus.endpoint;
+  options.interface = a.interface;
   options.bus_file = a.bus;
-  options.socket_folder = bus->socket_folder;
+  options.socket_folder = bus.socket_folder;
   options.name = a.name.empty() ? "w-" + std::to_string(::getpid()) : a.name;
   options.python_version = a.python_version;
   options.log_folder = a.log_folder;
@@ -282,7 +286,7 @@ int run(const Arguments& a) {
   Worker worker(a, *log);
   int code = 0;
   {
-    AgentLoop loop(options, std::make_unique<ZmqTransport>(), worker);
+    AgentLoop loop(options, std::make_unique<ZmqTransport>(keys_in(a.bus)), worker);
     worker.attach(loop);
     signals.attach(loop);
     if (a.die_with_fd >= 0) {

@@ -46,7 +46,8 @@ class Connection:
         self.bus = bus
         self.named = named
         self.info = find_bus(bus, named)
-        self.client = _core.Client(self.info["endpoint"], _settings.peer_name(), background, _finder(self))
+        file = "" if _settings.is_address(bus) else bus
+        self.client = _core.Client(self.info["endpoint"], _settings.peer_name(), background, _finder(self), file)
         self._callbacks: dict[int, list[Callable[[], None]]] = {}
         self._guard = threading.Lock()
         self._thread = threading.Thread(target=self._drive, name="betterbox-client", daemon=True)
@@ -107,6 +108,8 @@ def find_bus(bus: str, named: bool) -> dict[str, Any]:
         If no scheduler answers and none may be started.
     """
     if _settings.is_address(bus):
+        if bus.startswith("tcp://"):
+            raise BusError(f"BETTERBOX_BUS={bus}: over the network a bus is reached with its keys, so name its bus file")
         folder = os.path.dirname(bus.partition("://")[2]) if bus.startswith("ipc://") else ""
         return {"endpoint": bus, "socket_folder": folder, "self_started": False}
     if named:
@@ -151,7 +154,7 @@ def _is_where_it_was(connection: Connection) -> bool:
         info = _core.read_bus_file(connection.bus)
     except BusError:
         return False
-    return info is not None and info["endpoint"] == connection.info["endpoint"]
+    return info is not None and info["incarnation"] == connection.info["incarnation"]
 
 
 def close(bus: str) -> None:

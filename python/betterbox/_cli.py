@@ -30,6 +30,10 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _network_port(text: str) -> int:
+    return 0 if text == "0" else _port(text)
+
+
 def _devices(text: str) -> int | list[str]:
     return int(text) if text.isdecimal() else [device for device in text.split(",") if device]
 
@@ -55,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _serve_parser(verbs)
     _run_parser(verbs)
     _status_parser(verbs)
+    _mpi_parser(verbs)
     return parser
 
 
@@ -73,6 +78,15 @@ def _add_bus(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bus", metavar="FILE", help="the bus file (default: BETTERBOX_BUS, else the one in BETTERBOX_HOME)")
 
 
+def _add_interface(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--interface",
+        metavar="NAME",
+        help="the interface, or the address of this host, that other hosts are to use; none: this host only "
+        "(default: BETTERBOX_INTERFACE, else by the routes)",
+    )
+
+
 def _scheduler_parser(verbs: Any) -> None:
     parser = _verb(
         verbs,
@@ -81,6 +95,8 @@ def _scheduler_parser(verbs: Any) -> None:
         "betterbox scheduler\nbetterbox scheduler --bus /scratch/me/bus.json",
     )
     _add_bus(parser)
+    _add_interface(parser)
+    parser.add_argument("--port", type=_network_port, metavar="N", help="the TCP port for other hosts (default: any that is free)")
     parser.set_defaults(run=_scheduler)
 
 
@@ -117,6 +133,7 @@ def _worker_parser(verbs: Any) -> None:
 
 def _add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", metavar="NAME", help="what status calls it (default: host-pid)")
+    _add_interface(parser)
     parser.add_argument("--preload", metavar="A,B", help="modules to import once, before slots are forked")
     parser.add_argument("--echo", action="store_true", help="show what slots print here, tagged")
 
@@ -149,6 +166,18 @@ def _run_parser(verbs: Any) -> None:
     parser.set_defaults(run=_run)
 
 
+def _mpi_parser(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "mpi",
+        "run a script under MPI: rank 0 runs it, the other ranks are its workers",
+        "mpirun -n 4 betterbox mpi script.py\nmpirun -n 4 betterbox mpi script.py --its --own options",
+    )
+    parser.add_argument("script", help="a Python script; it runs as __main__ on rank 0")
+    parser.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")
+    parser.set_defaults(run=_mpi)
+
+
 def _status_parser(verbs: Any) -> None:
     parser = _verb(
         verbs, "status", "show who is on the bus and what is under way", "betterbox status\nbetterbox status --json"
@@ -177,12 +206,19 @@ def _scheduler(args: argparse.Namespace) -> int:
     bus, _ = _use_bus(args)
     if _settings.is_address(bus):
         raise BusError(f"a scheduler needs a bus file, not an address: --bus FILE (BETTERBOX_BUS is {bus})")
-    _exec([_settings.program("betterbox-scheduler"), "--bus", bus, "--python", _settings.python_version()])
+    command = [_settings.program("betterbox-scheduler"), "--bus", bus, "--python", _settings.python_version()]
+    if interface := args.interface or _settings.interface():
+        command += ["--interface", interface]
+    if args.port is not None:
+        command += ["--port", str(args.port)]
+    _exec(command)
 
 
 def _worker_command(args: argparse.Namespace, slots: int) -> list[str]:
     from betterbox._bus import find_bus
 
+    if args.interface:
+        os.environ["BETTERBOX_INTERFACE"] = args.interface
     bus, named = _use_bus(args)
     find_bus(bus, named)
     command = _settings.worker_command(bus, slots=slots, name=args.name or f"{os.uname().nodename}-{os.getpid()}")
@@ -241,6 +277,16 @@ def _run(args: argparse.Namespace) -> int:
     return OK
 
 
+def _mpi(args: argparse.Namespace) -> int:
+    if not os.path.exists(args.script):
+        raise BetterBoxError(f"there is no script {args.script}")
+    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bin", "betterbox-mpi")
+    if not os.path.exists(program):
+        raise BetterBoxError("this BetterBox was built without MPI; install its development files and build again")
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    _exec([program, sys.executable, package, args.script, *args.args])
+
+
 def _run_script(script: str, args: list[str]) -> None:
     """Run a script as ``__main__``, as ``python script`` would; the module stays, for what it has left running."""
     from types import ModuleType
@@ -262,12 +308,12 @@ def _status(args: argparse.Namespace) -> int:
     bus, named = _use_bus(args)
     # Looking does not start anything.
     if _settings.is_address(bus):
-        endpoint = bus
+        endpoint, file = bus, ""
     else:
         if not os.path.exists(bus):
             raise BusError(f"there is no bus at {bus}" + ("" if named else "; it starts when the first script needs it"))
-        endpoint = _core.find_or_start_bus(bus, [], "", 5.0)["endpoint"]
-    client = _core.Client(endpoint, "betterbox status", True)
+        endpoint, file = _core.find_or_start_bus(bus, [], "", 5.0)["endpoint"], bus
+    client = _core.Client(endpoint, "betterbox status", True, None, file)
     try:
         report = client.status(5.0)
     finally:

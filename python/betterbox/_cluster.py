@@ -87,7 +87,7 @@ class LocalCluster:
         os.environ["BETTERBOX_BUS"] = self.bus
 
     def _start(self) -> None:
-        command = [_settings.program("betterbox-scheduler"), "--bus", self.bus, "--ephemeral"]
+        command = [_settings.program("betterbox-scheduler"), "--bus", self.bus, "--ephemeral", "--interface", "none"]
         self._run("scheduler", [*command, "--python", _settings.python_version()])
         for number in range(self.workers):
             self._start_worker("local" if self.workers == 1 else f"local-{number}")

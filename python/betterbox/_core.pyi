@@ -212,7 +212,12 @@ class Client:
     """This process's connection to a bus. Thread-safe. Dead in a forked child (BusError)."""
 
     def __init__(
-        self, endpoint: str, name: str, background: bool = False, find_bus: Callable[[], str] | None = None
+        self,
+        endpoint: str,
+        name: str,
+        background: bool = False,
+        find_bus: Callable[[], str] | None = None,
+        bus_file: str = "",
     ) -> None:
         """Connect and greet; raises BusError when nobody answers within the liveness bound.
 
@@ -294,9 +299,18 @@ class Agent:
     """The agent of a script that serves boxes (worker/agent.h). Thread-safe."""
 
     def __init__(
-        self, endpoint: str, socket_folder: str, name: str, background: bool = False, bus_file: str = ""
+        self,
+        endpoint: str,
+        socket_folder: str,
+        name: str,
+        background: bool = False,
+        bus_file: str = "",
+        interface: str = "",
     ) -> None:
-        """`bus_file`: where to look for a scheduler's successor. Raises BusError."""
+        """`bus_file`: the bus's keys, and where to look for a scheduler's successor. `interface`: as BETTERBOX_INTERFACE.
+
+        Raises BusError.
+        """
     def open_seat(self, port: int, payload: bytes) -> Seat: ...
     def wait_offered(self, seat: Seat, timeout: float) -> bool: ...
     def close_seat(self, seat: Seat, timeout: float) -> tuple[bool, Any] | None:

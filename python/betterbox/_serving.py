@@ -188,7 +188,14 @@ def _agent(bus: str, named: bool) -> _core.Agent:
             return agent
         info = _bus.find_bus(bus, named)
         bus_file = "" if _settings.is_address(bus) else bus
-        agent = _core.Agent(info["endpoint"], info["socket_folder"], _settings.peer_name(), _bus.background, bus_file)
+        agent = _core.Agent(
+            info["endpoint"],
+            info["socket_folder"],
+            _settings.peer_name(),
+            _bus.background,
+            bus_file,
+            _settings.interface(),
+        )
         _agents[bus] = agent
         return agent
 

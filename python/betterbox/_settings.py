@@ -36,7 +36,7 @@ def bus_name() -> tuple[str, bool]:
 
 
 def is_address(bus: str) -> bool:
-    """True for ``ipc://...``, false for a bus file."""
+    """True for ``ipc://...`` and ``mpi://...``, false for a bus file."""
     return "://" in bus
 
 
@@ -70,9 +70,15 @@ def peer_name() -> str:
     return os.path.basename(script) or "python"
 
 
+def interface() -> str:
+    """``BETTERBOX_INTERFACE``: the interface or address that other hosts are to use; "": chosen by the routes."""
+    return os.environ.get("BETTERBOX_INTERFACE", "")
+
+
 def scheduler_command(bus_file: str) -> list[str]:
-    """Arguments of a scheduler that starts and ends by itself."""
+    """Arguments of a scheduler that starts and ends by itself; it serves its own host unless told an interface."""
     command = [program("betterbox-scheduler"), "--bus", bus_file, "--self-started", "--python", python_version()]
+    command += ["--interface", interface() or "none"]
     idle = os.environ.get("BETTERBOX_IDLE_TIMEOUT", "")
     if idle:
         command += ["--idle-timeout", idle]
@@ -82,6 +88,8 @@ def scheduler_command(bus_file: str) -> list[str]:
 def worker_command(bus_file: str, *, slots: int, name: str) -> list[str]:
     """Arguments of a worker with plain function slots, as far as they do not depend on who starts it."""
     command = [program("betterbox-worker"), "--bus", bus_file, "--slots", str(slots), "--name", name]
+    if interface():
+        command += ["--interface", interface()]
     command += ["--log-folder", log_folder(), "--python", sys.executable, "--python-version", python_version()]
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     return [*command, "--python-path", package]

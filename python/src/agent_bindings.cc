@@ -1,8 +1,10 @@
 // Bindings of worker/agent.h (a script that serves) and of the template's loop (a worker's slots).
 #include <Python.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include "python/src/bindings.h"
+#include "python/src/carriers.h"
 #include "python/src/object_codec.h"
 #include "runtime/client.h"
 #include "worker/agent.h"
@@ -19,18 +21,23 @@ std::string python_version() {
 }
 
 std::unique_ptr<AgentThread> make_agent(const std::string& endpoint, const std::string& socket_folder,
-                                        const std::string& name, bool background,
-                                        const std::string& bus_file) {
+                                        const std::string& name, bool background, const std::string& bus_file,
+                                        const std::string& interface, std::uint32_t function_slots) {
   AgentThread::Options options;
   options.scheduler_endpoint = endpoint;
   options.socket_folder = socket_folder;
   options.bus_file = bus_file;
+  options.interface = interface;
+  options.function_slots = function_slots;
   options.name = name;
   options.python_version = python_version();
   options.background = background;
   try {
     py::gil_scoped_release release;
-    return std::make_unique<AgentThread>(options);
+    if (const Carrier* carrier = carrier_for(endpoint)) {
+      options.listen_endpoint = carrier->endpoint("agent-" + std::to_string(random_peer_id().value));
+    }
+    return std::make_unique<AgentThread>(options, make_transport(endpoint, bus_file));
   } catch (const std::runtime_error& error) {
     throw BusError(error.what());
   }
@@ -56,14 +63,24 @@ void register_agent(py::module_& module) {
       .def_property_readonly("number", [](const Seat& seat) { return seat.seat.value; })
       .def(
           "run",
-          [](Seat& seat) {
+          [](Seat& seat, bool of_script) {
             const auto arena = seat.arena;
-            run_slot(*arena, {seat.bell_fd, true});
+            run_slot(*arena, {seat.bell_fd, of_script});
           },
-          "Run the slot on this thread until it is stopped.");
+          py::arg("of_script") = true,
+          "Run the slot on this thread until it is stopped; `of_script`: the box is an object of this script.")
+      .def_readonly("for_functions", &Seat::for_functions);
   py::class_<AgentThread>(module, "Agent", "The agent of a script that serves boxes. Thread-safe.")
       .def(py::init(&make_agent), py::arg("endpoint"), py::arg("socket_folder"), py::arg("name"),
-           py::arg("background") = false, py::arg("bus_file") = "")
+           py::arg("background") = false, py::arg("bus_file") = "", py::arg("interface") = "",
+           py::arg("function_slots") = 0)
+      .def(
+          "next_seat",
+          [](AgentThread& self) {
+            py::gil_scoped_release release;
+            return self.next_seat();
+          },
+          "Workers: the next seat that needs a thread to run it; None once the agent has ended.")
       .def(
           "open_seat",
           [](AgentThread& self, int port, const py::bytes& payload) {

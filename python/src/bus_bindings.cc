@@ -15,6 +15,7 @@ namespace {
 py::dict to_dict(const BusInfo& info) {
   py::dict fields;
   fields["endpoint"] = info.endpoint;
+  fields["network_endpoint"] = info.network_endpoint;
   fields["socket_folder"] = info.socket_folder;
   fields["host"] = info.host;
   fields["boot_id"] = info.boot_id;
@@ -22,6 +23,14 @@ py::dict to_dict(const BusInfo& info) {
   fields["pid"] = info.pid;
   fields["python"] = info.python;
   fields["self_started"] = info.self_started;
+  return fields;
+}
+
+/// As seen from this host.
+py::dict to_dict(const FoundBus& found) {
+  py::dict fields = to_dict(found.info);
+  fields["endpoint"] = found.endpoint;
+  fields["socket_folder"] = found.socket_folder;
   return fields;
 }
 

@@ -8,6 +8,7 @@
 
 #include "python/src/bindings.h"
 #include "python/src/call_handle.h"
+#include "python/src/carriers.h"
 #include "python/src/client_bindings.h"
 #include "python/src/item_bindings.h"
 #include "python/src/object_codec.h"
@@ -16,19 +17,12 @@
 #include "python/src/shared_buffers.h"
 #include "runtime/bus_file.h"
 #include "runtime/client.h"
-#include "runtime/zmq_transport.h"
 
 namespace py = pybind11;
 
 namespace betterbox {
 namespace {
 
-PeerId random_peer_id() {
-  std::random_device device;
-  std::uint64_t id = 0;
-  while (id == 0) id = (std::uint64_t{device()} << 32) | device();
-  return PeerId{id};
-}
 
 Frame frame_of(const py::bytes& bytes) { return Frame(std::string(bytes)); }
 
@@ -56,7 +50,7 @@ py::list rows_of(const std::vector<BoxEntry>& entries) {
 using ClientPtr = std::shared_ptr<Client>;
 
 ClientPtr make_client(const std::string& endpoint, const std::string& name, bool background,
-                      py::object find_bus) {
+                      py::object find_bus, const std::string& bus_file) {
   Client::Options options;
   options.endpoint = endpoint;
   options.name = name;
@@ -78,7 +72,13 @@ ClientPtr make_client(const std::string& endpoint, const std::string& name, bool
     };
   }
   py::gil_scoped_release release;
-  return std::make_shared<Client>(std::make_unique<ZmqTransport>(), std::move(options));
+  std::unique_ptr<Transport> transport;
+  try {
+    transport = make_transport(endpoint, bus_file);
+  } catch (const std::runtime_error& error) {
+    throw BusError(error.what());
+  }
+  return std::make_shared<Client>(std::move(transport), std::move(options));
 }
 
 /// Resources as Python writes them: cpus, memory, gpus, [(name, amount)]; thousandths and bytes.
@@ -242,7 +242,7 @@ void register_client(py::module_& module) {
   const auto no_gil = py::call_guard<py::gil_scoped_release>();
   py::class_<Client, ClientPtr>(module, "Client", "This process's connection to a bus. Thread-safe.")
       .def(py::init(&make_client), py::arg("endpoint"), py::arg("name"), py::arg("background") = false,
-           py::arg("find_bus") = py::none())
+           py::arg("find_bus") = py::none(), py::arg("bus_file") = "")
       .def_property_readonly("peer", [](const Client& self) { return self.peer().value; })
       .def("connected", &Client::connected, no_gil)
       .def_property_readonly("lanes", [](Client& self) { return self.lanes(); })

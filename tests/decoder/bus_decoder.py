@@ -43,8 +43,8 @@ STRUCTS: dict[str, list[tuple[str, str]]] = {
     'MethodInfo': [('name', 'str'), ('flags', 'u8')],
     'BoxInfo': [('box', 'BoxId'), ('port', 'port'), ('class_name', 'str'), ('sandbox', 'bool'),
                 ('methods', '[MethodInfo]')],
-    'BoxEntry': [('info', 'BoxInfo'), ('endpoint', 'str'), ('host', 'str'), ('pid', 'u32'), ('joined',
-                                                                                             'u64')],
+    'BoxEntry': [('info', 'BoxInfo'), ('endpoint', 'str'), ('network_endpoint', 'str'), ('host', 'str'),
+                 ('pid', 'u32'), ('joined', 'u64')],
     'PageSpan': [('first', 'u64'), ('count', 'u64')],
     'Amount': [('name', 'str'), ('milli', 'u64')],
     'Resources': [('cpus_milli', 'u64'), ('memory_bytes', 'u64'), ('gpus_milli', 'u64'), ('named', '[Amount]')],
@@ -82,9 +82,9 @@ STRUCTS: dict[str, list[tuple[str, str]]] = {
 #: a number, '?' for 0 or 1, 'spans' for one per span.
 MESSAGES: list[tuple[str, int | str, list[tuple[str, str]]]] = [
     ('Hello', 0, [('role', 'role'), ('peer', 'peer'), ('session', 'u64'), ('python', 'str'), ('host', 'str'),
-                  ('boot_id', 'str'), ('pid', 'u32'), ('name', 'str'), ('endpoint', 'str'), ('log_folder',
-                                                                                             'str'),
-                  ('background', 'bool'), ('leases', '[HeldLease]'), ('calls', '[u64]'), ('store', 'str')]),
+                  ('boot_id', 'str'), ('pid', 'u32'), ('name', 'str'), ('endpoint', 'str'),
+                  ('network_endpoint', 'str'), ('log_folder', 'str'), ('background', 'bool'), ('leases', '[HeldLease]'),
+                  ('calls', '[u64]'), ('store', 'str')]),
     ('Welcome', 0, [('peer', 'peer'), ('session', 'u64'), ('host', 'str'), ('pid', 'u32'),
                     ('dropped_leases', '[lease]'), ('calls', '[KnownCall]'), ('store', 'str')]),
     ('Refused', 0, [('code', 'refusal'), ('text', 'str')]),

@@ -35,7 +35,8 @@ CALL = {'client': 0x1122334455667788, 'serial': 9}
 BOX = {'agent': 0xA1A2A3A4A5A6A7A8, 'seat': 3, 'life': 2}
 BOX_INFO = {'box': BOX, 'port': 8090, 'class_name': 'ABox', 'sandbox': True, 'methods': [
     {'name': 'name', 'flags': 0}, {'name': 'tick', 'flags': 1}, {'name': 'wait', 'flags': 2}]}
-BOX_ENTRY = {'info': BOX_INFO, 'endpoint': 'ipc:///run/user/1000/betterbox/0/a', 'host': 'node1', 'pid': 4242,
+BOX_ENTRY = {'info': BOX_INFO, 'endpoint': 'ipc:///run/user/1000/betterbox/0/a',
+             'network_endpoint': 'tcp://10.0.0.7:40123', 'host': 'node1', 'pid': 4242,
              'joined': 17}
 STATS = {
     'total': 1000, 'closed': True, 'settled': 900, 'makespan_ns': 5_000_000_000, 'busy_ns': 9_000_000_000,
@@ -73,7 +74,8 @@ def items(begin: int, end: int) -> dict[str, int]:
 EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
     'Hello': ({'role': 2, 'peer': 0xA1A2A3A4A5A6A7A8, 'session': 2, 'python': '3.11', 'host': 'node1',
                'boot_id': '0b8e5b8e-0000-4000-8000-123456789abc', 'pid': 4242, 'name': 'w-1',
-               'endpoint': 'ipc:///run/user/1000/betterbox/0/a', 'log_folder': '/var/log/betterbox',
+               'endpoint': 'ipc:///run/user/1000/betterbox/0/a',
+               'network_endpoint': 'tcp://10.0.0.7:40123', 'log_folder': '/var/log/betterbox',
                'background': True, 'calls': [1, 2, 3], 'store': STORE,
                'leases': [{'lease': 5, 'undelivered': [items(10, 20), items(30, 31)]},
                           {'lease': 6, 'undelivered': [items(0, 1)]}]}, []),

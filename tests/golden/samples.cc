@@ -18,7 +18,9 @@ BoxInfo box_info() {
           true,
           {{"name", kPlainMethod}, {"tick", kConcurrentMethod}, {"wait", kAsyncMethod}}};
 }
-BoxEntry box_entry() { return {box_info(), "ipc:///run/user/1000/betterbox/0/a", "node1", 4242, 17}; }
+BoxEntry box_entry() {
+  return {box_info(), "ipc:///run/user/1000/betterbox/0/a", "tcp://10.0.0.7:40123", "node1", 4242, 17};
+}
 
 CallStats call_stats() {
   CallStats stats;
@@ -94,6 +96,7 @@ void add_greeting(std::vector<Message>& all) {
   hello.pid = 4242;
   hello.name = "w-1";
   hello.endpoint = "ipc:///run/user/1000/betterbox/0/a";
+  hello.network_endpoint = "tcp://10.0.0.7:40123";
   hello.log_folder = "/var/log/betterbox";
   hello.background = true;
   hello.leases = {{LeaseId{5}, {{10, 20}, {30, 31}}}, {LeaseId{6}, {{0, 1}}}};

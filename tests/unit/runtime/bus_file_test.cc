@@ -63,7 +63,16 @@ class BusFileTest : public testing::Test {
     return fd;
   }
 
-  const BusInfo info_{"ipc:///tmp/x/s", "/tmp/x", "node1", "0b8e", 0xFEDCBA9876543210, 4242, "3.11", true};
+  const BusInfo info_{"ipc:///tmp/x/s",
+                      "tcp://10.0.0.1:4711",
+                      {"public", "secret"},
+                      "/tmp/x",
+                      "node1",
+                      "0b8e",
+                      0xFEDCBA9876543210,
+                      4242,
+                      "3.11",
+                      true};
   std::string folder_;
 };
 
@@ -72,6 +81,8 @@ TEST_F(BusFileTest, IsReadAsItWasWritten) {
   const auto read = read_bus_file(path());
   ASSERT_TRUE(read);
   EXPECT_EQ(read->endpoint, info_.endpoint);
+  EXPECT_EQ(read->network_endpoint, info_.network_endpoint);
+  EXPECT_EQ(read->keys, info_.keys);
   EXPECT_EQ(read->socket_folder, info_.socket_folder);
   EXPECT_EQ(read->host, info_.host);
   EXPECT_EQ(read->boot_id, info_.boot_id);

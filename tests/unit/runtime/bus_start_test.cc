@@ -1,5 +1,6 @@
 // Starting daemons for real: what they inherit, how they fail, and that many starters start one.
 #include "runtime/bus_start.h"
+#include "runtime/zmq_transport.h"
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
@@ -37,6 +38,7 @@ listener.listen(100)
 boot = open('/proc/sys/kernel/random/boot_id').read().strip()
 with open(bus + '.new', 'w') as f:
     json.dump(dict(endpoint='ipc://' + path, socket_folder=os.path.dirname(path),
+                   network_endpoint='', public_key='', secret_key='',
                    host=platform.node(), boot_id=boot,
                    incarnation=os.getpid(), pid=os.getpid(), python='3.11', self_started=True), f)
 os.chmod(bus + '.new', 0o600)
@@ -105,7 +107,7 @@ class BusStartTest : public testing::Test {
     }
   }
   BusInfo dead_bus(const std::string& host, const std::string& boot) const {
-    return {"ipc://" + path("dead"), folder_, host, boot, 1, 4242, "3.11", true};
+    return {"ipc://" + path("dead"), "", {}, folder_, host, boot, 1, 4242, "3.11", true};
   }
 
   std::string folder_;
@@ -200,11 +202,11 @@ TEST_F(BusStartTest, TheLogsFolderIsMadePrivate) {
 }
 
 TEST_F(BusStartTest, ABusIsStartedOnceAndThenFound) {
-  const BusInfo first = find_or_start_bus(bus(), scheduler(), log(), soon());
-  const BusInfo second = find_or_start_bus(bus(), scheduler(), log(), soon());
-  EXPECT_EQ(first.incarnation, second.incarnation);
+  const FoundBus first = find_or_start_bus(bus(), scheduler(), log(), soon());
+  const FoundBus second = find_or_start_bus(bus(), scheduler(), log(), soon());
+  EXPECT_EQ(first.info.incarnation, second.info.incarnation);
   EXPECT_EQ(started().size(), 1U);
-  EXPECT_TRUE(bus_answers(first));
+  EXPECT_TRUE(bus_answers(first.info));
 }
 
 TEST_F(BusStartTest, ManyFirstUsersStartOneBus) {
@@ -230,16 +232,16 @@ TEST_F(BusStartTest, ManyFirstUsersStartOneBus) {
 }
 
 TEST_F(BusStartTest, ABusWhoseSchedulerWasKilledIsStartedAgain) {
-  const BusInfo first = find_or_start_bus(bus(), scheduler(), log(), soon());
-  end_daemon(static_cast<pid_t>(first.pid));
-  EXPECT_FALSE(bus_answers(first));
-  const BusInfo second = find_or_start_bus(bus(), scheduler(), log(), soon());
-  EXPECT_NE(first.incarnation, second.incarnation);
+  const FoundBus first = find_or_start_bus(bus(), scheduler(), log(), soon());
+  end_daemon(static_cast<pid_t>(first.info.pid));
+  EXPECT_FALSE(bus_answers(first.info));
+  const FoundBus second = find_or_start_bus(bus(), scheduler(), log(), soon());
+  EXPECT_NE(first.info.incarnation, second.info.incarnation);
 }
 
 TEST_F(BusStartTest, ABusOfBeforeARebootIsStartedAgain) {
   write_bus_file(bus(), dead_bus(host_name(), "another-boot"));
-  EXPECT_TRUE(bus_answers(find_or_start_bus(bus(), scheduler(), log(), soon())));
+  EXPECT_TRUE(bus_answers(find_or_start_bus(bus(), scheduler(), log(), soon()).info));
 }
 
 TEST_F(BusStartTest, AnotherHostsBusIsAnErrorAndNeverASecondBus) {
@@ -247,6 +249,33 @@ TEST_F(BusStartTest, AnotherHostsBusIsAnErrorAndNeverASecondBus) {
   EXPECT_THAT(bus_failure(scheduler()), testing::HasSubstr("on host elsewhere"));
   EXPECT_TRUE(started().empty());
   EXPECT_EQ(read_bus_file(bus())->host, "elsewhere");
+}
+
+TEST_F(BusStartTest, AContainerWithANewNameStartsItsBusAgainButNeverOneOfManyHosts) {
+  write_bus_file(bus(), dead_bus("elsewhere", boot_id()));
+  EXPECT_TRUE(bus_answers(find_or_start_bus(bus(), scheduler(), log(), soon()).info));
+  BusInfo wide = dead_bus("elsewhere", boot_id());
+  wide.network_endpoint = "tcp://127.0.0.1:1";
+  write_bus_file(path("wide.json"), wide);
+  try {
+    find_or_start_bus(path("wide.json"), scheduler(), log(), soon());
+    FAIL();
+  } catch (const std::exception& problem) {
+    EXPECT_THAT(problem.what(),
+                testing::AllOf(testing::HasSubstr("on host elsewhere"), testing::HasSubstr("--interface")));
+  }
+}
+
+TEST_F(BusStartTest, AnotherHostsBusIsReachedOverTheNetwork) {
+  ZmqTransport listener([] { return make_bus_keys(); });
+  BusInfo wide = dead_bus("elsewhere", "another-boot");
+  wide.network_endpoint = listener.listen("tcp://127.0.0.1:0");
+  write_bus_file(bus(), wide);
+  const FoundBus found = find_or_start_bus(bus(), scheduler(), log(), soon());
+  EXPECT_EQ(found.endpoint, wide.network_endpoint);
+  EXPECT_NE(found.socket_folder, wide.socket_folder) << "sockets of that host";
+  EXPECT_TRUE(fs::is_directory(found.socket_folder));
+  fs::remove(found.socket_folder);
 }
 
 TEST_F(BusStartTest, WithoutAProgramToStartTheErrorSaysWhatToDo) {
@@ -274,8 +303,9 @@ TEST_F(BusStartTest, TheFolderOfTheBusIsMadePrivate) {
 
 TEST_F(BusStartTest, OnlyAListenerAnswers) {
   EXPECT_FALSE(bus_answers(dead_bus("h", "b")));
-  EXPECT_FALSE(bus_answers({"tcp://127.0.0.1:1", "", "", "", 0, 0, "", false}));
-  EXPECT_FALSE(bus_answers({"ipc://" + std::string(200, 'x'), "", "", "", 0, 0, "", false}));
+  EXPECT_FALSE(bus_answers({"", "tcp://127.0.0.1:1", {}, "", "", "", 0, 0, "", false}));
+  EXPECT_FALSE(
+      bus_answers({"ipc://" + std::string(200, 'x'), "", {}, "", host_name(), boot_id(), 0, 0, "", false}));
 }
 
 }  // namespace

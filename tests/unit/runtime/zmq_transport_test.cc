@@ -27,24 +27,10 @@
 #include "runtime/codec.h"
 #include "runtime/limits.h"
 #include "runtime/time.h"
+#include "tests/unit/runtime/transport_events.h"
 
 namespace betterbox {
 namespace {
-
-constexpr Duration kPatience = seconds(20);
-
-/// The next event, waited for as an owner does: receive until it is empty, then poll.
-std::optional<TransportEvent> next_event(Transport& transport, Duration patience = kPatience) {
-  const TimePoint deadline = monotonic_now() + patience;
-  for (;;) {
-    if (auto event = transport.receive()) return event;
-    std::vector<pollfd> waited;
-    for (const int fd : transport.wait_fds()) waited.push_back({fd, POLLIN, 0});
-    const std::int64_t left_ms = (deadline - monotonic_now()).ns / 1'000'000;
-    if (left_ms <= 0) return std::nullopt;
-    ::poll(waited.data(), waited.size(), static_cast<int>(left_ms));
-  }
-}
 
 std::uint64_t serial_of(const TransportEvent& event) {
   return std::get<BoxCancel>(event.message.body).serial;

@@ -1,0 +1,57 @@
+// Messages over MPI (docs/protocol.md, section "MPI carrier"). The one owner of MPI.
+//
+// A process's part in an MPI job is an MpiNode: MPI itself, and a thread that makes progress while nobody waits. Any
+// number of Transports of one process share it; endpoints are "mpi://RANK/NAME". Messages go out by nonblocking sends,
+// arrivals are probed for; frames above kInlineBytes are sent from, and received into, the memory they stay in.
+//
+// Who drives. Whoever calls Transport::receive() also makes progress, so that an owner that looks needs nobody to hand
+// a message over. The thread does it when nobody has looked for a moment: it looks for kMpiSpin, then sleeps. A peer on
+// the same node wakes it (a futex in memory that the node's ranks share); for peers on other nodes it looks again at
+// intervals of at most kMpiPollInterval.
+//
+// MPI has no end of a connection and no death of a peer: a connection ends when one side closes it, and the job when
+// one rank dies.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "runtime/time.h"
+#include "runtime/transport.h"
+
+namespace betterbox {
+
+/// How long the progress thread looks before it sleeps.
+inline constexpr Duration kMpiSpin = microseconds(50);
+/// How long it sleeps at most while messages may come from other nodes.
+inline constexpr Duration kMpiPollInterval = milliseconds(1);
+
+/// Thread-safe.
+class MpiNode {
+ public:
+  /// Starts MPI (MPI_THREAD_MULTIPLE, as user code may call it from its own threads) on a communicator of its own. Once
+  /// per process. Throws std::runtime_error.
+  static std::shared_ptr<MpiNode> start(int* argc, char*** argv);
+  /// REQUIRES: no transport is left.
+  ~MpiNode();
+  MpiNode(const MpiNode&) = delete;
+  MpiNode& operator=(const MpiNode&) = delete;
+
+  int rank() const;
+  int size() const;
+  std::unique_ptr<Transport> make_transport();
+
+  /// Ends MPI once all ranks have come here and all messages are through. Result: false if that took longer than
+  /// `patience`; MPI is then left as it is.
+  bool finish(Duration patience);
+  /// Ends all ranks at once.
+  [[noreturn]] void abort(int code);
+
+  struct State;
+
+ private:
+  explicit MpiNode(std::shared_ptr<State> state);
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace betterbox

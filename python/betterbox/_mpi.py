@@ -1,0 +1,95 @@
+"""One rank of ``mpirun -n N betterbox mpi script.py``: rank 0 runs the script, the others are workers of one slot.
+
+This module runs inside the program betterbox-mpi (cluster/mpi_main.cc), which has started MPI.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import traceback
+from typing import Any
+
+from betterbox import _core, _settings
+
+STUCK = 2.0
+"""Seconds that a rank's slot has to end once the job is over."""
+
+
+def main() -> int:
+    """Run this rank; the exit code."""
+    import _betterbox_mpi as job
+
+    _core.use_carrier(job.carrier)
+    os.environ["BETTERBOX_BUS"] = job.scheduler
+    _leave_mpi_to_us()
+    script, arguments = sys.argv[0], sys.argv[1:]
+    sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
+    if job.rank == 0:
+        return _run_script(script, arguments)
+    _serve(job)
+    return 0
+
+
+def _leave_mpi_to_us() -> None:
+    """MPI is up, and ends when the job does: mpi4py, where it is used, must do neither."""
+    try:
+        import mpi4py
+    except ImportError:
+        return
+    mpi4py.rc.initialize = False
+    mpi4py.rc.finalize = False
+
+
+def _run_script(script: str, arguments: list[str]) -> int:
+    from betterbox import _cli
+
+    try:
+        _cli._run_script(script, arguments)
+    except SystemExit as end:
+        return _exit_code(end.code)
+    except BaseException as error:
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename != script:
+            frames = frames.tb_next
+        traceback.print_exception(type(error), error, frames or error.__traceback__)
+        return 1
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    return 0
+
+
+def _exit_code(code: Any) -> int:
+    """What the interpreter makes of the argument of `sys.exit`."""
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)
+    return 1
+
+
+def _serve(job: Any) -> None:
+    """Be a worker until the job ends: plain functions run on the main thread, each box on one of its own."""
+    agent = _core.Agent(job.scheduler, "", f"rank-{job.rank}", function_slots=1)
+    seats: queue.SimpleQueue[_core.Seat | None] = queue.SimpleQueue()
+
+    def take_seats() -> None:
+        while (seat := agent.next_seat()) is not None:
+            if seat.for_functions:
+                seats.put(seat)
+            else:
+                threading.Thread(target=seat.run, args=(False,), name="betterbox-box", daemon=True).start()
+        seats.put(None)
+        if not over.wait(STUCK):
+            job.end(0)  # what the slot runs will not come back
+
+    over = threading.Event()
+    threading.Thread(target=take_seats, name="betterbox-seats", daemon=True).start()
+    while (seat := seats.get()) is not None:
+        seat.run(False)
+    over.set()
+    agent.stop()

@@ -1,0 +1,20 @@
+// Which carrier this process's transports use: ZeroMQ, unless the program that holds the interpreter has brought
+// another one (cluster/mpi_main.cc). Nothing here knows MPI.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "runtime/transport.h"
+
+namespace betterbox {
+
+/// A carrier other than ZeroMQ, for endpoints that begin with `scheme`.
+struct Carrier {
+  std::string scheme;  ///< "mpi://"
+  std::function<std::unique_ptr<Transport>()> make;
+  std::function<std::string(const std::string& name)> endpoint;  ///< of a listener of that name in this process
+};
+
+}  // namespace betterbox

@@ -1,0 +1,23 @@
+// Which of this host's addresses others are told, and whether somebody listens at one (docs/operations.md, section
+// "Several hosts").
+#pragma once
+
+#include <string>
+
+#include "runtime/time.h"
+
+namespace betterbox {
+
+/// The value of --interface and BETTERBOX_INTERFACE that keeps a process off the network.
+inline constexpr const char* kNoInterface = "none";
+
+/// The address of this host that others are to use: that of `interface` (the name of one, or an address of this host),
+/// or, where that is empty, the one that a connection to `peer` ("tcp://address:port") would come from; without a peer
+/// the one towards the world, at last the loopback. Numeric; IPv6 in brackets, as in an endpoint. Throws
+/// std::runtime_error, which names what there is.
+std::string advertised_address(const std::string& interface, const std::string& peer);
+
+/// True if a connection to "tcp://address:port" is accepted before the deadline.
+bool network_answers(const std::string& endpoint, TimePoint deadline);
+
+}  // namespace betterbox

@@ -1,0 +1,154 @@
+"""Scripts over the ranks of an MPI job, with the real mpirun."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import betterbox
+import pytest
+from helpers import Running, Scripts
+
+PROGRAM = Path(betterbox.__file__).parent / "_bin" / "betterbox-mpi"
+MPIRUN = shutil.which("mpirun")
+pytestmark = [
+    pytest.mark.skipif(MPIRUN is None, reason="there is no mpirun: install openmpi-bin"),
+    pytest.mark.skipif(not PROGRAM.exists(), reason="built without MPI: install libopenmpi-dev and build again"),
+]
+
+
+def mpirun(scripts: Scripts, ranks: int, script: str, text: str, *args: str) -> Running:
+    """Start ``mpirun -n RANKS betterbox mpi SCRIPT ARGS``."""
+    launch = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
+    path = scripts.write(script, text)
+    return scripts.command(
+        "-c", launch, str(MPIRUN), "--oversubscribe", "-n", str(ranks), sys.executable, "-m", "betterbox", "mpi",
+        str(path), *args,
+        OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_btl_base_warn_component_unused="0",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("ranks", [3, 8])
+def test_functions_run_on_the_other_ranks(scripts: Scripts, ranks: int) -> None:
+    job = mpirun(
+        scripts,
+        ranks,
+        "work.py",
+        """
+        import os, sys, time
+        import betterbox
+
+        def square(x):
+            time.sleep(0.002)
+            return x * x, os.getpid()
+
+        done = betterbox.map(square, range(300)).result(60)
+        assert [value for value, _ in done] == [x * x for x in range(300)]
+        pids = {pid for _, pid in done}
+        assert os.getpid() not in pids
+        print("ranks", len(pids), "sum", betterbox.submit(sum, [1, 2, 3]).result(30), sys.argv[1:], __name__)
+        """,
+        "--option",
+        "1",
+    )
+    assert job.wait(120) == 0, job.output
+    assert f"ranks {ranks - 1} sum 6 ['--option', '1'] __main__" in job.output
+
+
+def test_boxes_live_in_ranks_and_in_the_script(scripts: Scripts) -> None:
+    job = mpirun(
+        scripts,
+        3,
+        "boxes.py",
+        """
+        import os
+        from betterbox import Box, GroupBox, RemoteBox, SpreadBox, deploy, serve, spread
+
+        class Counter(Box):
+            def __init__(self):
+                self.count = 0
+            def add(self, n):
+                self.count += n
+                return self.count
+            def pid(self):
+                return os.getpid()
+
+        with deploy(Counter, 8090, slots=2):
+            one = RemoteBox.connect(8090)
+            assert [one.add(n).result(20) for n in (1, 2, 3)] == [1, 3, 6]
+            assert len(set(GroupBox.connect(8090, require=2).pid().all(20))) == 2
+            many = SpreadBox.connect(8090, require=2)
+            assert len(many.add(spread([0] * 1000)).all(20)) == 1000
+        with serve(Counter, 9090):
+            assert RemoteBox.connect(9090).pid().result(20) == os.getpid()
+        print("boxes are fine")
+        """,
+    )
+    assert job.wait(120) == 0, job.output
+    assert "boxes are fine" in job.output
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "said"),
+    [("raise ValueError('on purpose')", 1, "on purpose"), ("sys.exit(7)", 7, ""), ("sys.exit('why')", 1, "why")],
+)
+def test_mpirun_exits_with_the_scripts_code(scripts: Scripts, ending: str, code: int, said: str) -> None:
+    job = mpirun(
+        scripts,
+        3,
+        "ends.py",
+        f"""
+        import sys
+        import betterbox
+        assert betterbox.submit(abs, -1).result(30) == 1
+        {ending}
+        """,
+    )
+    assert job.wait(60) == code, job.output
+    assert job.output.count("Traceback") == (1 if "raise" in ending else 0)
+    assert said in job.output
+
+
+def test_an_error_of_a_rank_fails_its_item_and_not_the_job(scripts: Scripts) -> None:
+    job = mpirun(
+        scripts,
+        3,
+        "errors.py",
+        """
+        import betterbox
+
+        def inverse(x):
+            return 1 / x
+
+        done = betterbox.map(inverse, [1, 0, 2]).all(30, return_exceptions=True)
+        assert done[0] == 1.0 and isinstance(done[1], ZeroDivisionError) and done[2] == 0.5
+        print("errors are fine")
+        """,
+    )
+    assert job.wait(60) == 0, job.output
+    assert "errors are fine" in job.output
+
+
+def test_the_job_ends_though_a_rank_is_stuck(scripts: Scripts) -> None:
+    job = mpirun(
+        scripts,
+        3,
+        "stuck.py",
+        """
+        import sys, time
+        import betterbox
+        promise = betterbox.submit(time.sleep, 1000)
+        betterbox.submit(abs, -1).result(30)
+        sys.exit(3)
+        """,
+    )
+    assert job.wait(60) == 3, job.output
+
+
+def test_without_a_script_mpi_says_what_is_missing(scripts: Scripts) -> None:
+    none = scripts.cli("mpi", "no-such-script.py")
+    assert none.wait() == 1
+    assert "no-such-script.py" in none.output
+    assert os.environ.get("BETTERBOX_BUS") is None

@@ -14,7 +14,8 @@ namespace betterbox {
 struct Carrier {
   std::string scheme;  ///< "mpi://"
   std::function<std::unique_ptr<Transport>()> make;
-  std::function<std::string(const std::string& name)> endpoint;  ///< of a listener of that name in this process
+  std::function<std::string(const std::string& name)>
+      endpoint;  ///< of a listener of that name in this process
 };
 
 }  // namespace betterbox

@@ -21,7 +21,7 @@ struct SharedItemView {
   ItemTag form{};  ///< kBytes, kPickleBuffers or kArray
   std::uint64_t serial = 0;
   std::string_view name;
-  std::string_view store;  ///< where it was written
+  std::string_view store;                                      ///< where it was written
   std::vector<std::pair<std::uint64_t, std::uint64_t>> parts;  ///< offset and size
   ItemBytes rest;  ///< of kPickleBuffers the pickle, of kArray dtype and shape
   std::uint64_t end() const;

@@ -90,7 +90,8 @@ void Server::apply(Effects& effects) {
   const auto stop = std::find_if(effects.send.begin(), effects.send.end(),
                                  [](const Effect& e) { return std::holds_alternative<Stop>(e); });
   // Whoever is told that this scheduler ends must not find it in the bus file any more.
-  if (stop != effects.send.end() && !options_.bus_file.empty()) remove_bus_file(options_.bus_file, options_.config.peer.value);
+  if (stop != effects.send.end() && !options_.bus_file.empty())
+    remove_bus_file(options_.bus_file, options_.config.peer.value);
   for (Effect& effect : effects.send) {
     if (auto* send = std::get_if<SendMessage>(&effect)) {
       if (const auto* refused = std::get_if<Refused>(&send->message.body)) {

@@ -207,6 +207,9 @@ def make_submitter(
 Needs = tuple[int, int, int, list[tuple[str, int]]]
 """(cpus, memory, gpus, [(name, amount)]): bytes of memory, thousandths of the others, ascending names."""
 
+def use_carrier(capsule: Any) -> None:
+    """Clients and agents towards endpoints of this carrier (runtime/carrier.h) use it; it must live for good."""
+
 @final
 class Client:
     """This process's connection to a bus. Thread-safe. Dead in a forked child (BusError)."""
@@ -291,8 +294,10 @@ class Client:
 class Seat:
     @property
     def number(self) -> int: ...
-    def run(self) -> None:
-        """Run the slot on this thread until it is stopped."""
+    @property
+    def for_functions(self) -> bool: ...
+    def run(self, of_script: bool = True) -> None:
+        """Run the slot on this thread until it is stopped; `of_script`: the box is an object of this script."""
 
 @final
 class Agent:
@@ -306,11 +311,14 @@ class Agent:
         background: bool = False,
         bus_file: str = "",
         interface: str = "",
+        function_slots: int = 0,
     ) -> None:
         """`bus_file`: the bus's keys, and where to look for a scheduler's successor. `interface`: as BETTERBOX_INTERFACE.
 
-        Raises BusError.
+        `function_slots` 1: a worker whose slot is a thread of this process (`next_seat`). Raises BusError.
         """
+    def next_seat(self) -> Seat | None:
+        """Workers: the next seat that needs a thread to run it; None once the agent has ended."""
     def open_seat(self, port: int, payload: bytes) -> Seat: ...
     def wait_offered(self, seat: Seat, timeout: float) -> bool: ...
     def close_seat(self, seat: Seat, timeout: float) -> tuple[bool, Any] | None:

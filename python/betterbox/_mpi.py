@@ -5,6 +5,7 @@ This module runs inside the program betterbox-mpi (cluster/mpi_main.cc), which h
 
 from __future__ import annotations
 
+import importlib
 import os
 import queue
 import sys
@@ -20,8 +21,7 @@ STUCK = 2.0
 
 def main() -> int:
     """Run this rank; the exit code."""
-    import _betterbox_mpi as job
-
+    job = importlib.import_module("_betterbox_mpi")  # of the program
     _core.use_carrier(job.carrier)
     os.environ["BETTERBOX_BUS"] = job.scheduler
     _leave_mpi_to_us()

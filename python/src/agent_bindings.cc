@@ -68,7 +68,8 @@ void register_agent(py::module_& module) {
             run_slot(*arena, {seat.bell_fd, of_script});
           },
           py::arg("of_script") = true,
-          "Run the slot on this thread until it is stopped; `of_script`: the box is an object of this script.")
+          "Run the slot on this thread until it is stopped; `of_script`: the box is an object of this "
+          "script.")
       .def_readonly("for_functions", &Seat::for_functions);
   py::class_<AgentThread>(module, "Agent", "The agent of a script that serves boxes. Thread-safe.")
       .def(py::init(&make_agent), py::arg("endpoint"), py::arg("socket_folder"), py::arg("name"),

@@ -23,7 +23,6 @@ namespace py = pybind11;
 namespace betterbox {
 namespace {
 
-
 Frame frame_of(const py::bytes& bytes) { return Frame(std::string(bytes)); }
 
 std::optional<Duration> duration_of(std::optional<double> wait_s) {

@@ -432,7 +432,8 @@ bool decode_column(const PageView& column, std::uint64_t begin, std::uint64_t en
     case ColumnType::kArrays: break;
   }
   PyRef array(column_array(column));
-  return array && fill([&](std::uint64_t i) { return array_item(array.get(), begin + i, column.column_type()); });
+  return array &&
+         fill([&](std::uint64_t i) { return array_item(array.get(), begin + i, column.column_type()); });
 }
 
 bool is_failure(ItemBytes item) {

@@ -130,8 +130,10 @@ TEST(LostItem, SaysEverythingThatWasPutIn) {
 std::vector<std::string> sample_columns() {
   std::vector<std::string> pages{column_header(ColumnType::kNone, 5, 0),
                                  column_header(ColumnType::kBool, 3, 1) + std::string("\1\0\1", 3),
-                                 column_header(ColumnType::kInt, 3, 8), column_header(ColumnType::kFloat, 2, 8)};
-  for (const std::int64_t value : {std::int64_t{1}, std::int64_t{-1}, std::numeric_limits<std::int64_t>::min()})
+                                 column_header(ColumnType::kInt, 3, 8),
+                                 column_header(ColumnType::kFloat, 2, 8)};
+  for (const std::int64_t value :
+       {std::int64_t{1}, std::int64_t{-1}, std::numeric_limits<std::int64_t>::min()})
     pages[2].append(reinterpret_cast<const char*>(&value), 8);
   for (const double value : {-0.0, 2.5}) pages[3].append(reinterpret_cast<const char*>(&value), 8);
   pages.push_back(column_header(ColumnType::kScalars, 4, 2, "\3<i2") + "aabbccdd");

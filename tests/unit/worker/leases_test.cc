@@ -203,8 +203,9 @@ class HeldContexts : public WorkerFixture {
  protected:
   void context(std::uint64_t call, std::uint64_t held, std::string bytes,
                std::vector<std::uint64_t> dropped = {}) {
-    feed(ContextArrived{{call_of(10, call), kFunctionPool, "f", false, "", 0, {}, {}, held, std::move(dropped)},
-                        bytes.empty() ? Frame() : Frame(std::move(bytes))});
+    feed(ContextArrived{
+        {call_of(10, call), kFunctionPool, "f", false, "", 0, {}, {}, held, std::move(dropped)},
+        bytes.empty() ? Frame() : Frame(std::move(bytes))});
   }
   /// What the slot runs that gets the call's one item; nothing if the item is given back.
   std::string run_call(std::uint64_t call) {

@@ -107,6 +107,16 @@ bool Client::connected() {
   return session_ == Session::kOpen;
 }
 
+bool Client::expendable() {
+  Lock lock = enter();
+  if (session_ == Session::kRefused || session_ == Session::kClosed) return true;
+  if (session_ == Session::kOpen || !direct_.empty()) return false;
+  return std::ranges::all_of(calls_, [this](const auto& entry) {
+    const auto stream = stream_of_.find(entry.first);
+    return stream != stream_of_.end() && stream->second->waiting == 0;
+  });
+}
+
 void Client::close() {
   if (forked()) return;
   Lock lock = enter();

@@ -182,6 +182,8 @@ class Client {
 
   PeerId peer() const { return options_.peer; }
   bool connected();
+  /// True once the bus was lost for good; while it is lost, true if nothing is under way that another client would miss.
+  bool expendable();
 
   /// The background thread's body. Returns tokens of calls that want notice and are over; empty once closed.
   std::vector<std::uint64_t> drive();

@@ -72,7 +72,7 @@ suite_tsan() {
   local no_aslr=()
   setarch "$(uname -m)" -R true 2>/dev/null && no_aslr=(setarch "$(uname -m)" -R)
   # Left out: what uses libzmq or forks, which ThreadSanitizer does not see into; and what was not built.
-  TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 run_native tsan tsan -E 'Zmq|BusStart|BusFile|NOT_BUILT'
+  TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 run_native tsan tsan -E 'Zmq|Linked|BusStart|BusFile|NOT_BUILT'
 }
 
 no_aslr=()

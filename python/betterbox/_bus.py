@@ -136,7 +136,7 @@ def current() -> Connection:
         return found
     with _lock:
         found = _connections.get(bus)
-        if found is not None and not found.client.connected() and not _is_where_it_was(found):
+        if found is not None and found.client.expendable() and not _is_where_it_was(found):
             del _connections[bus]
             found.close()
             found = None

@@ -233,6 +233,8 @@ class Client:
     def lanes(self) -> int:
         """Boxes whose calls go through shared memory now."""
     def connected(self) -> bool: ...
+    def expendable(self) -> bool:
+        """True once the bus was lost for good; while it is lost, true if nothing is under way."""
     def drive(self) -> list[int]:
         """The background thread's body: carries messages while nobody waits; returns tokens of calls
         that asked for `notify` and are done, one batch at a time; an empty list once closed."""

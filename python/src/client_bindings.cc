@@ -244,6 +244,7 @@ void register_client(py::module_& module) {
            py::arg("find_bus") = py::none(), py::arg("bus_file") = "")
       .def_property_readonly("peer", [](const Client& self) { return self.peer().value; })
       .def("connected", &Client::connected, no_gil)
+      .def("expendable", &Client::expendable, no_gil)
       .def_property_readonly("lanes", [](Client& self) { return self.lanes(); })
       .def("drive", &Client::drive, no_gil)
       .def("close", &Client::close, no_gil)

@@ -351,8 +351,12 @@ def test_two_first_users_start_one_bus(scripts: Scripts, home: Path) -> None:
     servers = [scripts.start(f"server{i}.py", SERVER + READY) for i in range(4)]
     for server in servers:
         server.wait_for("ready")
-    names = [Path(f"/proc/{pid}/comm").read_text() for pid in processes_of(home)]
-    assert len([name for name in names if name.startswith("betterbox-sched")]) == 1, names
+
+    def schedulers() -> list[str]:
+        names = [Path(f"/proc/{pid}/comm").read_text() for pid in processes_of(home)]
+        return [name for name in names if name.startswith("betterbox-sched")]
+
+    wait_until(lambda: len(schedulers()) == 1, lambda: f"one scheduler, not {schedulers()}", 10)  # a sweeper gets its name late
 
 
 def test_a_bus_that_nobody_uses_ends(scripts: Scripts, home: Path) -> None:

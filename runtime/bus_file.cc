@@ -22,6 +22,8 @@
 #include <system_error>
 #include <vector>
 
+#include "runtime/descriptor.h"
+
 namespace betterbox {
 namespace {
 
@@ -35,22 +37,6 @@ constexpr std::size_t kSocketNameBytes = 40;
 [[noreturn]] void fail(const std::string& what, int error) {
   throw std::system_error(error, std::generic_category(), what);
 }
-
-/// Closes a descriptor at the end of the block.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_;
-};
 
 std::string read_small_file(int fd, const std::string& path) {
   std::string text;

@@ -21,6 +21,7 @@
 #include <system_error>
 #include <utility>
 
+#include "runtime/descriptor.h"
 #include "runtime/limits.h"
 #include "runtime/network.h"
 
@@ -34,27 +35,6 @@ constexpr std::size_t kMaxReadyLine = 64U << 10;
 constexpr std::size_t kLogTailBytes = 2000;  ///< of the log, in an error message
 constexpr int kLockPollMs = 10;
 constexpr char kExecFailed = '\1';  ///< opens the daemon's report that it could not be executed
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd = -1) : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(other.release()) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    reset();
-    fd_ = other.release();
-    return *this;
-  }
-  ~Descriptor() { reset(); }
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-  void reset() {
-    if (fd_ >= 0) ::close(release());
-  }
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_;
-};
 
 [[noreturn]] void fail(const std::string& what) {
   throw std::runtime_error(what + ": " + std::generic_category().message(errno));

@@ -18,6 +18,8 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/descriptor.h"
+
 namespace betterbox {
 namespace {
 
@@ -25,20 +27,6 @@ constexpr std::string_view kScheme = "tcp://";
 /// Documentation addresses: a route to them is the default route, and nothing is ever sent.
 constexpr const char* kWorld = "tcp://192.0.2.1:9";
 constexpr const char* kWorldV6 = "tcp://[2001:db8::1]:9";
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 using Addresses = std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)>;
 

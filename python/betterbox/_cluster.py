@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import shutil
 import subprocess
 import tempfile
 import threading
+import weakref
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -17,6 +19,15 @@ from betterbox._errors import BusError
 
 _START_TIMEOUT = 20.0  # seconds
 _STOP_TIMEOUT = 5.0  # seconds for each process, then it is killed
+
+_open: weakref.WeakSet[LocalCluster] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """While modules are still there: `__del__` would come too late."""
+    for cluster in list(_open):
+        cluster.close()
 
 
 class LocalCluster:
@@ -77,6 +88,7 @@ class LocalCluster:
         self._children: list[_Child] = []
         self._closing = threading.Lock()
         self._closed = False
+        self._pid = os.getpid()
         self._previous = os.environ.get("BETTERBOX_BUS")
         try:
             self._start()
@@ -85,6 +97,7 @@ class LocalCluster:
             self._end_children()
             raise
         os.environ["BETTERBOX_BUS"] = self.bus
+        _open.add(self)
 
     def _start(self) -> None:
         command = [_settings.program("betterbox-scheduler"), "--bus", self.bus, "--ephemeral", "--interface", "none"]
@@ -110,11 +123,17 @@ class LocalCluster:
         child.wait_ready()
 
     def close(self) -> None:
-        """End the worker and the scheduler; the bus that was current before is current again. Idempotent."""
+        """End the workers and the scheduler; the bus that was current before is current again. Idempotent.
+
+        In a forked child it does nothing: the cluster is its parent's.
+        """
+        if os.getpid() != self._pid:
+            return
         with self._closing:
             if self._closed:
                 return
             self._closed = True
+            _open.discard(self)
         if os.environ.get("BETTERBOX_BUS") == self.bus:
             if self._previous is None:
                 del os.environ["BETTERBOX_BUS"]

@@ -143,3 +143,22 @@ def test_a_box_that_was_served_leaves_no_descriptors(home: Path) -> None:
         use_one()
     before = use_one()
     wait_until(lambda: use_one() <= before, lambda: f"no more than {before}")
+
+
+def test_a_cluster_that_a_script_leaves_open_is_closed_when_it_ends(scripts: Scripts) -> None:
+    script = scripts.start(
+        "script.py",
+        """
+        import os, sys, betterbox
+        cluster = betterbox.LocalCluster(slots=1)
+        if os.fork() == 0:
+            sys.exit()  # a child leaves its parent's cluster alone
+        os.wait()
+        print(cluster.bus, betterbox.submit(abs, -1).result())
+        raise KeyError("on purpose")
+        """,
+    )
+    assert script.wait() == 1
+    assert script.output.count("Traceback") == 1 and script.output.endswith("KeyError: 'on purpose'\n"), script.output
+    bus = next(line for line in script.output.splitlines() if "bus.json" in line).split()[0]
+    assert not Path(bus).parent.exists()

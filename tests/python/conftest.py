@@ -43,7 +43,9 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules["betterbox._serving"].stop_all()
     if "betterbox._bus" in sys.modules:
         sys.modules["betterbox._bus"].close(str(place / "bus.json"))
-    (place / "bus.json").unlink(missing_ok=True)  # a bus that started itself ends without its file
+    for pid, command in processes_of(place).items():
+        if "betterbox-scheduler" in command:  # a bus that started itself
+            os.kill(pid, signal.SIGTERM)
     try:
         wait_until(lambda: not processes_of(place), lambda: f"these have ended: {processes_of(place)}", 10)
         left = [str(path) for path in runtime.rglob("*") if not path.is_dir()]

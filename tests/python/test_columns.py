@@ -18,9 +18,15 @@ import betterbox
 
 
 @pytest.fixture(scope="module")
-def bus() -> Iterator[betterbox.LocalCluster]:
+def shared_cluster() -> Iterator[betterbox.LocalCluster]:
     with betterbox.LocalCluster(slots=2) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def bus(home: Path, shared_cluster: betterbox.LocalCluster, monkeypatch: pytest.MonkeyPatch) -> betterbox.LocalCluster:
+    monkeypatch.setenv("BETTERBOX_BUS", shared_cluster.bus)
+    return shared_cluster
 
 
 class Whole(int):

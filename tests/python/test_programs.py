@@ -359,6 +359,14 @@ def test_two_first_users_start_one_bus(scripts: Scripts, home: Path) -> None:
     wait_until(lambda: len(schedulers()) == 1, lambda: f"one scheduler, not {schedulers()}", 10)  # a sweeper gets its name late
 
 
+def test_a_bus_whose_file_is_gone_ends_with_its_workers(scripts: Scripts, home: Path) -> None:
+    script = scripts.start("script.py", "import betterbox\nprint(betterbox.submit(abs, -1).result())\n")
+    assert script.wait() == 0
+    assert processes_of(home)
+    (home / "bus.json").unlink()
+    wait_until(lambda: not processes_of(home), lambda: f"these have ended: {processes_of(home)}", 10)
+
+
 def test_a_bus_that_nobody_uses_ends(scripts: Scripts, home: Path) -> None:
     server = scripts.start("server.py", SERVER + READY, BETTERBOX_IDLE_TIMEOUT="0.2")
     server.wait_for("ready")

@@ -181,7 +181,7 @@ void remove_bus_file(const std::string& path, std::uint64_t incarnation) {
   }
 }
 
-std::string make_socket_folder(const std::string& bus_file_path) {
+std::string socket_folder_of(const std::string& bus_file_path) {
   const std::string name = hash_name(fs::absolute(bus_file_path).lexically_normal().string());
   const char* runtime_folder = std::getenv("XDG_RUNTIME_DIR");
   std::string base = "/tmp/betterbox-" + std::to_string(::geteuid());
@@ -193,9 +193,14 @@ std::string make_socket_folder(const std::string& bus_file_path) {
     if (usable && candidate.size() + 1 + name.size() + 1 + kSocketNameBytes <= kMaxSocketPath)
       base = candidate;
   }
-  make_private_folder(base);
-  make_private_folder(base + "/" + name);
   return base + "/" + name;
+}
+
+std::string make_socket_folder(const std::string& bus_file_path) {
+  const std::string folder = socket_folder_of(bus_file_path);
+  make_private_folder(fs::path(folder).parent_path().string());
+  make_private_folder(folder);
+  return folder;
 }
 
 void sweep_socket_folder(const std::string& folder) {

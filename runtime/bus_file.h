@@ -36,6 +36,8 @@ std::optional<BusInfo> read_bus_file(const std::string& path);
 void write_bus_file(const std::string& path, const BusInfo& info);
 /// Removes the file if it still names this incarnation.
 void remove_bus_file(const std::string& path, std::uint64_t incarnation);
+/// The folder for the sockets of the bus of this file, on this host; it need not be there.
+std::string socket_folder_of(const std::string& bus_file_path);
 /// Makes the folder (and parents) if needed. Throws std::runtime_error if it belongs to somebody else,
 /// is a link, or is open to others.
 std::string make_socket_folder(const std::string& bus_file_path);

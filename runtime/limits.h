@@ -123,6 +123,13 @@ inline constexpr Duration kDrainInterval = milliseconds(10);
 inline constexpr Duration kReportInterval = milliseconds(10);
 inline constexpr Duration kReportCost = microseconds(100);
 
+// --- descriptors -----------------------------------------------------------------------------------
+/// The soft limit is raised to at most this: a direct connection takes four, so this is enough for ten thousand, and
+/// programs that walk through all numbers up to the limit still end.
+inline constexpr std::uint64_t kMaxDescriptors = 64U << 10;
+/// Who has fewer left lets no new peer in: what is on its way in, and files that must be read, still find some.
+inline constexpr std::size_t kReservedDescriptors = 64;
+
 // --- slots ----------------------------------------------------------------------------------------
 inline constexpr std::size_t kInboxBytes = 256U << 10;   ///< worker to slot: contexts, leases, calls
 inline constexpr std::size_t kExpressBytes = 64U << 10;  ///< worker to slot: concurrent and async calls

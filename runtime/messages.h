@@ -557,6 +557,8 @@ struct Counter {
   std::uint64_t value = 0;
   template <class A> void serialize(A& a) { a(name, value); }
 };
+/// The scheduler's clock, in microseconds since 1970, among the counters of a report.
+inline constexpr const char* kClockCounter = "clock_us";
 struct StatusReport {
   PeerStatus scheduler;
   std::int64_t uptime_ns = 0;

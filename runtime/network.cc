@@ -75,12 +75,47 @@ std::string source_towards(const std::string& peer) {
   return {};
 }
 
-struct Interface {
-  std::string name;
-  std::string address;
-};
+std::string list_of(const std::vector<Interface>& all) {
+  std::string text;
+  for (const Interface& each : all)
+    text += (text.empty() ? "" : ", ") + each.name + " (" + each.address + ")";
+  return text.empty() ? "none that is up" : text;
+}
 
-/// IPv4 first: what a name stands for is the first of its entries.
+/// The first of this host's addresses that `name` stands for, in any spelling; what else it stands for goes to `others`.
+std::string own_address_of(const std::vector<Interface>& all, const std::string& name, std::string& others) {
+  const Addresses found = resolve("tcp://" + name + ":9", SOCK_STREAM);
+  for (const addrinfo* each = found.get(); each != nullptr; each = each->ai_next) {
+    const std::string text = text_of(each->ai_addr);
+    if (std::ranges::any_of(all, [&](const Interface& own) { return own.address == text; })) return text;
+    if (!text.empty()) others += (others.empty() ? "" : ", ") + text;
+  }
+  return {};
+}
+
+std::string address_of(const std::string& interface) {
+  const std::vector<Interface> all = interfaces();
+  for (const Interface& each : all)
+    if (interface == each.name) return each.address;
+  if (::if_nametoindex(interface.c_str()) != 0) {
+    throw std::runtime_error(
+        "the interface " + interface +
+        " is down, or has no address that other hosts can use (a link-local one is none); this "
+        "host has " +
+        list_of(all));
+  }
+  std::string others;
+  if (std::string own = own_address_of(all, interface, others); !own.empty()) return own;
+  if (others.empty()) {
+    throw std::runtime_error("this host has no interface or address " + interface +
+                             ", and no name like that resolves; it has " + list_of(all));
+  }
+  throw std::runtime_error(interface + " is " + others + ", which is no address of this host; it has " +
+                           list_of(all));
+}
+
+}  // namespace
+
 std::vector<Interface> interfaces() {
   std::vector<Interface> result;
   ifaddrs* list = nullptr;
@@ -93,20 +128,6 @@ std::vector<Interface> interfaces() {
   std::ranges::stable_partition(result, [](const Interface& each) { return each.address.front() != '['; });
   return result;
 }
-
-std::string address_of(const std::string& interface) {
-  const std::vector<Interface> all = interfaces();
-  std::string there;
-  for (const Interface& each : all) {
-    if (interface == each.name || interface == each.address || "[" + interface + "]" == each.address)
-      return each.address;
-    there += (there.empty() ? "" : ", ") + each.name + " (" + each.address + ")";
-  }
-  throw std::runtime_error("this host has no interface or address " + interface + "; it has " +
-                           (there.empty() ? "none that is up" : there));
-}
-
-}  // namespace
 
 std::string advertised_address(const std::string& interface, const std::string& peer) {
   if (!interface.empty()) return address_of(interface);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "runtime/time.h"
 
@@ -11,10 +12,18 @@ namespace betterbox {
 /// The value of --interface and BETTERBOX_INTERFACE that keeps a process off the network.
 inline constexpr const char* kNoInterface = "none";
 
-/// The address of this host that others are to use: that of `interface` (the name of one, or an address of this host),
-/// or, where that is empty, the one that a connection to `peer` ("tcp://address:port") would come from; without a peer
-/// the one towards the world, at last the loopback. Numeric; IPv6 in brackets, as in an endpoint. Throws
-/// std::runtime_error, which names what there is.
+struct Interface {
+  std::string name;
+  std::string address;  ///< numeric; IPv6 in brackets, as in an endpoint
+};
+
+/// Those of this host that are up, with each address that others can use; IPv4 first.
+std::vector<Interface> interfaces();
+
+/// The address of this host that others are to use: that of `interface` (the name of one, an address of this host, or
+/// a name that stands for one; of several the first, IPv4 before IPv6), or, where that is empty, the one that a
+/// connection to `peer` ("tcp://address:port") would come from; without a peer the one towards the world, at last the
+/// loopback. Numeric; IPv6 in brackets, as in an endpoint. Throws std::runtime_error, which names what there is.
 std::string advertised_address(const std::string& interface, const std::string& peer);
 
 /// True if a connection to "tcp://address:port" is accepted before the deadline.

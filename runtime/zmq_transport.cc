@@ -28,6 +28,7 @@
 
 #include "runtime/check.h"
 #include "runtime/codec.h"
+#include "runtime/descriptor_limit.h"
 #include "runtime/limits.h"
 #include "runtime/zmq_frames.h"
 #include "runtime/zmq_sockets.h"
@@ -41,6 +42,8 @@ constexpr int kMaxSockets = 8192;               ///< three for each direct conne
 constexpr std::uint32_t kReadsBetweenLooks =
     256;  ///< news are looked for at least so often while messages flow
 constexpr int kProbes = 8;
+/// What a context, and what a connection of ours may open: libzmq aborts, or never tells, where it cannot.
+constexpr std::size_t kContextDescriptors = 16, kConnectionDescriptors = 8;
 constexpr std::size_t kMaxSocketPath = 107;
 constexpr std::string_view kScheme = "ipc://";
 constexpr std::string_view kNetworkScheme = "tcp://";
@@ -65,6 +68,16 @@ class SignalsBlocked {
   sigset_t before_;
 };
 
+[[noreturn]] void fail_to_listen(const std::string& endpoint) {
+  const int error = zmq_errno();
+  std::string text = "cannot listen at " + endpoint + ": " + zmq_strerror(error);
+  if (error == EADDRINUSE && endpoint.starts_with(kNetworkScheme))
+    text += "; another program has this port: name another one with --port, or none for any that is free";
+  if (error == EACCES && endpoint.starts_with(kNetworkScheme))
+    text += "; ports below 1024 are the system's: name another one with --port";
+  throw std::runtime_error(text);
+}
+
 const char* describe(int event) {
   switch (event) {
     case ZMQ_EVENT_DISCONNECTED: return "the peer is gone";
@@ -86,6 +99,8 @@ struct ZmqTransport::Arrival {
 };
 
 ZmqTransport::ZmqTransport(KeySource keys) : key_source_(std::move(keys)), owner_pid_(getpid()) {
+  raise_descriptor_limit();
+  require_descriptors(kContextDescriptors, "a connection to the bus");
   SignalsBlocked blocked;
   context_ = zmq_ctx_new();
   if (context_ == nullptr) fail_zmq("ZeroMQ does not start");
@@ -118,7 +133,9 @@ ZmqTransport::~ZmqTransport() {
 std::unique_ptr<ZmqTransport::Socket> ZmqTransport::open_socket(int type) {
   auto socket = std::make_unique<Socket>();
   socket->zmq = zmq_socket(context_, type);
-  if (socket->zmq == nullptr) fail_zmq("ZeroMQ has no more sockets");
+  if (socket->zmq == nullptr)
+    fail_zmq("this process has as many connections as ZeroMQ may have (" + std::to_string(kMaxSockets / 3) +
+             ")");
   void* zmq = socket->zmq;
   set_option(zmq, ZMQ_LINGER, kLingerMs);
   set_option(zmq, ZMQ_SNDHWM, 0);
@@ -207,10 +224,11 @@ void ZmqTransport::end_router(std::unique_ptr<Router>& router) {
 
 std::string ZmqTransport::listen(const std::string& endpoint) {
   check_path_length(endpoint);
+  require_descriptors(kContextDescriptors, "listening");
   const bool network = endpoint.starts_with(kNetworkScheme);
   Socket& socket = network ? *network_router().socket : *local_router().socket;
   if (network) allow_ipv6(socket.zmq, endpoint);
-  if (zmq_bind(socket.zmq, endpoint.c_str()) != 0) fail_zmq("cannot listen at " + endpoint);
+  if (zmq_bind(socket.zmq, endpoint.c_str()) != 0) fail_to_listen(endpoint);
   if (!network) {
     const std::string path = endpoint.substr(kScheme.size());
     socket_files_.push_back(path);
@@ -229,6 +247,7 @@ ConnectionId ZmqTransport::connect(const std::string& endpoint) {
   connections_[connection->id.value] = connection;
   try {
     check_path_length(endpoint);
+    require_descriptors(kConnectionDescriptors, "a connection");
     connection->dealer = open_socket(ZMQ_DEALER);
     connection->dealer->connection = connection.get();
     if (endpoint.starts_with(kNetworkScheme)) {

@@ -24,6 +24,7 @@
 
 #include "runtime/bus_file.h"
 #include "runtime/bus_start.h"
+#include "runtime/descriptor_limit.h"
 #include "runtime/limits.h"
 #include "runtime/network.h"
 #include "runtime/segment_pool.h"
@@ -178,6 +179,8 @@ void serve(Arguments& arguments) {
   if (!fs::is_directory(bus_file.parent_path()))
     throw std::runtime_error("no such folder: " + bus_file.parent_path().string());
   if (arguments.ephemeral) check_ephemeral_folder(bus_file);
+  raise_descriptor_limit();
+  require_descriptors(2 * kReservedDescriptors, "a scheduler");
   const std::string lock_file = bus_file.string() + ".scheduler";
   const int lock = lock_bus(bus_file, lock_file);
   check_old_bus_file(bus_file);

@@ -8,11 +8,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <filesystem>
 #include <type_traits>
 
 #include "runtime/bus_file.h"
 #include "runtime/check.h"
+#include "runtime/descriptor_limit.h"
 #include "runtime/limits.h"
 #include "runtime/value_copy.h"
 
@@ -25,6 +27,12 @@ constexpr Duration kBusCheckInterval = seconds(1);
 constexpr int kUnreadableBusFilesAllowed = 5;
 /// Messages handled before deadlines and signals are looked at again.
 constexpr int kMessagesPerTurn = 256;
+
+/// For `betterbox doctor`: nothing here goes by this clock.
+std::uint64_t wall_clock_us() {
+  const auto since = std::chrono::system_clock::now().time_since_epoch();
+  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(since).count());
+}
 
 int poll_timeout_ms(TimePoint now, TimePoint until) {
   if (until <= now) return 0;
@@ -75,8 +83,21 @@ void Server::on_transport_event(TransportEvent&& event) {
   }
   std::optional<Hello> hello;
   if (const auto* body = std::get_if<Hello>(&event.message.body)) hello = *body;
+  if (hello && refuse_for_want_of_descriptors(event.connection, *hello)) return;
   handle(MessageArrived{event.connection, std::move(event.message)});
   if (hello) watch_process(*hello);
+}
+
+/// Each peer takes one to three descriptors, and without any left even the bus file cannot be read. Who is known may come
+/// back: its calls are here.
+bool Server::refuse_for_want_of_descriptors(ConnectionId connection, const Hello& hello) {
+  if (can_open(kReservedDescriptors) || core_.state().peers.contains(hello.peer)) return false;
+  const std::string text = "the scheduler on " + options_.config.host + " can take no more peers than the " +
+                           std::to_string(core_.state().peers.size()) + " it has: " + descriptor_advice();
+  spdlog::warn("refused connection {}: {}", connection.value, text);
+  transport_.send(connection, {Refused{RefusalCode::kCapacity, text}, {}});
+  transport_.close(connection);
+  return true;
 }
 
 void Server::handle(Event&& event) {
@@ -97,6 +118,8 @@ void Server::apply(Effects& effects) {
       if (const auto* refused = std::get_if<Refused>(&send->message.body)) {
         spdlog::info("refused connection {}: {}", send->connection.value, refused->text);
       }
+      if (auto* report = std::get_if<StatusReport>(&send->message.body))
+        report->counters.push_back({kClockCounter, wall_clock_us()});
       transport_.send(send->connection, send->message);  // a connection that is over shows as kClosed
     } else if (auto* end = std::get_if<EndConnection>(&effect)) {
       transport_.close(end->connection);

@@ -36,6 +36,7 @@ class Server {
   void handle(Event&& event);
   void apply(Effects& effects);
   void on_transport_event(TransportEvent&& event);
+  bool refuse_for_want_of_descriptors(ConnectionId connection, const Hello& hello);
   void watch_process(const Hello& hello);
   void forget_gone_processes();
   void check_bus_file();

@@ -14,6 +14,7 @@
 #include "runtime/bus_file.h"
 #include "runtime/bus_start.h"
 #include "runtime/check.h"
+#include "runtime/descriptor_limit.h"
 #include "runtime/segment_pool.h"
 
 namespace betterbox {
@@ -300,6 +301,10 @@ void AgentLoop::greet(ConnectionId from, const Hello& hello) {
     return drop_client(
         from, RefusalCode::kVersion,
         "this box runs Python " + options_.python_version + ", the client Python " + hello.python);
+  }
+  if (!can_open(kReservedDescriptors)) {
+    return drop_client(from, RefusalCode::kCapacity,
+                       "the worker on " + host_name() + " can take no more clients: " + descriptor_advice());
   }
   clients_[from] = true;
   Welcome welcome;

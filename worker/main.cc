@@ -19,6 +19,7 @@
 #include <iostream>
 
 #include "runtime/bus_start.h"
+#include "runtime/descriptor_limit.h"
 #include "runtime/page.h"
 #include "runtime/zmq_transport.h"
 #include "worker/agent_loop.h"
@@ -260,6 +261,19 @@ void take_capacity(const Arguments& a, AgentLoop::Options& options) {
   options.capacity.named = parse_amounts(a.resources);
 }
 
+/// Before the template is forked, whose slots keep the limits that this worker was started with. Throws std::runtime_error.
+void check_descriptors(const Arguments& a) {
+  constexpr std::size_t kPerSlot = 4;  // its arena, its two pipes, its log
+  const std::size_t slots = std::max<std::size_t>(a.slots, a.host_fd >= 0 ? a.host_slots : 0);
+  const std::size_t needed = 2 * kReservedDescriptors + kPerSlot * slots;
+  const std::uint64_t most = std::min<std::uint64_t>(descriptor_limit().hard, kMaxDescriptors);
+  if (needed > most) {
+    throw std::runtime_error("a worker with " + std::to_string(slots) + " slots needs " +
+                             std::to_string(needed) + " descriptors: " + descriptor_advice() +
+                             "; or give it fewer slots");
+  }
+}
+
 int run(const Arguments& a) {
   AgentLoop::Options options;
   take_capacity(a, options);
@@ -267,6 +281,7 @@ int run(const Arguments& a) {
   std::string box;
   if (a.host_fd >= 0) box = read_all(a.host_fd);
   options.self = make_peer_id();
+  check_descriptors(a);
   const TemplateProcess forked = fork_template(a, agent_socket_path(bus.socket_folder, options.self));
 
   Signals signals(a.ignore_sigint);

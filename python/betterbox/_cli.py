@@ -1,4 +1,4 @@
-"""The program ``betterbox``: scheduler, worker, serve, run, status."""
+"""The program ``betterbox``: scheduler, worker, serve, run, mpi, status, doctor."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _run_parser(verbs)
     _status_parser(verbs)
     _mpi_parser(verbs)
+    _doctor_parser(verbs)
     return parser
 
 
@@ -185,6 +186,18 @@ def _status_parser(verbs: Any) -> None:
     _add_bus(parser)
     parser.add_argument("--json", action="store_true", help="for scripts")
     parser.set_defaults(run=_status)
+
+
+def _doctor_parser(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "doctor",
+        "look for what keeps this host or its bus from working, and say what to do",
+        "betterbox doctor\nbetterbox doctor --bus /scratch/me/bus.json --json",
+    )
+    _add_bus(parser)
+    parser.add_argument("--json", action="store_true", help="for scripts")
+    parser.set_defaults(run=_doctor)
 
 
 # --- verbs ------------------------------------------------------------------------------------------
@@ -324,6 +337,14 @@ def _status(args: argparse.Namespace) -> int:
     else:
         print(status_text(bus, report))
     return OK
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from betterbox import _doctor
+
+    findings = _doctor.examine(*_use_bus(args))
+    print(json.dumps(_doctor.as_json(findings), indent=2) if args.json else _doctor.as_text(findings))
+    return FAILED if _doctor.worst(findings) == _doctor.PROBLEM else OK
 
 
 def status_text(bus: str, report: dict[str, Any]) -> str:

@@ -19,6 +19,18 @@ version: str
 def read_bus_file(path: str) -> dict[str, Any] | None:
     """The bus file's fields (see runtime/bus_file.h), or None if there is no file. Raises BusError."""
 
+def socket_folder(bus_file: str) -> str:
+    """Where the sockets of the bus of this file go on this host; the folder need not be there."""
+
+def interfaces() -> list[tuple[str, str]]:
+    """(name, address) of this host's interfaces that others can use; IPv6 addresses in brackets."""
+
+def advertised_address(interface: str, peer: str) -> str:
+    """The address that other hosts are told. Raises BusError."""
+
+def network_answers(endpoint: str, timeout: float) -> bool:
+    """True if a connection to ``tcp://address:port`` is accepted in time."""
+
 def find_or_start_bus(
     bus_file: str, scheduler_argv: Sequence[str], log_file: str, timeout: float
 ) -> dict[str, Any]:

@@ -6,6 +6,7 @@
 #include "runtime/bus_file.h"
 #include "runtime/bus_start.h"
 #include "runtime/client.h"
+#include "runtime/network.h"
 
 namespace py = pybind11;
 
@@ -55,6 +56,30 @@ void register_bus(py::module_& module) {
         return to_dict(*info);
       },
       py::arg("path"), "The bus file's fields, or None if there is no file. Raises BusError.");
+  module.def("socket_folder", &socket_folder_of, py::arg("bus_file"),
+             "Where the sockets of the bus of this file go on this host; the folder need not be there.");
+  module.def(
+      "interfaces",
+      [] {
+        py::list rows;
+        for (const Interface& each : interfaces()) rows.append(py::make_tuple(each.name, each.address));
+        return rows;
+      },
+      "(name, address) of this host's interfaces that others can use.");
+  module.def(
+      "advertised_address",
+      [](const std::string& interface, const std::string& peer) {
+        return as_bus_error([&] { return advertised_address(interface, peer); });
+      },
+      py::arg("interface"), py::arg("peer"), "The address that other hosts are told. Raises BusError.");
+  module.def(
+      "network_answers",
+      [](const std::string& endpoint, double timeout) {
+        const TimePoint deadline = monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)};
+        return as_bus_error([&] { return network_answers(endpoint, deadline); });
+      },
+      py::arg("endpoint"), py::arg("timeout"),
+      "True if a connection to tcp://address:port is accepted in time.");
   module.def(
       "find_or_start_bus",
       [](const std::string& bus_file, const std::vector<std::string>& scheduler_argv,

@@ -123,6 +123,7 @@ py::dict to_dict(const StatusReport& report) {
     fields["box"] = key_of(entry.info.box);
     fields["host"] = entry.host;
     fields["pid"] = entry.pid;
+    fields["network_endpoint"] = entry.network_endpoint;
     fields["methods"] = methods;
     boxes.append(fields);
   }
@@ -151,10 +152,18 @@ py::dict to_dict(const StatusReport& report) {
     fields["stores"] = value.stores;
     values.append(fields);
   }
-  for (const Counter& counter : report.counters) counters[py::str(counter.name)] = counter.value;
+  py::object clock = py::none();
+  for (const Counter& counter : report.counters) {
+    if (counter.name == kClockCounter) {
+      clock = py::float_(static_cast<double>(counter.value) * 1e-6);
+    } else {
+      counters[py::str(counter.name)] = counter.value;
+    }
+  }
   py::dict fields;
   fields["scheduler"] = to_dict(report.scheduler);
   fields["uptime_s"] = Duration{report.uptime_ns}.seconds();
+  fields["clock_s"] = clock;
   fields["peers"] = peers;
   fields["boxes"] = boxes;
   fields["calls"] = calls;

@@ -27,7 +27,7 @@ class Plain:
 
 
 def test_every_verb_has_help(scripts: Scripts) -> None:
-    for verb in ("", "scheduler", "worker", "serve", "run", "status"):
+    for verb in ("", "scheduler", "worker", "serve", "run", "status", "doctor"):
         running = scripts.cli(*([verb] if verb else []), "--help")
         assert running.wait() == 0
         assert "usage: betterbox" in running.output and ("example" in running.output or not verb)

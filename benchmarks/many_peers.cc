@@ -91,6 +91,7 @@ Hello greeting(Role role, std::uint64_t number) {
 
 struct Tally {
   std::atomic<int> welcome{0};
+  std::atomic<int> refused{0};
   std::atomic<int> lost{0};
   std::atomic<std::int64_t> last_ns{0};
   std::atomic<bool> over{false};
@@ -107,6 +108,8 @@ void come(const Bus& bus, std::uint64_t first, int count, Tally& tally) {
     while (auto event = transport.receive()) {
       if (event->kind == TransportEvent::kClosed) {
         if (tally.lost++ == 0) std::fprintf(stderr, "lost: %s\n", event->reason.c_str());
+      } else if (const auto* refused = std::get_if<Refused>(&event->message.body)) {
+        if (tally.refused++ == 0) std::fprintf(stderr, "refused: %s\n", refused->text.c_str());
       } else if (std::holds_alternative<Welcome>(event->message.body)) {
         Offer offer;
         offer.function_slots = 4;
@@ -173,14 +176,13 @@ int run(const std::string& program, int peers, int threads) {
     coming.emplace_back(
         [&bus, &tally, first, end] { come(bus, static_cast<std::uint64_t>(first), end - first, tally); });
   }
-  while (tally.welcome < peers && tally.lost == 0 && monotonic_now() - began < kPatience) ::usleep(1'000);
+  while (tally.welcome + tally.lost < peers && monotonic_now() - began < kPatience) ::usleep(1'000);
   const double took_s = (TimePoint{tally.last_ns} - began).seconds();
   const double cpu_s = bus.cpu_seconds() - cpu_before;
   all_in = true;
   asking.join();
   const int came = tally.welcome;
-  for (const TimePoint since = monotonic_now(); tally.lost == 0 && monotonic_now() - since < kAfterwards;)
-    ::usleep(10'000);
+  ::usleep(static_cast<useconds_t>(kAfterwards.ns / 1'000));
   tally.over = true;
   for (std::thread& thread : coming) thread.join();
 
@@ -188,8 +190,10 @@ int run(const std::string& program, int peers, int threads) {
     return sorted.empty() ? 0
                           : sorted[static_cast<std::size_t>(share * static_cast<double>(sorted.size() - 1))];
   };
-  std::printf("%d of %d workers welcome in %.2f s; %.2f ms of the scheduler's processor time each; %d lost\n",
-              came, peers, took_s, cpu_s * 1e3 / std::max(came, 1), tally.lost.load());
+  std::printf(
+      "%d of %d workers welcome in %.2f s; %.2f ms of the scheduler's processor time each; %d refused, %d "
+      "lost\n",
+      came, peers, took_s, cpu_s * 1e3 / std::max(came, 1), tally.refused.load(), tally.lost.load());
   std::printf(
       "an answer to another peer: p50 %.2f ms, p99 %.2f ms, most %.2f ms (before: %.2f, %.2f, %.2f)\n",
       part(meanwhile, 0.5), part(meanwhile, 0.99), part(meanwhile, 1), part(alone, 0.5), part(alone, 0.99),

@@ -34,6 +34,9 @@ constexpr int kReadyFd = 3;  ///< of the pipe, in the daemon
 constexpr std::size_t kMaxReadyLine = 64U << 10;
 constexpr std::size_t kLogTailBytes = 2000;  ///< of the log, in an error message
 constexpr int kLockPollMs = 10;
+/// A thousand that come at once do not fit the queue of a listener: a connection that found it full tries again after 1 s
+/// and 3 s.
+constexpr Duration kFirstReach = kLivenessBound;
 constexpr char kExecFailed = '\1';  ///< opens the daemon's report that it could not be executed
 
 [[noreturn]] void fail(const std::string& what) {
@@ -229,6 +232,10 @@ void refuse_other_host(const std::string& bus_file, const BusInfo& info) {
     throw std::runtime_error(where +
                              ": it serves its own host only; start it there with `betterbox scheduler`");
   }
+  if (!name_resolves(info.network_endpoint)) {
+    throw std::runtime_error(where + " at " + info.network_endpoint +
+                             ": that name does not resolve here; put the address there");
+  }
   throw std::runtime_error(
       where + " at " + info.network_endpoint +
       "; if that host is gone, remove the file; else let its firewall pass that port, or name "
@@ -237,10 +244,9 @@ void refuse_other_host(const std::string& bus_file, const BusInfo& info) {
 
 }  // namespace
 
-std::optional<std::string> reach_bus(const BusInfo& info) {
+std::optional<std::string> reach_bus(const BusInfo& info, Duration patience) {
   if (is_here(info) && socket_answers(info.endpoint)) return info.endpoint;
-  if (!info.network_endpoint.empty() &&
-      network_answers(info.network_endpoint, monotonic_now() + kReachTimeout)) {
+  if (!info.network_endpoint.empty() && network_answers(info.network_endpoint, monotonic_now() + patience)) {
     return info.network_endpoint;
   }
   return std::nullopt;
@@ -279,7 +285,7 @@ FoundBus find_or_start_bus(const std::string& bus_file, const std::vector<std::s
   auto info = read_bus_file(bus_file);
   const auto reached = [&]() -> std::optional<FoundBus> {
     if (!info) return std::nullopt;
-    if (const auto endpoint = reach_bus(*info)) {
+    if (const auto endpoint = reach_bus(*info, kFirstReach)) {
       return FoundBus{*info, *endpoint,
                       *endpoint == info->endpoint ? info->socket_folder : make_socket_folder(bus_file)};
     }

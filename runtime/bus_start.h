@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "runtime/bus_file.h"
+#include "runtime/limits.h"
 #include "runtime/time.h"
 
 namespace betterbox {
@@ -18,8 +19,8 @@ struct FoundBus {
 };
 
 /// The endpoint at which a scheduler of this bus accepts connections from here: on its host the socket, elsewhere the
-/// network's. Nothing if it does at none.
-std::optional<std::string> reach_bus(const BusInfo& info);
+/// network's. Nothing if it does at none, there within `patience`.
+std::optional<std::string> reach_bus(const BusInfo& info, Duration patience = kReachTimeout);
 inline bool bus_answers(const BusInfo& info) { return reach_bus(info).has_value(); }
 
 /// Starts `argv` as a daemon: double fork, setsid, working folder /, stdio to `log_file`, every other

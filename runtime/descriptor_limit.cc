@@ -48,7 +48,7 @@ void require_descriptors(std::size_t count, const std::string& what) {
 
 std::string descriptor_advice() {
   const DescriptorLimit limit = descriptor_limit();
-  return "this process may have " + std::to_string(limit.soft) + " open (hard limit " +
+  return "it may have " + std::to_string(limit.soft) + " descriptors open (hard limit " +
          std::to_string(limit.hard) +
          "); raise the hard limit where it is started: ulimit -Hn, LimitNOFILE= of a systemd unit, or "
          "/etc/security/limits.conf";

@@ -25,7 +25,7 @@ bool can_open(std::size_t count);
 /// Throws std::runtime_error, which says that `what` needs more, and what to do, unless can_open(count).
 void require_descriptors(std::size_t count, const std::string& what);
 
-/// "this process may have 1024 descriptors open (hard limit 1024); raise ...".
+/// "it may have 1024 open (hard limit 1024); raise ...", where this process was spoken of.
 std::string descriptor_advice();
 
 }  // namespace betterbox

@@ -110,8 +110,9 @@ std::string address_of(const std::string& interface) {
     throw std::runtime_error("this host has no interface or address " + interface +
                              ", and no name like that resolves; it has " + list_of(all));
   }
-  throw std::runtime_error(interface + " is " + others + ", which is no address of this host; it has " +
-                           list_of(all));
+  const bool is_name = interface != others && "[" + interface + "]" != others;
+  throw std::runtime_error(interface + (is_name ? " is " + others + ", which is" : " is") +
+                           " no address of this host; it has " + list_of(all));
 }
 
 }  // namespace
@@ -133,13 +134,17 @@ std::string advertised_address(const std::string& interface, const std::string& 
   if (!interface.empty()) return address_of(interface);
   if (!peer.empty()) {
     if (std::string found = source_towards(peer); !found.empty()) return found;
-    throw std::runtime_error("there is no route to " + peer + "; name an interface with --interface");
+    throw std::runtime_error(name_resolves(peer)
+                                 ? "there is no route to " + peer + "; name an interface with --interface"
+                                 : "the name in " + peer + " does not resolve here; put its address there");
   }
   for (const char* world : {kWorld, kWorldV6}) {
     if (std::string found = source_towards(world); !found.empty()) return found;
   }
   return "127.0.0.1";
 }
+
+bool name_resolves(const std::string& endpoint) { return resolve(endpoint, SOCK_STREAM) != nullptr; }
 
 bool network_answers(const std::string& endpoint, TimePoint deadline) {
   const Addresses to = resolve(endpoint, SOCK_STREAM);

@@ -26,6 +26,9 @@ std::vector<Interface> interfaces();
 /// loopback. Numeric; IPv6 in brackets, as in an endpoint. Throws std::runtime_error, which names what there is.
 std::string advertised_address(const std::string& interface, const std::string& peer);
 
+/// False if the name in "tcp://name:port" stands for no address here.
+bool name_resolves(const std::string& endpoint);
+
 /// True if a connection to "tcp://address:port" is accepted before the deadline.
 bool network_answers(const std::string& endpoint, TimePoint deadline);
 

@@ -53,7 +53,12 @@ KeySource keys_in(const std::string& path) {
   if (path.empty()) return {};
   return [path]() -> std::optional<BusKeys> {
     const auto bus = read_bus_file(path);
-    return bus ? std::optional(bus->keys) : std::nullopt;
+    if (!bus) return std::nullopt;
+    if (const std::string wrong = check_bus_keys(bus->keys); !wrong.empty()) {
+      throw std::runtime_error("the bus file " + path + " opens no bus: " + wrong +
+                               "; copy it again from the scheduler's host");
+    }
+    return bus->keys;
   };
 }
 
@@ -74,6 +79,17 @@ void guard_client(void* socket, const BusKeys& keys) {
 
 void allow_ipv6(void* socket, const std::string& endpoint) {
   if (endpoint.find('[') != std::string::npos) set_option(socket, ZMQ_IPV6, 1);
+}
+
+void listen_at(void* socket, const std::string& endpoint) {
+  if (zmq_bind(socket, endpoint.c_str()) == 0) return;
+  const int error = zmq_errno();
+  const bool network = endpoint.starts_with("tcp://");
+  std::string text = "cannot listen at " + endpoint + ": " + zmq_strerror(error);
+  if (error == EADDRINUSE && network)
+    text += "; another program has this port: name another one with --port, or none for any that is free";
+  if (error == EACCES && network) text += "; ports below 1024 are the system's: name another one with --port";
+  throw std::runtime_error(text);
 }
 
 std::string bound_endpoint(void* socket) {

@@ -22,7 +22,7 @@ std::string check_bus_keys(const BusKeys& keys);
 
 /// The keys of the bus as they are now; nothing: there are none.
 using KeySource = std::function<std::optional<BusKeys>()>;
-/// Those in a bus file. `path` empty: none.
+/// Those in a bus file, which throws std::runtime_error if they are no pair. `path` empty: none.
 KeySource keys_in(const std::string& path);
 
 /// Makes a socket a CURVE server or client under `keys`. Throws std::runtime_error.
@@ -30,6 +30,8 @@ void guard_server(void* socket, const BusKeys& keys);
 void guard_client(void* socket, const BusKeys& keys);
 /// Before it binds or connects to an endpoint with an IPv6 address. (An IPv4 address would be told in its IPv6 form.)
 void allow_ipv6(void* socket, const std::string& endpoint);
+/// Binds a socket. Throws std::runtime_error, which says what to do about a port that is taken.
+void listen_at(void* socket, const std::string& endpoint);
 /// Where a socket listens, with its port.
 std::string bound_endpoint(void* socket);
 

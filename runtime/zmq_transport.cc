@@ -68,21 +68,14 @@ class SignalsBlocked {
   sigset_t before_;
 };
 
-[[noreturn]] void fail_to_listen(const std::string& endpoint) {
-  const int error = zmq_errno();
-  std::string text = "cannot listen at " + endpoint + ": " + zmq_strerror(error);
-  if (error == EADDRINUSE && endpoint.starts_with(kNetworkScheme))
-    text += "; another program has this port: name another one with --port, or none for any that is free";
-  if (error == EACCES && endpoint.starts_with(kNetworkScheme))
-    text += "; ports below 1024 are the system's: name another one with --port";
-  throw std::runtime_error(text);
-}
-
 const char* describe(int event) {
   switch (event) {
     case ZMQ_EVENT_DISCONNECTED: return "the peer is gone";
     case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-    case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL: return "the peer did not answer the greeting";
+    case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
+      return "the peer did not answer the greeting; over the network that is what other keys get: is this "
+             "bus file a "
+             "copy from before its scheduler was started?";
     case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH: return "the peer does not accept this bus's key";
     default: return "nobody listens there";
   }
@@ -228,7 +221,7 @@ std::string ZmqTransport::listen(const std::string& endpoint) {
   const bool network = endpoint.starts_with(kNetworkScheme);
   Socket& socket = network ? *network_router().socket : *local_router().socket;
   if (network) allow_ipv6(socket.zmq, endpoint);
-  if (zmq_bind(socket.zmq, endpoint.c_str()) != 0) fail_to_listen(endpoint);
+  listen_at(socket.zmq, endpoint);
   if (!network) {
     const std::string path = endpoint.substr(kScheme.size());
     socket_files_.push_back(path);

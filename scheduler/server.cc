@@ -91,10 +91,14 @@ void Server::on_transport_event(TransportEvent&& event) {
 /// Each peer takes one to three descriptors, and without any left even the bus file cannot be read. Who is known may come
 /// back: its calls are here.
 bool Server::refuse_for_want_of_descriptors(ConnectionId connection, const Hello& hello) {
-  if (can_open(kReservedDescriptors) || core_.state().peers.contains(hello.peer)) return false;
+  if (core_.state().peers.contains(hello.peer)) return false;
+  if (can_open(kReservedDescriptors)) {
+    told_of_descriptors_ = false;
+    return false;
+  }
   const std::string text = "the scheduler on " + options_.config.host + " can take no more peers than the " +
                            std::to_string(core_.state().peers.size()) + " it has: " + descriptor_advice();
-  spdlog::warn("refused connection {}: {}", connection.value, text);
+  if (!std::exchange(told_of_descriptors_, true)) spdlog::warn("peers are refused: {}", text);
   transport_.send(connection, {Refused{RefusalCode::kCapacity, text}, {}});
   transport_.close(connection);
   return true;

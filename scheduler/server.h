@@ -49,6 +49,7 @@ class Server {
   std::map<PeerId, int> processes_;  ///< pidfds of peers on this host
   TimePoint next_bus_check_{0};
   int unreadable_bus_files_ = 0;
+  bool told_of_descriptors_ = false;  ///< since the last peer was let in
   bool stopped_ = false;
   std::string stop_reason_;
 };

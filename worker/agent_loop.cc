@@ -154,6 +154,7 @@ void AgentLoop::scheduler_closed(const std::string& reason) {
     observer_.log("the scheduler is gone (" + reason + "); looking for it");
     feed(SessionEnded{});
   }
+  last_trouble_ = reason;
   session_ = Session::kNone;
   greeting_ends_ = TimePoint::never();
   retry_at_ = now + kRetryInterval;
@@ -162,7 +163,8 @@ void AgentLoop::scheduler_closed(const std::string& reason) {
 /// A new scheduler may have taken the bus over: its file says where it is.
 void AgentLoop::look_for_scheduler() {
   if (monotonic_now() - lost_since_ > kReconnectGrace * 2) {
-    return finish(End::kBusLost, "the scheduler at " + endpoint_ + " does not answer and did not come back");
+    return finish(End::kBusLost, "the scheduler at " + endpoint_ +
+                                     " does not answer and did not come back (" + last_trouble_ + ")");
   }
   try {
     if (!options_.bus_file.empty()) {

@@ -173,6 +173,7 @@ class AgentLoop {
 
   End end_ = End::kRunning;
   std::string end_text_;
+  std::string last_trouble_;  // why the last connection to the scheduler ended
   bool stopping_ = false;
   bool template_announced_ = false;
 

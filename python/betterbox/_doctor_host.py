@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from betterbox._doctor_bus import Bus
 
 SOCKET_PATH_BYTES = 107  # sun_path of Linux without its end
-SOCKET_NAME_BYTES = 20  # "/a-" and 16 digits, "/s-" likewise
+SOCKET_NAME_BYTES = 19  # "/a-" or "/s-" and 16 digits
 PEERS = 1000  # that a bus should be able to take
 DESCRIPTORS_PER_CONNECTION = 4  # of a client to a box: two sockets of ZeroMQ, their wake-ups
 SHARED_FILE_SYSTEMS = set(
@@ -31,6 +31,7 @@ SHARED_FILE_SYSTEMS = set(
     "fuse.glusterfs gfs2 ocfs2 virtiofs".split()
 )
 LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=flock", "localflock")
+_FLOCK = "hhlli"  # struct flock: type, whence, start, length, pid
 SLURM = ("sbatch", "srun", "squeue", "scancel")
 
 
@@ -184,20 +185,24 @@ def left_behind(socket_folder: str, memory: str, bus_answers: bool) -> Finding:
     taken = sum(path.stat().st_size for path in segments if path.exists())
     return warning(
         "left behind",
-        f"{len(segments)} files in {memory} ({_size(taken)}) and {len(dead)} sockets of processes that were killed",
+        f"{len(segments)} file(s) in {memory} ({_size(taken)}) and {len(dead)} socket(s) of processes that were killed",
         "nothing: the next process that sends a large value, and the next scheduler, remove them",
     )
 
 
 def _is_unlocked(path: Path) -> bool:
     """No process uses this segment: who does has a lock of an open file on it. Only asked, not taken."""
-    whole = struct.pack("hhlli", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     try:
         with open(path, "rb") as stream:
-            answer = fcntl.fcntl(stream, fcntl.F_OFD_GETLK, whole)
+            answer = fcntl.fcntl(stream, fcntl.F_OFD_GETLK, whole_file(fcntl.F_WRLCK))
     except OSError:
         return False
-    return bool(struct.unpack("hhlli", answer)[0] == fcntl.F_UNLCK)
+    return bool(struct.unpack(_FLOCK, answer)[0] == fcntl.F_UNLCK)
+
+
+def whole_file(kind: int) -> bytes:
+    """A ``struct flock`` for a whole file."""
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, 0, 0, 0)
 
 
 def _is_dead_socket(path: Path) -> bool:

@@ -1,11 +1,11 @@
 // Many workers that come to a bus at the same moment, over TCP under CURVE: how long until the last one is welcome, what
 // that costs the scheduler, and how long another peer waits for an answer meanwhile.
 //
-//   many_peers SCHEDULER [PEERS [THREADS]]
+//   many_peers [PEERS [THREADS [SCHEDULER]]]
 //
-// SCHEDULER is the real program; the workers are connections with greetings and offers of their own from hosts of their
-// own names, so that the scheduler does for each what it does for a real one. Exit code 1: not all were let in, or one
-// was lost again.
+// SCHEDULER is the real program, by default that of this build. The workers are threads' connections, each with a try
+// whether the port answers, a greeting and an offer of its own, from a host of a name of its own: the scheduler does for
+// each what it does for a real one. Exit code 1: not all were let in, or one was lost again.
 #include <poll.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -25,6 +25,7 @@
 #include "runtime/bus_file.h"
 #include "runtime/bus_start.h"
 #include "runtime/limits.h"
+#include "runtime/network.h"
 #include "runtime/zmq_transport.h"
 
 namespace betterbox {
@@ -101,6 +102,7 @@ struct Tally {
 void come(const Bus& bus, std::uint64_t first, int count, Tally& tally) {
   ZmqTransport transport(keys_in(bus.file()));
   for (int i = 0; i < count; ++i) {
+    if (!network_answers(bus.info().network_endpoint, monotonic_now() + kLivenessBound)) ++tally.lost;
     const ConnectionId connection = transport.connect(bus.info().network_endpoint);
     transport.send(connection, {greeting(Role::kWorker, first + static_cast<std::uint64_t>(i)), {}});
   }
@@ -205,13 +207,17 @@ int run(const std::string& program, int peers, int threads) {
 }  // namespace betterbox
 
 int main(int argc, char** argv) {
-  if (argc < 2) {
-    std::fprintf(stderr, "many_peers SCHEDULER [PEERS [THREADS]]\n");
+  namespace fs = std::filesystem;
+  const fs::path build = fs::read_symlink("/proc/self/exe").parent_path().parent_path();
+  const fs::path scheduler =
+      argc > 3 ? fs::absolute(argv[3]) : build / "python/betterbox/_bin/betterbox-scheduler";
+  const int peers = argc > 1 ? std::atoi(argv[1]) : 1000, threads = argc > 2 ? std::atoi(argv[2]) : 4;
+  if (peers < 1 || threads < 1) {
+    std::fprintf(stderr, "many_peers [PEERS [THREADS [SCHEDULER]]]\n");
     return 2;
   }
   try {
-    return betterbox::run(std::filesystem::absolute(argv[1]), argc > 2 ? std::atoi(argv[2]) : 1000,
-                          argc > 3 ? std::atoi(argv[3]) : 4);
+    return betterbox::run(scheduler, peers, threads);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "many_peers: %s\n", error.what());
     return 1;

@@ -77,9 +77,19 @@ std::string to_json(BusInfo info) {
   {
     cereal::JSONOutputArchive archive(text);
     json_fields(archive, info);
+    archive(cereal::make_nvp("version", info.version));
   }
   text << '\n';
   return text.str();
+}
+
+/// A file may be older than this field.
+void read_version(cereal::JSONInputArchive& archive, BusInfo& info) {
+  try {
+    archive(cereal::make_nvp("version", info.version));
+  } catch (const cereal::Exception&) {
+    info.version.clear();
+  }
 }
 
 BusInfo from_json(const std::string& text, const std::string& path) {
@@ -88,6 +98,7 @@ BusInfo from_json(const std::string& text, const std::string& path) {
     cereal::JSONInputArchive archive(stream);
     BusInfo info;
     json_fields(archive, info);
+    read_version(archive, info);
     return info;
   } catch (const std::exception&) {
     throw std::runtime_error(

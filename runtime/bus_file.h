@@ -27,6 +27,7 @@ struct BusInfo {
   std::uint32_t pid = 0;
   std::string python;         ///< "3.11"
   bool self_started = false;  ///< ends by itself; peers may start it again
+  std::string version = {};   ///< of the product; empty: the file does not say
 };
 
 /// Result: the info; nothing if there is no such file. Throws std::runtime_error (says what and where)

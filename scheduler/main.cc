@@ -206,9 +206,9 @@ void serve(Arguments& arguments) {
     ZmqTransport transport([&keys] { return keys; });
     transport.listen(endpoint);
     const std::string network_endpoint = listen_on_network(transport, arguments);
-    write_bus_file(bus_file,
-                   {endpoint, network_endpoint, keys, folder, options.config.host, options.config.boot_id,
-                    incarnation, options.config.pid, arguments.python, arguments.self_started});
+    write_bus_file(bus_file, {endpoint, network_endpoint, keys, folder, options.config.host,
+                              options.config.boot_id, incarnation, options.config.pid, arguments.python,
+                              arguments.self_started, BETTERBOX_VERSION});
     answer_starter(std::exchange(arguments.ready_fd, -1), "ready");
     Server server(std::move(options), transport);
     spdlog::info("the scheduler ends: {}", server.run());

@@ -92,6 +92,26 @@ def test_cores_read_no_clock(folder: str) -> None:
     assert [relative(path) for path in core_files(folder) if asked.search(path.read_text(encoding="utf-8"))] == []
 
 
+# Files that look at the wall clock, and why. Clocks of two hosts differ, so nothing is decided by it.
+WALL_CLOCK = {
+    "scheduler/server.cc": "tells its time to those who ask for the status",
+    "python/betterbox/_doctor_bus.py": "compares it with this host's",
+}
+
+
+def test_nothing_goes_by_the_wall_clock() -> None:
+    asked = re.compile(r"system_clock|CLOCK_REALTIME|gettimeofday|\btime\.time(_ns)?\(|\bdatetime\b")
+    files = sources(*PRODUCT, "cluster") + sorted((ROOT / "python" / "betterbox").glob("*.py"))
+    assert {relative(path) for path in files if asked.search(path.read_text(encoding="utf-8"))} == set(WALL_CLOCK)
+
+
+def test_messages_carry_spans_of_time_and_no_points() -> None:
+    """A point on one host's clock means nothing on another's."""
+    for name in ("messages", "value_messages", "page"):
+        text = (ROOT / "runtime" / f"{name}.h").read_text(encoding="utf-8")
+        assert not re.search(r"TimePoint|runtime/time\.h|\b\w*(deadline|until|_at)_ns\b", text), name
+
+
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
     [

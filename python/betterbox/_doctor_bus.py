@@ -71,7 +71,7 @@ def checks(bus: Bus) -> list[tuple[str, Check]]:
     return [
         ("scheduler", lambda: scheduler(bus)),
         ("network", lambda: network(bus)),
-        ("python", lambda: python(bus)),
+        ("versions", lambda: versions(bus)),
         ("clock", lambda: clock(bus)),
         ("boxes", lambda: boxes(bus)),
     ]
@@ -129,13 +129,22 @@ def network(bus: Bus) -> Finding:
     return ok("network", f"{endpoint} answers in {took_s * 1e3:.1f} ms, encrypted under the keys of the bus file")
 
 
-def python(bus: Bus) -> Finding:
-    """Functions travel as code: all of a bus run the same minor version."""
+def versions(bus: Bus) -> Finding:
+    """Functions travel as code: all of a bus run the same minor version of Python, and the same BetterBox."""
     here = _settings.python_version()
     there = str((bus.info or {}).get("python", "")) or here
     if there != here:
-        return problem("python", f"here it is {here}, the bus runs {there}", "use the same minor version on all of the bus")
-    return ok("python", f"{here} here and on the bus" if bus.info else here)
+        return problem(
+            "versions", f"here it is Python {here}, the bus runs {there}", "use the same minor version on all of the bus"
+        )
+    product = str((bus.info or {}).get("version", "")) or _core.version
+    if product != _core.version:
+        return warning(
+            "versions",
+            f"here it is BetterBox {_core.version}, the bus was started by {product}",
+            "install the same version everywhere; those that speak other protocols refuse each other",
+        )
+    return ok("versions", f"Python {here}, BetterBox {product}" + (", here and on the bus" if bus.info else ""))
 
 
 def clock(bus: Bus) -> Finding:

@@ -378,7 +378,7 @@ def programs() -> Finding:
     closed = [path for path in found if not os.access(path, os.X_OK)]
     if closed:
         return problem("programs", f"{closed[0]} cannot be run", f"chmod +x {closed[0]}; or the file system is mounted noexec")
-    return ok("programs", f"BetterBox {_core.version}, Python {_settings.python_version()}, {os.path.dirname(found[0])}")
+    return ok("programs", f"those in {os.path.dirname(found[0])}")
 
 
 def mpi() -> Finding:

@@ -24,6 +24,7 @@ py::dict to_dict(const BusInfo& info) {
   fields["pid"] = info.pid;
   fields["python"] = info.python;
   fields["self_started"] = info.self_started;
+  fields["version"] = info.version;
   return fields;
 }
 

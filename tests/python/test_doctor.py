@@ -207,7 +207,7 @@ def made_up(**changes: Any) -> _doctor_bus.Bus:
         "uptime_s": 1.0,
         "clock_s": 1000.0,
     }
-    info = {"network_endpoint": "", "host": "node1", "python": "3.11"}
+    info = {"network_endpoint": "", "host": "node1", "python": "3.11", "version": _core.version}
     fields = {"name": "/b.json", "named": True, "info": info, "endpoint": "e", "report": report, "clock_s": 1000.0}
     return _doctor_bus.Bus(**{**fields, **changes})
 
@@ -222,9 +222,11 @@ def test_clocks_that_differ_are_a_warning() -> None:
     assert state_of(_doctor_bus.clock(made_up(report=None))) == OK
 
 
-def test_another_python_is_a_problem() -> None:
-    assert state_of(_doctor_bus.python(made_up())) == OK
-    assert state_of(_doctor_bus.python(made_up(info={"python": "3.9"}))) == PROBLEM
+def test_another_python_is_a_problem_and_another_betterbox_a_warning() -> None:
+    assert state_of(_doctor_bus.versions(made_up())) == OK
+    assert state_of(_doctor_bus.versions(made_up(info=None))) == OK
+    assert state_of(_doctor_bus.versions(made_up(info={"python": "3.9"}))) == PROBLEM
+    assert state_of(_doctor_bus.versions(made_up(info={"python": "3.11", "version": "99.1"}))) == WARNING
 
 
 def test_a_scheduler_that_is_not_there_is_a_problem_where_somebody_named_it() -> None:
@@ -301,7 +303,7 @@ def test_a_bus_is_looked_at_from_its_host_and_from_another(home: Path, scripts: 
         assert found["scheduler"]["state"] == OK
         assert f"answers at {carrier}" in found["scheduler"]["found"]
         assert "other hosts cannot reach a loopback" in found["network"]["found"]
-        assert (found["clock"]["state"], found["python"]["state"]) == (OK, OK)
+        assert (found["clock"]["state"], found["versions"]["state"]) == (OK, OK)
         assert "behind" in found["clock"]["found"] or "ahead" in found["clock"]["found"]
     info = json.loads(file.read_text())
     info["network_endpoint"] = "tcp://127.0.0.1:1"

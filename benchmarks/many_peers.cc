@@ -184,7 +184,9 @@ int run(const std::string& program, int peers, int threads) {
   all_in = true;
   asking.join();
   const int came = tally.welcome;
+  const double cpu_idle_before = bus.cpu_seconds();
   ::usleep(static_cast<useconds_t>(kAfterwards.ns / 1'000));
+  const double idle = (bus.cpu_seconds() - cpu_idle_before) / kAfterwards.seconds();
   tally.over = true;
   for (std::thread& thread : coming) thread.join();
 
@@ -200,6 +202,7 @@ int run(const std::string& program, int peers, int threads) {
       "an answer to another peer: p50 %.2f ms, p99 %.2f ms, most %.2f ms (before: %.2f, %.2f, %.2f)\n",
       part(meanwhile, 0.5), part(meanwhile, 0.99), part(meanwhile, 1), part(alone, 0.5), part(alone, 0.99),
       part(alone, 1));
+  std::printf("while nothing happens, with all of them on the bus: %.1f %% of a core\n", idle * 100);
   return came == peers && tally.lost == 0 ? 0 : 1;
 }
 

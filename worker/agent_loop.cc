@@ -84,6 +84,8 @@ void AgentLoop::listen_on_network(const std::optional<BusInfo>& bus) {
     network_endpoint_ = transport_->listen("tcp://" + address + ":0");
     network_keys_ = bus->keys;
   } catch (const std::exception& error) {
+    if (sessions_ == 0 && !options_.interface.empty())
+      throw;  // somebody asked for it, and is there to be told
     observer_.log(std::string("not reachable from other hosts: ") + error.what());
   }
 }

@@ -1,7 +1,7 @@
 """``betterbox doctor``: looks at everything that can keep a bus from working, and says what to do.
 
 The checks are plain functions that return a `Finding` or a few: of this host in `_doctor_host`, of the bus in
-`_doctor_bus`. Looking starts nothing, and what a check makes (a file, a socket) is gone when it returns.
+`_doctor_bus`. Looking starts nothing, and the file or socket that a check makes is gone when it returns.
 """
 
 from __future__ import annotations

@@ -83,6 +83,12 @@ def test_a_port_that_is_taken_is_told_with_what_to_do(scripts: Scripts) -> None:
     assert "in use" in scheduler.output
 
 
+def test_a_worker_whose_interface_is_not_there_does_not_start(bus: Path, scripts: Scripts) -> None:
+    worker = scripts.cli("worker", "--slots", "1", "--interface", "ib7")
+    assert worker.wait() == 1
+    assert "no interface or address ib7" in worker.output
+
+
 NEW_NETWORK = r"""
 ip link set lo up && ip addr add fd7a:b0b::1/128 dev lo nodad
 ip link add bb-near type veth peer name bb-down && ip link set bb-near up  # has a link-local address at most

@@ -136,8 +136,12 @@ std::unique_ptr<ZmqTransport::Socket> ZmqTransport::open_socket(int type) {
   set_option(zmq, ZMQ_RECONNECT_IVL, kReconnectMs);
   set_option(zmq, ZMQ_BACKLOG, kBacklog);
   set_option(zmq, ZMQ_HANDSHAKE_IVL, static_cast<int>(kLivenessBound.ns / 1'000'000));
-  set_option(zmq, ZMQ_HEARTBEAT_IVL, static_cast<int>(kHeartbeatInterval.ns / 1'000'000));
+  // Who connected asks each second, and says how long its silence may last. Who listens, perhaps to a thousand, asks
+  // more rarely: it has to, because libzmq forgets the other's bound with each message until the next question comes.
+  const Duration ask = type == ZMQ_ROUTER ? kLivenessBound / 2 : kHeartbeatInterval;
+  set_option(zmq, ZMQ_HEARTBEAT_IVL, static_cast<int>(ask.ns / 1'000'000));
   set_option(zmq, ZMQ_HEARTBEAT_TIMEOUT, static_cast<int>(kLivenessBound.ns / 1'000'000));
+  set_option(zmq, ZMQ_HEARTBEAT_TTL, static_cast<int>(kLivenessBound.ns / 1'000'000));
   const std::int64_t max_frame = kMaxFrameBytes;
   zmq_setsockopt(zmq, ZMQ_MAXMSGSIZE, &max_frame, sizeof max_frame);
   if (type == ZMQ_ROUTER) set_option(zmq, ZMQ_ROUTER_MANDATORY, 1);

@@ -3,11 +3,15 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <zmq.h>
 
 #include <cstdlib>
+#include <functional>
 #include <string>
 
 #include "runtime/zmq_transport.h"
@@ -114,6 +118,67 @@ TEST(ZmqNetworkTest, ListensOnIPv6) {
   client.send(client.connect(endpoint), numbered(1));
   const auto arrived = next_event(server);
   ASSERT_TRUE(arrived && arrived->kind == TransportEvent::kMessage);
+}
+
+/// A child process, killed at the end. `act` does not return.
+class Child {
+ public:
+  explicit Child(const std::function<void()>& act) : pid_(::fork()) {
+    if (pid_ != 0) return;
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    act();
+    ::_exit(0);
+  }
+  ~Child() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  void stop() const { ::kill(pid_, SIGSTOP); }
+
+ private:
+  pid_t pid_;
+};
+
+TEST(ZmqNetworkTest, WhoFallsSilentIsGoneForThoseWhoListenAndForThoseWhoConnected) {
+  const BusKeys keys = make_bus_keys();
+  int pipe[2];
+  ASSERT_EQ(::pipe(pipe), 0);
+  const Child listener([&] {
+    ZmqTransport transport(these(keys));
+    std::string endpoint = transport.listen(kLoopback);
+    if (::write(pipe[1], endpoint.data(), endpoint.size()) < 0) return;
+    while (auto event = next_event(transport)) transport.send(event->connection, numbered(1));
+  });
+  char text[100] = {};
+  ASSERT_GT(::read(pipe[0], text, sizeof text - 1), 0);
+  const std::string endpoint = text;
+
+  int back[2];
+  ASSERT_EQ(::pipe(back), 0);
+  const Child connecting([&] {
+    ssize_t size = ::read(back[0], text, sizeof text);
+    if (size <= 0) return;
+    ZmqTransport transport(these(keys));
+    transport.send(transport.connect(std::string(text, static_cast<std::size_t>(size))), numbered(2));
+    while (next_event(transport)) {}
+  });
+  ZmqTransport server(these(keys)), client(these(keys));
+  const std::string own = server.listen(kLoopback);
+  ASSERT_GT(::write(back[1], own.data(), own.size()), 0);
+  client.send(client.connect(endpoint), numbered(1));
+  const auto answered = next_event(client), greeted = next_event(server);
+  ASSERT_TRUE(answered && greeted);
+  ASSERT_EQ(greeted->kind, TransportEvent::kMessage);
+
+  listener.stop();
+  connecting.stop();
+  const auto client_end = next_event(client), server_end = next_event(server);
+  ASSERT_TRUE(client_end && server_end);
+  EXPECT_EQ(client_end->kind, TransportEvent::kClosed);
+  EXPECT_EQ(server_end->kind, TransportEvent::kClosed);
+  for (const int fd : {pipe[0], pipe[1], back[0], back[1]}) ::close(fd);
 }
 
 TEST(ZmqNetworkTest, AnotherBussKeysGetNothing) {

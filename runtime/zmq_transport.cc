@@ -73,9 +73,9 @@ const char* describe(int event) {
     case ZMQ_EVENT_DISCONNECTED: return "the peer is gone";
     case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
     case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-      return "the peer did not answer the greeting; over the network that is what other keys get: is this "
-             "bus file a "
-             "copy from before its scheduler was started?";
+      return "the peer did not answer the greeting; over the network that is what other keys get: this bus "
+             "file may "
+             "be a copy from before its scheduler was started";
     case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH: return "the peer does not accept this bus's key";
     default: return "nobody listens there";
   }

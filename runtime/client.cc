@@ -128,8 +128,8 @@ void Client::close() {
     for (auto& [box, route] : link.routes) {
       if (route.lane) route.lane->leave();
     }
-    transport_->send(link.connection, {Bye{}, {}});
-    transport_->close(link.connection);
+    send_over(link, {Bye{}, {}});
+    close_link(link);
   }
   transport_->close(scheduler_);
   session_ = Session::kClosed;
@@ -289,7 +289,9 @@ void Client::wake_driver() {
 }
 
 TimePoint Client::next_deadline() const {
-  return deadlines_.empty() ? TimePoint::never() : deadlines_.begin()->first;
+  TimePoint next = deadlines_.empty() ? TimePoint::never() : deadlines_.begin()->first;
+  for (const auto& [agent, until] : reaching_) next = std::min(next, until);
+  return next;
 }
 
 // --- the session with the scheduler ---------------------------------------------------------------
@@ -321,6 +323,7 @@ void Client::on_scheduler_lost(const std::string& reason) {
   lost_reason_ = reason;
   const bool was_open = session_ == Session::kOpen;
   session_ = Session::kLost;
+  lose_relayed_links();
   if (was_open && options_.find_bus) {
     wake_driver();
   } else if (was_open) {
@@ -469,6 +472,8 @@ void Client::on_scheduler(Message& message) {
     send(read_chunk(*fetch));
   } else if (auto* chunk = std::get_if<Chunk>(&message.body)) {
     on_chunk(*chunk, message.frames);
+  } else if (const auto* relay = std::get_if<Relay>(&message.body)) {
+    on_relay(*relay, std::move(message.frames));
   } else if (auto* report = std::get_if<StatusReport>(&message.body)) {
     status_ = std::move(*report);
   } else if (auto* welcome = std::get_if<Welcome>(&message.body)) {

@@ -377,21 +377,25 @@ class Client {
     std::deque<Message> queue;                ///< wait for room in the lane, or for the other way to be empty
     std::map<std::uint64_t, Flight> queued;   ///< of `queue`, by serial
   };
-  /// A connection to an agent.
+  /// The way to an agent: a connection to where it listens, else through the scheduler.
   struct Link {
-    std::string endpoint;
-    ConnectionId connection;
+    std::deque<std::string> endpoints;  ///< not tried yet
+    ConnectionId connection;            ///< none: relayed
+    bool relayed = false;
     PeerId agent;
     std::uint64_t ready = 0;  ///< order of its Welcome; 0: none yet
     bool same_store = false;  ///< its shared memory is ours
     struct OnLink : Flight {
       BoxRoute* route = nullptr;  ///< of calls that run in order
+      bool sent = false;
     };
     std::map<std::uint64_t, OnLink> in_flight;  ///< by wire serial
     std::map<BoxId, BoxRoute> routes;
-    std::vector<Message> waiting;  ///< beyond kMaxDirectCallsInFlight
-    std::size_t waiting_from = 0;
-    std::size_t sent_in_flight() const { return in_flight.size() - (waiting.size() - waiting_from); }
+    std::size_t sent = 0;         ///< of `in_flight`
+    std::deque<Message> waiting;  ///< for the Welcome, or for room
+    bool has_room() const {
+      return ready != 0 && sent < (relayed ? kMaxRelayedCallsInFlight : kMaxDirectCallsInFlight);
+    }
   };
   struct WatchedPort {
     int users = 0;
@@ -416,7 +420,12 @@ class Client {
   void on_link(Link& link, Message& message);
   void on_results(Results& results, Frames& frames);
   void on_boxes(const Boxes& boxes);
+  void on_relay(const Relay& relay, Frames&& frames);
   void on_link_closed(ConnectionId connection);
+  void try_next_way(Link& link);
+  void lose_link(PeerId agent);
+  void lose_relayed_links();
+  void check_reached(TimePoint now);
   void acknowledge(bool now);
 
   // Calls.
@@ -449,6 +458,9 @@ class Client {
   void wake_waiters();
   Link& link_to(const BoxEntry& entry);
   void send_on_link(Link& link, Message message);
+  void pump(Link& link);
+  void send_over(const Link& link, const Message& message);
+  void close_link(const Link& link);
 
   // Values (client_values.cc).
   struct Obtaining;
@@ -524,6 +536,7 @@ class Client {
   bool spinning_ = false;
   int pollers_ = 0;  ///< threads in poll(): lanes must ring for them
   std::unordered_map<ConnectionId, PeerId> link_of_;
+  std::map<PeerId, TimePoint> reaching_;  ///< links over the network that are not up: until when
 
   std::uint64_t ack_seen_ = 0, ack_sent_ = 0;
   std::size_t unacknowledged_bytes_ = 0;

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "runtime/client.h"
+#include "runtime/codec.h"
 
 namespace betterbox {
 
@@ -45,16 +46,67 @@ Client::Link& Client::link_to(const BoxEntry& entry) {
   const PeerId agent = entry.info.box.agent;
   if (const auto found = links_.find(agent); found != links_.end()) return found->second;
   Link& link = links_[agent];
-  link.endpoint =
-      entry.host == options_.host || entry.network_endpoint.empty() ? entry.endpoint : entry.network_endpoint;
   link.agent = agent;
-  link.connection = connect(link.endpoint);
-  link_of_[link.connection] = agent;
+  // A socket of this host's name may lie in another container.
+  if (entry.host == options_.host || entry.network_endpoint.empty()) link.endpoints.push_back(entry.endpoint);
+  if (!entry.network_endpoint.empty()) link.endpoints.push_back(entry.network_endpoint);
+  try_next_way(link);
+  return link;
+}
+
+void Client::try_next_way(Link& link) {
+  if (link.connection) {
+    transport_->close(link.connection);
+    link_of_.erase(link.connection);
+    link.connection = {};
+  }
+  reaching_.erase(link.agent);
+  if (link.endpoints.empty()) {
+    link.relayed = true;
+  } else {
+    const std::string endpoint = std::move(link.endpoints.front());
+    link.endpoints.pop_front();
+    link.connection = connect(endpoint);
+    link_of_[link.connection] = link.agent;
+    if (endpoint.starts_with("tcp://")) reaching_[link.agent] = monotonic_now() + kReachTimeout;
+  }
   Hello hello = make_hello(Role::kClient);
   --session_number_;  // counts sessions with the scheduler only
-  hello.session = link.connection.value;
-  transport_->send(link.connection, {std::move(hello), {}});
-  return link;
+  hello.session = 1;
+  send_over(link, {std::move(hello), {}});
+}
+
+void Client::check_reached(TimePoint now) {
+  std::vector<PeerId> late;
+  for (const auto& [agent, until] : reaching_) {
+    if (until <= now) late.push_back(agent);
+  }
+  for (const PeerId agent : late) try_next_way(links_.at(agent));
+}
+
+void Client::send_over(const Link& link, const Message& message) {
+  if (!link.relayed) {
+    transport_->send(link.connection, message);
+  } else if (session_ == Session::kOpen) {
+    send(wrap(link.agent, message));
+  }
+}
+
+void Client::close_link(const Link& link) {
+  if (!link.relayed) {
+    transport_->close(link.connection);
+  } else if (session_ == Session::kOpen) {
+    send({Relay{link.agent, true}, {}});
+  }
+}
+
+void Client::on_relay(const Relay& relay, Frames&& frames) {
+  const auto found = links_.find(relay.peer);
+  if (found == links_.end() || !found->second.relayed) return;
+  auto inner = relay.over ? DecodeError{} : unwrap(std::move(frames));
+  if (auto* message = std::get_if<Message>(&inner)) return on_link(found->second, *message);
+  if (!relay.over) close_link(found->second);
+  lose_link(relay.peer);
 }
 
 void Client::on_link(Link& link, Message& message) {
@@ -64,29 +116,42 @@ void Client::on_link(Link& link, Message& message) {
     if (found == link.in_flight.end()) return settle_in_lane(link, reply->serial, page);
     const Link::OnLink flight = found->second;
     link.in_flight.erase(found);
+    link.sent -= flight.sent;
     if (flight.call == nullptr && flight.route != nullptr) return end_lane(*flight.route, page);
     settle_flight(flight, page);
     if (flight.route != nullptr) --flight.route->on_link, pump(*flight.route);
-    while (link.waiting_from < link.waiting.size() && link.sent_in_flight() < kMaxDirectCallsInFlight) {
-      transport_->send(link.connection, link.waiting[link.waiting_from++]);
-    }
-    if (link.waiting_from == link.waiting.size()) link.waiting.clear(), link.waiting_from = 0;
+    pump(link);
   } else if (const auto* welcome = std::get_if<Welcome>(&message.body)) {
     if (link.ready == 0) link.ready = ++answers_;
+    reaching_.erase(link.agent);
+    pump(link);
     link.same_store = !welcome->store.empty() && welcome->store == options_.store;
   } else if (std::get_if<Refused>(&message.body) || std::get_if<Bye>(&message.body)) {
-    const ConnectionId connection = link.connection;
-    transport_->close(connection);
-    on_link_closed(connection);
+    close_link(link);
+    lose_link(link.agent);
   }
 }
 
 void Client::on_link_closed(ConnectionId connection) {
   const auto found = link_of_.find(connection);
   if (found == link_of_.end()) return;
-  const PeerId agent = found->second;
-  link_of_.erase(found);
+  Link& link = links_.at(found->second);
+  const bool elsewhere = !link.endpoints.empty() || session_ == Session::kOpen;
+  link.ready == 0 && elsewhere ? try_next_way(link) : lose_link(link.agent);
+}
+
+void Client::lose_relayed_links() {
+  std::vector<PeerId> relayed;
+  for (const auto& [agent, link] : links_) {
+    if (link.relayed) relayed.push_back(agent);
+  }
+  for (const PeerId agent : relayed) lose_link(agent);
+}
+
+void Client::lose_link(PeerId agent) {
   Link& link = links_.at(agent);
+  link_of_.erase(link.connection);
+  reaching_.erase(agent);
   std::vector<Flight> lost;
   for (auto& [box, route] : link.routes) {
     drain_lane(route);

@@ -87,11 +87,22 @@ CallPtr Client::box_call(const std::vector<BoxId>& boxes, const std::string& met
   return call;
 }
 
+/// A call, or a lane that is asked for: both are in `in_flight`.
 void Client::send_on_link(Link& link, Message message) {
-  if (link.sent_in_flight() > kMaxDirectCallsInFlight || !link.waiting.empty()) {
-    link.waiting.push_back(std::move(message));
-  } else {
-    transport_->send(link.connection, message);
+  link.waiting.push_back(std::move(message));
+  pump(link);
+}
+
+void Client::pump(Link& link) {
+  while (link.has_room() && !link.waiting.empty()) {
+    const Message message = std::move(link.waiting.front());
+    link.waiting.pop_front();
+    const auto* call = std::get_if<BoxCall>(&message.body);
+    const auto flight = link.in_flight.find(call ? call->serial : std::get<OpenLane>(message.body).serial);
+    if (flight == link.in_flight.end()) continue;  // cancelled
+    flight->second.sent = true;
+    ++link.sent;
+    send_over(link, message);
     sent_on_link_ = true;
   }
 }
@@ -353,6 +364,7 @@ void Client::lose_unsettled(const CallPtr& call, LostCode code, std::string_view
 }
 
 void Client::check_deadlines(TimePoint now) {
+  check_reached(now);
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
     const CallPtr call = direct_.at(deadlines_.begin()->second);
     deadlines_.erase(deadlines_.begin());

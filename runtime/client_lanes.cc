@@ -33,7 +33,7 @@ Client::BoxRoute& Client::route_to(Link& link, const BoxId& box) {
     for (const MethodInfo& method : entry->info.methods) {
       if ((method.flags & (kConcurrentMethod | kAsyncMethod)) != 0) route.express.insert(method.name);
     }
-    route.near = entry->host == options_.host;
+    route.near = entry->host == options_.host && !link.relayed;
   }
   return route;
 }
@@ -227,8 +227,12 @@ void Client::drain_lanes() {
     any = drain_lane(*route) || any;
     pump(*route);
     if (!route->lane->broken()) continue;
-    transport_->send(route->link->connection, {BoxCancel{route->lane_serial}, {}});
-    route->link->in_flight.erase(route->lane_serial);
+    send_over(*route->link, {BoxCancel{route->lane_serial}, {}});
+    const auto opening = route->link->in_flight.find(route->lane_serial);
+    if (opening != route->link->in_flight.end()) {
+      route->link->sent -= opening->second.sent;
+      route->link->in_flight.erase(opening);
+    }
     const std::string item = make_lost_item(LostCode::kBoxLost, 0, {}, "its lane was written over");
     end_lane(*route, make_single_page(std::as_bytes(std::span(item))));
     any = true;
@@ -242,7 +246,7 @@ void Client::drop_direct(const CallPtr& call) {
     std::vector<BoxRoute*> freed;
     std::erase_if(link.in_flight, [&](const auto& entry) {
       if (entry.second.call != call) return false;
-      transport_->send(link.connection, {BoxCancel{entry.first}, {}});
+      if (entry.second.sent) --link.sent, send_over(link, {BoxCancel{entry.first}, {}});
       if (entry.second.route != nullptr) --entry.second.route->on_link, freed.push_back(entry.second.route);
       return true;
     });
@@ -257,6 +261,7 @@ void Client::drop_direct(const CallPtr& call) {
       }
     }
     for (BoxRoute* route : freed) pump(*route);
+    pump(link);
   }
 }
 

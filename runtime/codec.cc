@@ -171,6 +171,9 @@ template <class T> bool frames_fit(const T& body, std::size_t frames) {
     return frames == 1 || (frames == 0 && body.held != 0);
   } else if constexpr (kMayHaveOneFrame<T>) {
     return frames <= 1;
+  } else if constexpr (std::is_same_v<T, Relay>) {
+    return body.over ? frames == 0
+                     : frames == 1 || frames == 2;  // none of a link has more than one of its own
   } else if constexpr (requires { body.spans; }) {
     return frames == body.spans.size();
   } else {
@@ -250,6 +253,19 @@ std::variant<Message, DecodeError> decode(std::span<const std::byte> first_frame
   } catch (Malformed& problem) {
     return DecodeError{std::move(problem.reason)};
   }
+}
+
+Message wrap(PeerId peer, const Message& inner) {
+  Message outer{Relay{peer, false}, {Frame(encode(inner))}};
+  outer.frames.insert(outer.frames.end(), inner.frames.begin(), inner.frames.end());
+  return outer;
+}
+
+std::variant<Message, DecodeError> unwrap(Frames frames) {
+  if (frames.empty()) return DecodeError{"nothing is wrapped"};
+  const Frame first = std::move(frames.front());
+  frames.erase(frames.begin());
+  return decode(first.bytes(), std::move(frames));
 }
 
 }  // namespace betterbox

@@ -29,4 +29,9 @@ std::string encode(const Message& message);
 /// payload frames that does not fit the kind or the header are errors.
 std::variant<Message, DecodeError> decode(std::span<const std::byte> first_frame, Frames payload);
 
+/// A message of a link that goes through the scheduler; `peer` is at the link's other end.
+Message wrap(PeerId peer, const Message& inner);
+/// Back again. The same errors as of decode.
+std::variant<Message, DecodeError> unwrap(Frames frames);
+
 }  // namespace betterbox

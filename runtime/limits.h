@@ -78,6 +78,8 @@ inline constexpr std::size_t kOutcomeWindowBytes = 64U << 20;
 inline constexpr std::size_t kAckEveryBytes = 1U << 20;
 /// Direct calls of one client that may wait at one agent; further ones wait in the client.
 inline constexpr std::size_t kMaxDirectCallsInFlight = 1024;
+/// The same where they go through the scheduler, which keeps them until the agent's connection takes them.
+inline constexpr std::size_t kMaxRelayedCallsInFlight = 64;
 /// Each direction of a lane. What is larger than half of it takes the other way.
 inline constexpr std::size_t kLaneRingBytes = 64U << 10;
 /// How long either end of a lane looks for the next record before it sleeps: about what the other end does between
@@ -110,7 +112,7 @@ inline constexpr Duration kReconnectGrace = seconds(5);
 inline constexpr Duration kIdleSchedulerLife = seconds(60);
 /// Items of a spread call wait this long for a box at a port that has none left.
 inline constexpr Duration kNoBoxGrace = seconds(5);
-/// How long a connection over the network may take to be accepted before another way is taken.
+/// How long a link over the network may take to be up before the next way is taken: the last is through the scheduler.
 inline constexpr Duration kReachTimeout = seconds(1);
 /// How long use_box waits for boxes unless told otherwise.
 inline constexpr Duration kDefaultBoxTimeout = seconds(3);

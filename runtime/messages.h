@@ -570,6 +570,14 @@ struct StatusReport {
   template <class A> void serialize(A& a) { a(scheduler, uptime_ns, peers, boxes, calls, counters, values); }
 };
 
+/// client -> scheduler -> agent and back: a message of a link between these two that cannot be made directly. `peer`: to
+/// whom; where it arrives, from whom. `over`: the link has ended. frames: [first frame, its payload...], none if over
+struct Relay {
+  PeerId peer;
+  bool over = false;
+  template <class A> void serialize(A& a) { a(peer, over); }
+};
+
 // --- all of them -----------------------------------------------------------------------------------
 
 /// The order is the wire number (from 1): append only.
@@ -577,7 +585,7 @@ using Body = std::variant<Hello, Welcome, Refused, Bye, Offer, Watch, Unwatch, B
                           BoxReply, Call, Items, Cancel, Forget, Results, Acknowledge, Settled, Explain,
                           Explanation, Context, Lease, Revoke, Released, Abandon, DropCall, Outcomes, Deploy,
                           Host, Hosted, Deployed, Undeploy, Status, StatusReport, Accepted, Load, OpenLane,
-                          Hold, Drop, Keep, Kept, Discard, Locate, Source, Fetch, Chunk, Fetched>;
+                          Hold, Drop, Keep, Kept, Discard, Locate, Source, Fetch, Chunk, Fetched, Relay>;
 
 struct Message {
   Body body;

@@ -141,6 +141,10 @@ std::string advertised_address(const std::string& interface, const std::string& 
   for (const char* world : {kWorld, kWorldV6}) {
     if (std::string found = source_towards(world); !found.empty()) return found;
   }
+  // A cluster's inner network needs no route to the world.
+  for (const Interface& each : interfaces()) {
+    if (!each.address.starts_with("127.") && each.address != "[::1]") return each.address;
+  }
   return "127.0.0.1";
 }
 

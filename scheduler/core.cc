@@ -9,6 +9,7 @@
 #include "scheduler/deployments.h"
 #include "scheduler/leases.h"
 #include "scheduler/recovery.h"
+#include "scheduler/relay.h"
 #include "scheduler/resources.h"
 #include "scheduler/results.h"
 #include "scheduler/schedule.h"
@@ -69,8 +70,8 @@ Complaint on_agent_message(const Turn& turn, Peer& agent, Message&& message) {
   return not_allowed(agent, body);
 }
 
-/// Messages about values, which all peers send alike. Result: false if it is none.
-bool on_value_message(const Turn& turn, Peer& peer, Message& message, Complaint& complaint) {
+/// Messages that all peers send alike: about values, and to other peers. Result: false if it is none.
+bool on_common_message(const Turn& turn, Peer& peer, Message& message, Complaint& complaint) {
   Body& body = message.body;
   if (auto* hold = std::get_if<Hold>(&body)) {
     complaint = on_hold(turn, peer, std::move(*hold));
@@ -84,6 +85,8 @@ bool on_value_message(const Turn& turn, Peer& peer, Message& message, Complaint&
     pass_on(turn, peer, std::move(*chunk), std::move(message.frames));
   } else if (auto* fetched = std::get_if<Fetched>(&body)) {
     on_fetched(turn, peer, *fetched);
+  } else if (const auto* relay = std::get_if<Relay>(&body)) {
+    on_relay(turn, peer, *relay, std::move(message.frames));
   } else {
     return false;
   }
@@ -106,7 +109,7 @@ void on_message(const Turn& turn, ConnectionId connection, Message&& message) {
     return;
   }
   Complaint complaint;
-  if (!on_value_message(turn, peer, message, complaint)) {
+  if (!on_common_message(turn, peer, message, complaint)) {
     complaint = peer.is_agent() ? on_agent_message(turn, peer, std::move(message))
                                 : on_client_message(turn, peer, std::move(message));
   }

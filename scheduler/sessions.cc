@@ -5,6 +5,7 @@
 #include "scheduler/deployments.h"
 #include "scheduler/explain.h"
 #include "scheduler/leases.h"
+#include "scheduler/relay.h"
 #include "scheduler/results.h"
 #include "scheduler/values.h"
 
@@ -55,6 +56,7 @@ void detach(const Turn& turn, Peer& peer) {
   ++state.counters.sessions_ended;
   if (!peer.background) --state.foreground_peers;
   on_source_detached(turn, peer);
+  end_relays(turn, peer);
   if (peer.is_agent()) {
     peer.agent.ack_planned = false;
     peer.agent.unacked_bytes = 0;

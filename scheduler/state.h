@@ -232,6 +232,7 @@ struct Peer {
   ConnectionId connection;  ///< none: it is away, and may come back until `gone_at`
   bool process_dead = false;
   TimePoint gone_at = TimePoint::never();
+  std::set<PeerId> relayed_with;  ///< links that go through here (relay.h); while connected
   AgentPart agent;
   ClientPart client;
 
@@ -304,6 +305,7 @@ struct Counters {
   std::uint64_t sessions_resumed = 0;
   std::uint64_t peers_lost = 0;  ///< gone without a Bye
   std::uint64_t messages_received = 0;
+  std::uint64_t messages_relayed = 0;  ///< between peers that cannot reach each other
   std::uint64_t stale_outcomes = 0;
   std::uint64_t items_settled = 0;
   std::uint64_t items_lost = 0;  ///< settled without an outcome of user code

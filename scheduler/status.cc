@@ -26,6 +26,7 @@ std::vector<Counter> counters_of(const Counters& c) {
       {"sessions_resumed", c.sessions_resumed},
       {"peers_lost", c.peers_lost},
       {"messages_received", c.messages_received},
+      {"messages_relayed", c.messages_relayed},
       {"stale_outcomes", c.stale_outcomes},
       {"items_settled", c.items_settled},
       {"items_lost", c.items_lost},

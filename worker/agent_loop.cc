@@ -62,7 +62,8 @@ AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transpor
           },
           [this](CallId call) { feed(ValuesArrived{call}); }),
       sampler_(options.capacity.memory_bytes),
-      endpoint_(options.scheduler_endpoint) {
+      endpoint_(options.scheduler_endpoint),
+      relayed_([this](const Message& message) { send(scheduler_, message); }) {
   wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_fd_ < 0) throw std::runtime_error("no eventfd");
   socket_path_ = agent_socket_path(options_.socket_folder, self_);
@@ -157,6 +158,7 @@ void AgentLoop::scheduler_closed(const std::string& reason) {
     feed(SessionEnded{});
   }
   last_trouble_ = reason;
+  for (const ConnectionId client : relayed_.ended_all()) client_closed(client);
   session_ = Session::kNone;
   greeting_ends_ = TimePoint::never();
   retry_at_ = now + kRetryInterval;
@@ -226,6 +228,8 @@ void AgentLoop::from_scheduler(Message&& message) {
     feed(HostAsked{std::move(*host), first_frame(), false});
   } else if (auto* undeploy = std::get_if<Undeploy>(&message.body)) {
     feed(UndeployAsked{undeploy->deployment});
+  } else if (const auto* relay = std::get_if<Relay>(&message.body)) {
+    from_relayed(*relay, std::move(frames));
   } else if (std::holds_alternative<Bye>(message.body)) {
     refused({RefusalCode::kEnding, "the scheduler said goodbye"});
   } else {
@@ -289,7 +293,7 @@ void AgentLoop::from_client(ConnectionId from, Message&& message) {
   } else if (auto* cancel = std::get_if<BoxCancel>(&message.body)) {
     feed(BoxCallCancelled{{from.value}, cancel->serial});
   } else if (std::holds_alternative<Bye>(message.body)) {
-    transport_->close(from);
+    close_client(from);
     clients_.erase(from);
     feed(ClientGone{{from.value}, true});
   } else {
@@ -322,7 +326,25 @@ void AgentLoop::greet(ConnectionId from, const Hello& hello) {
 
 void AgentLoop::drop_client(ConnectionId client, RefusalCode code, const std::string& text) {
   send(client, {Refused{code, text}, {}});
-  transport_->close(client);
+  close_client(client);
+  client_closed(client);
+}
+
+void AgentLoop::close_client(ConnectionId client) {
+  RelayedClients::owns(client) ? relayed_.close(client) : transport_->close(client);
+}
+
+/// From a client that cannot reach this agent itself.
+void AgentLoop::from_relayed(const Relay& relay, Frames&& frames) {
+  if (relay.over) {
+    if (const auto client = relayed_.ended(relay.peer)) client_closed(*client);
+    return;
+  }
+  const ConnectionId client = relayed_.link_of(relay.peer);
+  auto inner = unwrap(std::move(frames));
+  if (auto* message = std::get_if<Message>(&inner)) return from_client(client, std::move(*message));
+  observer_.log("dropped a client: " + std::get<DecodeError>(inner).reason);
+  close_client(client);
   client_closed(client);
 }
 
@@ -394,6 +416,7 @@ void AgentLoop::carry_out(Stopped&&) {
 }
 
 void AgentLoop::send(ConnectionId to, const Message& message) {
+  if (RelayedClients::owns(to)) return relayed_.send(to, message);
   sent_ = true;
   transport_->send(to, message);  // a connection that is over says so itself
 }

@@ -21,6 +21,7 @@
 #include "worker/core.h"
 #include "worker/executor.h"
 #include "worker/load_sampler.h"
+#include "worker/relayed_clients.h"
 #include "worker/value_links.h"
 #include "worker/value_store.h"
 
@@ -130,6 +131,8 @@ class AgentLoop {
   void greet(ConnectionId from, const Hello& hello);
   void drop_client(ConnectionId client, RefusalCode code, const std::string& text);
   void client_closed(ConnectionId client);
+  void close_client(ConnectionId client);
+  void from_relayed(const Relay& relay, Frames&& frames);
 
   // Events and effects.
   void receive_messages();
@@ -188,6 +191,7 @@ class AgentLoop {
   TimePoint lost_since_{};
 
   std::map<ConnectionId, bool> clients_;  // greeted?
+  RelayedClients relayed_;
   Effects effects_;
   std::size_t effects_done_ = 0;
   bool carrying_out_ = false;

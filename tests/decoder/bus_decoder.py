@@ -79,7 +79,7 @@ STRUCTS: dict[str, list[tuple[str, str]]] = {
 }
 
 #: Messages in the order of their wire numbers (from 1), each with its rule for payload frames:
-#: a number, '?' for 0 or 1, 'spans' for one per span.
+#: a number, '?' for 0 or 1, 'spans' for one per span, 'relay': 1 or 2, none if the link is over.
 MESSAGES: list[tuple[str, int | str, list[tuple[str, str]]]] = [
     ('Hello', 0, [('role', 'role'), ('peer', 'peer'), ('session', 'u64'), ('python', 'str'), ('host', 'str'),
                   ('boot_id', 'str'), ('pid', 'u32'), ('name', 'str'), ('endpoint', 'str'),
@@ -146,6 +146,7 @@ MESSAGES: list[tuple[str, int | str, list[tuple[str, str]]]] = [
     ('Fetch', 0, [('peer', 'peer'), ('value', 'ValueId'), ('offset', 'u64'), ('count', 'u64')]),
     ('Chunk', '?', [('peer', 'peer'), ('name', 'str'), ('offset', 'u64')]),
     ('Fetched', 0, [('name', 'str'), ('ok', 'bool')]),
+    ('Relay', 'relay', [('peer', 'peer'), ('over', 'bool')]),
 ]
 KIND_NUMBERS = {name: number for number, (name, _, _) in enumerate(MESSAGES, 1)}
 ENUMS = {'role': ('u8', 4), 'refusal': ('u16', 5)}
@@ -247,7 +248,8 @@ def decode(frames: list[bytes]) -> Message:
     fields = {name: reader.value(part) for name, part in layout}
     if reader.at != len(reader.data):
         raise DecodeError('bytes behind the body')
-    fits = {'?': payload_frames <= 1, 'spans': payload_frames == len(fields.get('spans', []))}
+    fits = {'?': payload_frames <= 1, 'spans': payload_frames == len(fields.get('spans', [])),
+            'relay': payload_frames == 0 if fields.get('over') else payload_frames in (1, 2)}
     if not (fits[rule] if isinstance(rule, str) else payload_frames == rule):
         raise DecodeError('a wrong number of payload frames for this kind')
     return Message(kind, fields, frames[1:])

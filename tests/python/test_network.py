@@ -1,0 +1,102 @@
+"""A bus whose hosts have a network between them that is slow, loses packets, or is cut."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import network
+import pytest
+from helpers import Scripts, wait_until
+from network import Network
+
+_PROBLEM = network.why_not()
+pytestmark = pytest.mark.skipif(bool(_PROBLEM), reason=_PROBLEM)
+
+SERVER = """
+    import socket
+    from betterbox import Box, serve_box
+
+    @serve_box(8090)
+    class ABox(Box):
+        def where(self):
+            return socket.gethostname()
+        def size(self, data):
+            return len(data)
+        def kill(self):
+            import os
+            os._exit(3)
+"""
+
+
+@pytest.fixture
+def hosts(home: Path, scripts: Scripts, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
+    """Three hosts, 20 ms from each other and back, that lose packets; the first has the scheduler."""
+    made = Network(3, delay=0.01, loss=0.01)
+    try:
+        made.start(0, scripts, "-m", "betterbox", "scheduler", "--interface", "eth0")
+        file = home / "bus.json"
+        wait_until(file.exists, "a bus file")
+        monkeypatch.setenv("BETTERBOX_BUS", str(file))
+        assert json.loads(file.read_text())["network_endpoint"].startswith("tcp://10.99.0.1:")
+        yield made
+    finally:
+        made.close()
+
+
+def test_calls_to_a_box_that_cannot_be_reached_go_through_the_scheduler(hosts: Network, scripts: Scripts) -> None:
+    hosts.start(1, scripts, str(scripts.write("server.py", SERVER)))
+    hosts.part(2, 1)
+    user = """
+        import betterbox
+        from betterbox import RemoteBox, GroupBox
+        box = RemoteBox.connect(8090, timeout=20)
+        print(box.where().result(20), box.size(b"x" * 5_000_000).result(20))
+        print(sum(p.result(20) for p in [box.size(b"y" * i) for i in range(300)]))
+        print(GroupBox.connect(8090).where().result(20))
+        try:
+            box.kill().result(20)
+        except betterbox.BoxLostError as error:
+            print("lost")
+    """
+    client = hosts.start(2, scripts, str(scripts.write("user.py", user)))
+    assert client.wait() == 0, client.output
+    assert client.output.splitlines() == ["h1 5000000", str(sum(range(300))), "['h1']", "lost"]
+
+
+@pytest.mark.parametrize("seconds", [5, 12])
+def test_a_host_that_is_cut_off_and_comes_back_loses_nothing(hosts: Network, scripts: Scripts, tmp_path: Path, seconds: int) -> None:
+    for i in (1, 2):
+        hosts.start(i, scripts, "-m", "betterbox", "worker", "--slots", "2")
+    ran = tmp_path / "ran"
+    user = f"""
+        import os, socket, time
+        import betterbox
+
+        def run(i):
+            time.sleep(0.02)
+            with open({str(ran)!r}, "ab", buffering=0) as file:
+                file.write(b"%d\\n" % i)
+            return i * i, socket.gethostname()
+
+        betterbox.map(abs, range(8)).result(30)
+        promise = betterbox.map(run, range(4000))
+        done = [pair for pair in promise]
+        assert [value for value, _ in done] == [i * i for i in range(4000)]
+        print(sorted({{host for _, host in done}}))
+        time.sleep(1)
+        print(sorted({{host for _, host in betterbox.map(run, range(400)).result(60)}}))
+    """
+    client = hosts.start(0, scripts, str(scripts.write("user.py", user)))
+    wait_until(lambda: ran.exists() and ran.stat().st_size > 1000, "items run", 60)
+    hosts.cut_off(2)
+    cut = time.monotonic()
+    wait_until(lambda: time.monotonic() - cut > seconds, "the cut lasts", 60)
+    hosts.join_again(2)
+    assert client.wait(120) == 0, client.output
+    assert client.output.splitlines()[0] == "['h1', 'h2']"
+    counts = Counter(int(line) for line in ran.read_bytes().split())
+    print("twice:", sum(1 for i in range(4000) if counts[i] > 1), client.output)

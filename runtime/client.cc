@@ -1,6 +1,7 @@
 // Client, first part: waiting and driving, the session with the scheduler. What it is about lies in client_boxes.cc,
 // client_calls.cc (calls and their outcomes), client_lanes.cc and client_submissions.cc.
 #include "runtime/client.h"
+#include "runtime/network.h"
 #include "runtime/segment_pool.h"
 #include "runtime/value_copy.h"
 
@@ -335,7 +336,7 @@ void Client::on_scheduler_lost(const std::string& reason) {
 /// Looks for the successor of a lost scheduler until one accepts us, refuses us, or the time is over. A socket
 /// may still take connections while its process dies, so one that ends before its greeting is tried again.
 void Client::find_bus_again(Lock& lock) {
-  const TimePoint deadline = monotonic_now() + kReconnectGrace * 2;
+  const TimePoint deadline = monotonic_now() + return_patience(options_.endpoint);
   std::string problem = lost_reason_;
   while (session_ == Session::kLost && !closed_ && monotonic_now() < deadline) {
     lock.unlock();

@@ -108,6 +108,10 @@ inline constexpr Duration kLivenessBound = seconds(5);
 /// How long a peer's leases and calls wait for it to come back after its connection ended
 /// (a process that died on this host is known dead at once and does not wait).
 inline constexpr Duration kReconnectGrace = seconds(5);
+/// How long a peer looks for a scheduler that it has lost, on the same host and over the network: there it may be the
+/// way that is cut.
+inline constexpr Duration kReturnPatience = seconds(10);
+inline constexpr Duration kNetworkReturnPatience = seconds(60);
 /// A scheduler that started by itself ends when its last peer has been gone for this long.
 inline constexpr Duration kIdleSchedulerLife = seconds(60);
 /// Items of a spread call wait this long for a box at a port that has none left.

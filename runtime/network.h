@@ -3,8 +3,10 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "runtime/limits.h"
 #include "runtime/time.h"
 
 namespace betterbox {
@@ -22,9 +24,14 @@ std::vector<Interface> interfaces();
 
 /// The address of this host that others are to use: that of `interface` (the name of one, an address of this host, or
 /// a name that stands for one; of several the first, IPv4 before IPv6), or, where that is empty, the one that a
-/// connection to `peer` ("tcp://address:port") would come from; without a peer the one towards the world, at last the
-/// loopback. Numeric; IPv6 in brackets, as in an endpoint. Throws std::runtime_error, which names what there is.
+/// connection to `peer` ("tcp://address:port") would come from; without a peer the one towards the world, else
+/// that of the first interface, at last the loopback. Numeric; IPv6 in brackets, as in an endpoint. Throws std::runtime_error, which names what there is.
 std::string advertised_address(const std::string& interface, const std::string& peer);
+
+/// How long to look for a scheduler that was at this endpoint and has been lost.
+inline Duration return_patience(std::string_view endpoint) {
+  return endpoint.starts_with("tcp://") ? kNetworkReturnPatience : kReturnPatience;
+}
 
 /// False if the name in "tcp://name:port" stands for no address here.
 bool name_resolves(const std::string& endpoint);

@@ -166,7 +166,8 @@ void AgentLoop::scheduler_closed(const std::string& reason) {
 
 /// A new scheduler may have taken the bus over: its file says where it is.
 void AgentLoop::look_for_scheduler() {
-  if (monotonic_now() - lost_since_ > kReconnectGrace * 2) {
+  const Duration patience = was_open_ ? return_patience(endpoint_) : kReturnPatience;
+  if (monotonic_now() - lost_since_ > patience) {
     return finish(End::kBusLost, "the scheduler at " + endpoint_ +
                                      " does not answer and did not come back (" + last_trouble_ + ")");
   }
@@ -203,6 +204,7 @@ void AgentLoop::from_scheduler(Message&& message) {
   if (auto* welcome = std::get_if<Welcome>(&message.body)) {
     if (session_ != Session::kGreeting || welcome->session != sessions_) return;
     session_ = Session::kOpen;
+    was_open_ = true;
     greeting_ends_ = TimePoint::never();
     feed(SessionBegan{welcome->peer, std::move(welcome->dropped_leases)});
     values_.session_began(monotonic_now());

@@ -2,7 +2,7 @@
 // transport, one executor. Its job: messages and rings become events, effects become messages and records.
 //
 // Sessions (docs/protocol.md, section "Sessions"): a lost scheduler is looked for again through the bus
-// file for twice kReconnectGrace; work goes on meanwhile.
+// file for a while (return_patience); work goes on meanwhile.
 #pragma once
 
 #include <atomic>
@@ -185,6 +185,7 @@ class AgentLoop {
   std::string local_endpoint_, network_endpoint_;  // of this agent
   BusKeys network_keys_;                           // under which it listens at the latter
   ConnectionId scheduler_;
+  bool was_open_ = false;  // there has been a session
   std::uint64_t sessions_ = 0;
   TimePoint greeting_ends_ = TimePoint::never();
   TimePoint retry_at_ = TimePoint::never();

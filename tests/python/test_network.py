@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 
 import network
 import pytest
@@ -37,7 +36,7 @@ def hosts(home: Path, scripts: Scripts, monkeypatch: pytest.MonkeyPatch) -> Iter
     """Three hosts, 20 ms from each other and back, that lose packets; the first has the scheduler."""
     made = Network(3, delay=0.01, loss=0.01)
     try:
-        made.start(0, scripts, "-m", "betterbox", "scheduler", "--interface", "eth0")
+        made.start(0, scripts, "-m", "betterbox", "scheduler")
         file = home / "bus.json"
         wait_until(file.exists, "a bus file")
         monkeypatch.setenv("BETTERBOX_BUS", str(file))
@@ -67,36 +66,35 @@ def test_calls_to_a_box_that_cannot_be_reached_go_through_the_scheduler(hosts: N
     assert client.output.splitlines() == ["h1 5000000", str(sum(range(300))), "['h1']", "lost"]
 
 
-@pytest.mark.parametrize("seconds", [5, 12])
-def test_a_host_that_is_cut_off_and_comes_back_loses_nothing(hosts: Network, scripts: Scripts, tmp_path: Path, seconds: int) -> None:
+def test_a_host_that_is_cut_off_and_comes_back_loses_nothing(hosts: Network, scripts: Scripts, tmp_path: Path) -> None:
     for i in (1, 2):
         hosts.start(i, scripts, "-m", "betterbox", "worker", "--slots", "2")
     ran = tmp_path / "ran"
     user = f"""
-        import os, socket, time
+        import socket, time
         import betterbox
 
         def run(i):
             time.sleep(0.02)
             with open({str(ran)!r}, "ab", buffering=0) as file:
-                file.write(b"%d\\n" % i)
-            return i * i, socket.gethostname()
+                file.write(b"%d %s\\n" % (i, socket.gethostname().encode()))
+            return i * i
 
-        betterbox.map(abs, range(8)).result(30)
-        promise = betterbox.map(run, range(4000))
-        done = [pair for pair in promise]
-        assert [value for value, _ in done] == [i * i for i in range(4000)]
-        print(sorted({{host for _, host in done}}))
-        time.sleep(1)
-        print(sorted({{host for _, host in betterbox.map(run, range(400)).result(60)}}))
+        assert betterbox.map(run, range(1200)).result(100) == [i * i for i in range(1200)]
+        print("right")
+        while True:  # until the host is used again
+            betterbox.map(run, range(100)).result(100)
     """
     client = hosts.start(0, scripts, str(scripts.write("user.py", user)))
-    wait_until(lambda: ran.exists() and ran.stat().st_size > 1000, "items run", 60)
+
+    def hosts_used(since: int = 0) -> set[bytes]:
+        return {line.split()[1] for line in ran.read_bytes()[since:].splitlines()[1:-1]} if ran.exists() else set()
+
+    wait_until(lambda: hosts_used() == {b"h1", b"h2"}, "both hosts work")
     hosts.cut_off(2)
-    cut = time.monotonic()
-    wait_until(lambda: time.monotonic() - cut > seconds, "the cut lasts", 60)
+    cut = monotonic()
+    wait_until(lambda: monotonic() - cut > 5, "the cut lasts")
     hosts.join_again(2)
-    assert client.wait(120) == 0, client.output
-    assert client.output.splitlines()[0] == "['h1', 'h2']"
-    counts = Counter(int(line) for line in ran.read_bytes().split())
-    print("twice:", sum(1 for i in range(4000) if counts[i] > 1), client.output)
+    back = ran.stat().st_size
+    client.wait_for("right")
+    wait_until(lambda: b"h2" in hosts_used(back), "the host works again")

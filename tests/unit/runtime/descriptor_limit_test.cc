@@ -66,7 +66,7 @@ TEST(DescriptorLimitTest, WhatLacksThemIsAnErrorWithAdvice) {
   }));
 }
 
-TEST(DescriptorLimitTest, AConnectionThatLacksThemIsClosedWithTheReason) {
+TEST(ZmqDescriptorTest, AConnectionThatLacksThemIsClosedWithTheReason) {
   EXPECT_TRUE(under_limits(80, 80, [] {
     ZmqTransport transport;
     const int last = open_files_until_full();

@@ -7,6 +7,7 @@ import dataclasses
 import ipaddress
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from betterbox import _core, _settings
@@ -16,6 +17,8 @@ ANSWER_SECONDS = 5.0
 REACH_SECONDS = 2.0
 CLOCK_SECONDS = 2.0  # of difference that are worth telling
 HOSTS_LOOKED_AT = 64
+RESERVED_DESCRIPTORS = 64  # with which a scheduler lets nobody in (runtime/limits.h)
+PEERS_TO_COME = 192  # that should still find some
 
 
 @dataclasses.dataclass
@@ -70,6 +73,7 @@ def checks(bus: Bus) -> list[tuple[str, Check]]:
     """The checks of a bus."""
     return [
         ("scheduler", lambda: scheduler(bus)),
+        ("its descriptors", lambda: its_descriptors(bus, "/proc")),
         ("network", lambda: network(bus)),
         ("versions", lambda: versions(bus)),
         ("clock", lambda: clock(bus)),
@@ -103,6 +107,26 @@ def _what_to_do(bus: Bus) -> str:
         f"{endpoint} takes connections, so this bus file has other keys than the scheduler there, or that runs another "
         "version of BetterBox: copy the file again; a scheduler makes new keys each time it starts"
     )
+
+
+def its_descriptors(bus: Bus, proc: str) -> list[Finding]:
+    """A scheduler that has few left lets nobody in; seen on its own host only."""
+    if bus.report is None or bus.report["scheduler"]["host"] != os.uname().nodename:
+        return []
+    process = Path(proc) / str(bus.report["scheduler"]["pid"])
+    try:
+        used = len(os.listdir(process / "fd"))
+        limits = (process / "limits").read_text()
+    except OSError:
+        return []  # in another container, or another user's
+    most = next(int(line.split()[3]) for line in limits.splitlines() if line.startswith("Max open files"))
+    found = f"the scheduler has {used} of {most} descriptors open"
+    if most - used > RESERVED_DESCRIPTORS + PEERS_TO_COME:
+        return [ok("its descriptors", found)]
+    advice = "start it where the hard limit is higher: ulimit -Hn, LimitNOFILE= of a systemd unit"
+    if most - used > RESERVED_DESCRIPTORS:
+        return [warning("its descriptors", f"{found}: soon nobody will be let in", advice)]
+    return [problem("its descriptors", f"{found}: nobody is let in any more", advice)]
 
 
 def network(bus: Bus) -> Finding:

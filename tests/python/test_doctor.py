@@ -238,6 +238,26 @@ def test_a_scheduler_that_is_not_there_is_a_problem_where_somebody_named_it() ->
     assert state_of(_doctor_bus.scheduler(gone)) == PROBLEM
 
 
+def test_a_scheduler_whose_descriptors_are_used_up_is_told_on_its_host(tmp_path: Path) -> None:
+    bus = made_up()
+    assert bus.report is not None
+    assert _doctor_bus.its_descriptors(bus, str(tmp_path)) == []  # node1 is another host
+    bus.report["scheduler"]["host"] = os.uname().nodename
+    assert _doctor_bus.its_descriptors(bus, str(tmp_path)) == []  # another container's
+    (tmp_path / "7" / "fd").mkdir(parents=True)
+    for number in range(30):
+        (tmp_path / "7" / "fd" / str(number)).touch()
+
+    def with_limit(most: int) -> str:
+        text = f"Limit  Soft Limit  Hard Limit  Units\nMax open files            {most}                 {most}   files\n"
+        (tmp_path / "7" / "limits").write_text(text)
+        return state_of(_doctor_bus.its_descriptors(bus, str(tmp_path))[0])
+
+    assert with_limit(20_000) == OK
+    assert with_limit(200) == WARNING
+    assert with_limit(90) == PROBLEM
+
+
 def test_boxes_that_cannot_be_reached_are_told_with_their_host() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         boxes = [

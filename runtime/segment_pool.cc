@@ -433,12 +433,13 @@ SegmentPool::Limits limits_here() {
   return {total, std::min<std::uint64_t>(total / 2, kWarmSegmentBytes)};
 }
 
-/// Sent not long ago by a process that is dead by now.
+/// Sent not long ago by a process that is dead by now. Both times are this host's; a clock that was set back in between
+/// keeps nothing for long.
 bool may_be_taken(int fd) {
   Header header;
   struct stat about {};
   return read_header(fd, header) && header.state == State::kSent && ::fstat(fd, &about) == 0 &&
-         ::time(nullptr) - about.st_mtim.tv_sec < kUntakenSegmentLife.ns / seconds(1).ns;
+         std::abs(::time(nullptr) - about.st_mtim.tv_sec) < kUntakenSegmentLife.ns / seconds(1).ns;
 }
 
 }  // namespace

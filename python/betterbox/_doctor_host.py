@@ -31,6 +31,7 @@ SHARED_FILE_SYSTEMS = set(
     "fuse.glusterfs gfs2 ocfs2 virtiofs".split()
 )
 LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=flock", "localflock")
+_SENT = struct.pack("Q", 1)  # the state in the head of a segment that nobody has taken yet (runtime/segment_pool.cc)
 _FLOCK = "hhlli"  # struct flock: type, whence, start, length, pid
 SLURM = ("sbatch", "srun", "squeue", "scancel")
 
@@ -178,7 +179,7 @@ def shared_memory(folder: str) -> Finding:
 
 def left_behind(socket_folder: str, memory: str, bus_answers: bool) -> Finding:
     """What killed processes left; the next ones sweep it, so it only tells that something was killed."""
-    segments = [path for path in Path(memory).glob(f"betterbox-{os.geteuid()}-*") if _is_unlocked(path)]
+    segments = [path for path in Path(memory).glob(f"betterbox-{os.geteuid()}-*") if _is_left(path)]
     dead = [] if bus_answers else [path for path in Path(socket_folder).glob("*") if _is_dead_socket(path)]
     if not segments and not dead:
         return ok("left behind", "nothing")
@@ -190,10 +191,12 @@ def left_behind(socket_folder: str, memory: str, bus_answers: bool) -> Finding:
     )
 
 
-def _is_unlocked(path: Path) -> bool:
-    """No process uses this segment: who does has a lock of an open file on it. Only asked, not taken."""
+def _is_left(path: Path) -> bool:
+    """No process uses this segment, and it is not under way: who uses it has a lock of an open file, which is asked for."""
     try:
         with open(path, "rb") as stream:
+            if stream.read(24)[16:] == _SENT:
+                return False
             answer = fcntl.fcntl(stream, fcntl.F_OFD_GETLK, whole_file(fcntl.F_WRLCK))
     except OSError:
         return False

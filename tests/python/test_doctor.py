@@ -129,7 +129,8 @@ def test_what_killed_processes_left_is_counted(tmp_path: Path) -> None:
         assert state_of(found) == WARNING
         assert "1 file(s)" in found.found
         assert "1 socket(s)" in found.found
-        os.remove(tmp_path / f"{name}2")
+        under_way = b"\0" * 16 + b"\1" + b"\0" * 4079
+        (tmp_path / f"{name}2").write_bytes(under_way)
         assert state_of(_doctor_host.left_behind(str(sockets), str(tmp_path), True)) == OK
 
 

@@ -24,6 +24,7 @@
 #include "cluster/mpi_transport.h"
 #include "runtime/bus_file.h"
 #include "runtime/carrier.h"
+#include "runtime/segment_pool.h"
 #include "scheduler/server.h"
 
 namespace betterbox {
@@ -46,6 +47,8 @@ class Scheduler {
     options.config.boot_id = boot_id();
     options.config.pid = static_cast<std::uint32_t>(::getpid());
     options.config.name = "mpi";
+    options.config.store = store_id();
+    options.config.rank = static_cast<std::uint32_t>(node->rank());
     options.config.python = std::to_string(PY_MAJOR_VERSION) + "." + std::to_string(PY_MINOR_VERSION);
     while (options.config.peer.value == 0) {
       if (::getrandom(&options.config.peer.value, sizeof options.config.peer.value, 0) < 0)

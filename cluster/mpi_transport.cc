@@ -16,12 +16,14 @@
 #include <deque>
 #include <list>
 #include <map>
+#include <set>
 #include <mutex>
 #include <stdexcept>
 #include <string_view>
 #include <thread>
 #include <utility>
 
+#include "cluster/mpi_broadcast.h"
 #include "runtime/check.h"
 #include "runtime/codec.h"
 #include "runtime/limits.h"
@@ -36,7 +38,8 @@ constexpr std::size_t kPartBytes = 1U << 30;  ///< MPI counts in int
 constexpr std::string_view kScheme = "mpi://";
 constexpr int kArrivalsPerTurn = 64;
 
-enum class PacketKind : std::uint32_t { kConnect = 1, kMessage = 2, kClose = 3 };
+/// Of kBroadcast `from_initiator` is the word, and `connection` the sequence number.
+enum class PacketKind : std::uint32_t { kConnect = 1, kMessage = 2, kClose = 3, kBroadcast = 4 };
 
 /// `connection` is the number that the side gave it that connected.
 struct PacketHead {
@@ -109,12 +112,15 @@ struct MpiNode::State : std::enable_shared_from_this<State> {
   std::list<Outgoing> outgoing;
   std::vector<std::deque<Incoming>> incoming;  ///< by source; in order of arrival
 
+  std::unique_ptr<MpiBroadcasts> broadcasts;
+
   std::atomic<std::int64_t> driven_at_ns{0};
   std::atomic<bool> stopping{false};
   std::thread progress_thread;
 
   void send_packet(int to, PacketHead head, const Frames& frames);
   void post(int to, int tag, Frame held);
+  void wake(int other);
   bool progress();
   bool receive_packet();
   bool finish_incoming(int source);
@@ -135,6 +141,7 @@ class MpiTransport : public Transport {
   ~MpiTransport() override {
     const std::lock_guard lock(node_->mutex);
     while (!connections_.empty()) close(connections_.begin()->first);
+    for (const std::uint64_t sequence : entered_) node_->broadcasts->leave(sequence);
     std::erase_if(node_->listeners, [this](const auto& entry) { return entry.second == this; });
     ::close(bell_);
   }
@@ -218,6 +225,29 @@ class MpiTransport : public Transport {
     return malformed_;
   }
 
+  bool can_broadcast() const override { return true; }
+
+  void enter(BroadcastPart part) override {
+    const std::lock_guard lock(node_->mutex);
+    if (node_->finished) return;
+    entered_.insert(part.sequence);
+    node_->broadcasts->enter(std::move(part), [this](std::uint64_t sequence, bool ok) {
+      entered_.erase(sequence);
+      TransportEvent event;
+      event.kind = TransportEvent::kBroadcast;
+      event.sequence = sequence;
+      event.ok = ok;
+      push(std::move(event));
+    });
+    futex_wake(node_->own_bell());
+  }
+
+  void leave(std::uint64_t sequence) override {
+    const std::lock_guard lock(node_->mutex);
+    entered_.erase(sequence);
+    node_->broadcasts->leave(sequence);
+  }
+
   // --- called by the node, with its mutex ---
 
   /// Somebody connects to this listener.
@@ -299,6 +329,7 @@ class MpiTransport : public Transport {
   std::uint64_t malformed_ = 0;
   std::map<ConnectionId, Connection> connections_;
   std::deque<TransportEvent> events_;
+  std::set<std::uint64_t> entered_;  ///< broadcasts that will say their end
 };
 
 }  // namespace
@@ -329,7 +360,11 @@ void MpiNode::State::send_packet(int to, PacketHead head, const Frames& frames) 
       post(to, kFrameTag, frame.slice(at, std::min(kPartBytes, frame.size() - at)));
     }
   }
-  if (Bell* bell = bells[static_cast<std::size_t>(to)]) {
+  wake(to);
+}
+
+void MpiNode::State::wake(int other) {
+  if (Bell* bell = bells[static_cast<std::size_t>(other)]) {
     std::atomic_thread_fence(
         std::memory_order_seq_cst);  // what was sent, before the look whether the receiver sleeps
     futex_wake(*bell);
@@ -412,6 +447,10 @@ bool MpiNode::State::finish_incoming(int source) {
 }
 
 void MpiNode::State::arrived(int source, Incoming&& packet) {
+  if (packet.head.kind == PacketKind::kBroadcast) {
+    const auto word = static_cast<MpiBroadcasts::Word>(packet.head.from_initiator);
+    return broadcasts->heard(source, word, packet.head.connection);
+  }
   const bool from_initiator = packet.head.from_initiator != 0;
   const ConnectionKey key{from_initiator ? source : rank, packet.head.connection};
   const auto found = ends.find({key, !from_initiator});
@@ -437,7 +476,7 @@ void MpiNode::State::arrived(int source, Incoming&& packet) {
 
 /// Result: true if anything moved. With the mutex.
 bool MpiNode::State::progress() {
-  bool any = false;
+  bool any = !broadcasts->quiet() && broadcasts->progress();
   for (auto out = outgoing.begin(); out != outgoing.end();) {
     int sent = 0;
     MPI_Test(&out->request, &sent, MPI_STATUS_IGNORE);
@@ -452,7 +491,7 @@ bool MpiNode::State::progress() {
 }
 
 bool MpiNode::State::all_quiet() const {
-  return outgoing.empty() && std::ranges::all_of(incoming, [](const auto& queue) { return queue.empty(); });
+  return outgoing.empty() && broadcasts->quiet() && std::ranges::all_of(incoming, [](const auto& queue) { return queue.empty(); });
 }
 
 void MpiNode::State::run() {
@@ -524,9 +563,18 @@ std::shared_ptr<MpiNode> MpiNode::start(int* argc, char*** argv) {
     MPI_Win_shared_query(state->bells_window, i, &size, &unit, &address);
     state->bells[static_cast<std::size_t>(ranks[static_cast<std::size_t>(i)])] = static_cast<Bell*>(address);
   }
+  std::vector<int> node_of(static_cast<std::size_t>(state->size));
+  const int first = *std::min_element(ranks.begin(), ranks.end());
+  MPI_Allgather(&first, 1, MPI_INT, node_of.data(), 1, MPI_INT, state->comm);
   MPI_Comm_free(&node);
 
   State* self = state.get();  // outlives the thread: the destructor joins it
+  state->broadcasts = std::make_unique<MpiBroadcasts>(MpiBroadcasts::Job{
+      state->comm, state->rank, std::move(node_of),
+      [self](int to, MpiBroadcasts::Word word, std::uint64_t sequence) {
+        self->send_packet(to, {PacketKind::kBroadcast, static_cast<std::uint32_t>(word), sequence, 0}, {});
+      },
+      [self](int rank) { self->wake(rank); }});
   state->progress_thread = std::thread([self] { self->run(); });
   return std::shared_ptr<MpiNode>(new MpiNode(std::move(state)));
 }
@@ -552,6 +600,10 @@ bool MpiNode::finish(Duration patience) {
   State& state = *state_;
   const TimePoint deadline = monotonic_now() + patience;
   MPI_Request barrier = MPI_REQUEST_NULL;
+  {
+    const std::lock_guard lock(state.mutex);
+    state.broadcasts->give_up_all();
+  }
   for (bool all_here = false; !all_here;) {
     {
       const std::lock_guard lock(state.mutex);

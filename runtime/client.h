@@ -209,6 +209,8 @@ class Client {
 
   /// All of these boxes share their memory with this process: arguments and replies may refer to it.
   bool near(const std::vector<BoxId>& boxes);
+  /// Large fixed arguments of calls are broadcast to the agents that need them, if they are named.
+  bool can_broadcast() const { return transport_->can_broadcast(); }
   /// Boxes whose calls go through lanes now.
   std::size_t lanes();
 

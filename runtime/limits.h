@@ -58,6 +58,10 @@ inline constexpr std::size_t kValueWindow = 4;
 inline constexpr std::uint32_t kTransfersPerStore = 2;
 /// A copy that was fetched for a call, and of which the scheduler knows no holder, is kept for so long.
 inline constexpr Duration kUnheldValueLife = seconds(60);
+/// Values of calls from this size on are broadcast where endpoints are ranks; smaller ones are fetched.
+inline constexpr std::uint64_t kBroadcastMinBytes = 1U << 20;
+/// An agent that hears nothing of a value which it is to get looks for it by itself after this.
+inline constexpr Duration kBroadcastNotice = seconds(1);
 /// Values that one agent keeps: each is a descriptor, and must not become a copy in its own memory (kMaxSegments).
 inline constexpr std::size_t kMaxKeptValues = 192;
 /// Values that a call may name. Slots find the others by themselves, when they come to them.

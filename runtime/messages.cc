@@ -14,7 +14,8 @@ constexpr std::array<const char*, std::variant_size_v<Body>> kNames = {
     "Acknowledge", "Settled",      "Explain",  "Explanation", "Context",  "Lease",  "Revoke",   "Released",
     "Abandon",     "DropCall",     "Outcomes", "Deploy",      "Host",     "Hosted", "Deployed", "Undeploy",
     "Status",      "StatusReport", "Accepted", "Load",        "OpenLane", "Hold",   "Drop",     "Keep",
-    "Kept",        "Discard",      "Locate",   "Source",      "Fetch",    "Chunk",  "Fetched",  "Relay"};
+    "Kept",        "Discard",      "Locate",   "Source",      "Fetch",    "Chunk",  "Fetched",  "Broadcast",
+    "Relay"};
 
 }  // namespace
 

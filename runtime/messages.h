@@ -585,7 +585,8 @@ using Body = std::variant<Hello, Welcome, Refused, Bye, Offer, Watch, Unwatch, B
                           BoxReply, Call, Items, Cancel, Forget, Results, Acknowledge, Settled, Explain,
                           Explanation, Context, Lease, Revoke, Released, Abandon, DropCall, Outcomes, Deploy,
                           Host, Hosted, Deployed, Undeploy, Status, StatusReport, Accepted, Load, OpenLane,
-                          Hold, Drop, Keep, Kept, Discard, Locate, Source, Fetch, Chunk, Fetched, Relay>;
+                          Hold, Drop, Keep, Kept, Discard, Locate, Source, Fetch, Chunk, Fetched, Broadcast,
+                          Relay>;
 
 struct Message {
   Body body;

@@ -114,6 +114,12 @@ HeldSegment::HeldSegment(int fd, std::string path, std::uint64_t end)
   ++held_files;
 }
 
+/// A file that was renamed holds something else now, or will soon.
+bool has_name(const struct stat& file, const std::string& path) {
+  struct stat named {};
+  return ::stat(path.c_str(), &named) == 0 && named.st_ino == file.st_ino && named.st_dev == file.st_dev;
+}
+
 /// Locks first and looks afterwards.
 std::shared_ptr<HeldSegment> HeldSegment::open(const std::string& folder, const std::string& name,
                                                std::uint64_t serial, std::uint64_t end, bool take) {
@@ -125,7 +131,7 @@ std::shared_ptr<HeldSegment> HeldSegment::open(const std::string& folder, const 
   Header header;
   const bool usable = lock_shared(fd) && ::fstat(fd, &about) == 0 && S_ISREG(about.st_mode) &&
                       about.st_uid == ::geteuid() && read_header(fd, header) && header.serial == serial &&
-                      end <= static_cast<std::uint64_t>(about.st_size) &&
+                      has_name(about, path) && end <= static_cast<std::uint64_t>(about.st_size) &&
                       (!take || write_all(fd, std::as_bytes(std::span(&kTaken, 1)), offsetof(Header, state)));
   if (!usable) {
     ::close(fd);

@@ -9,6 +9,9 @@
 // each wait, and again after every send.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -22,12 +25,25 @@ struct TransportEvent {
   enum Kind {
     kMessage,  ///< `message` arrived
     kClosed,   ///< the connection is over (peer gone, or it sent what is no message: see `reason`)
+    kBroadcast,  ///< all of the broadcast `sequence` is there, or (`ok` false) it will not come
   };
   Kind kind = kMessage;
   ConnectionId connection;
   Message message;
   std::string reason;      ///< kClosed: for people
   bool malformed = false;  ///< kClosed because of bytes that are no message
+  std::uint64_t sequence = 0;
+  bool ok = false;
+};
+
+/// A process's part in a collective broadcast (docs/protocol.md, "MPI carrier").
+struct BroadcastPart {
+  std::uint64_t sequence = 0;
+  std::vector<std::uint32_t> members;  ///< ranks; the first has the value
+  std::shared_ptr<const void> memory;  ///< keeps `data`
+  std::byte* data = nullptr;           ///< null: this process cannot take part
+  std::size_t size = 0;
+  bool whole = false;  ///< the value is there; else it is received
 };
 
 class Transport {
@@ -55,6 +71,13 @@ class Transport {
 
   /// Messages dropped because they were malformed, over all connections, since the start.
   virtual std::uint64_t malformed_messages() const = 0;
+
+  /// Where endpoints are ranks, values can be broadcast: see enter().
+  virtual bool can_broadcast() const { return false; }
+  /// Takes part in a broadcast. What is to be received ends in one kBroadcast, if there is memory for it.
+  virtual void enter(BroadcastPart /*part*/) {}
+  /// The value is not wanted any more; no event comes.
+  virtual void leave(std::uint64_t /*sequence*/) {}
 };
 
 }  // namespace betterbox

@@ -1,6 +1,7 @@
 #include "runtime/value_copy.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -89,8 +90,43 @@ std::unique_ptr<ValueCopy> ValueCopy::make(const std::string& folder, const Valu
 }
 
 ValueCopy::~ValueCopy() {
-  if (::getpid() == pid_ && !finished_) ::unlink(path_.c_str());
+  struct flock alone = whole(F_WRLCK);
+  if (::getpid() == pid_ && (!finished_ || ::fcntl(fd_, F_OFD_SETLK, &alone) == 0)) ::unlink(path_.c_str());
   ::close(fd_);
+}
+
+std::shared_ptr<std::byte> ValueCopy::memory(std::string& error) {
+  if (memory_bytes_ >= value_.bytes) return memory_;
+  error = no_room(value_);
+  if (::fallocate(fd_, 0, 0, static_cast<off_t>(value_.bytes)) != 0) return nullptr;
+  void* data = ::mmap(nullptr, value_.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd_, 0);
+  if (data == MAP_FAILED) return nullptr;
+  ::madvise(data, value_.bytes, MADV_DONTFORK);
+  const std::uint64_t size = value_.bytes;
+  memory_ = {static_cast<std::byte*>(data), [size](std::byte* mapped) { ::munmap(mapped, size); }};
+  memory_bytes_ = size;
+  error.clear();
+  return memory_;
+}
+
+/// Who opened the file by its old name finds it locked, or that it has another name by now (HeldSegment::open).
+bool ValueCopy::begin_again(const ValueId& value) {
+  if (!finished_ || !is_value_name(value.name) || memory_bytes_ < value.bytes || memory_bytes_ / 2 > value.bytes)
+    return false;
+  struct flock alone = whole(F_WRLCK), shared = whole(F_RDLCK);
+  if (::fcntl(fd_, F_OFD_SETLK, &alone) != 0) return false;
+  std::string path = folder_ + "/" + value.name + ".part";
+  if (::renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, path.c_str(), RENAME_NOREPLACE) != 0) {
+    ::fcntl(fd_, F_OFD_SETLK, &shared);
+    return false;
+  }
+  path_ = std::move(path);
+  value_ = value;
+  asked_.clear();
+  again_.clear();
+  next_ = written_ = 0;
+  finished_ = false;
+  return true;
 }
 
 std::optional<ValueCopy::Part> ValueCopy::next() {
@@ -136,8 +172,9 @@ std::shared_ptr<MappedSegment> ValueCopy::finish() {
       ::rename(path_.c_str(), (folder_ + "/" + value_.name).c_str()) != 0)
     return nullptr;
   finished_ = true;
+  path_ = folder_ + "/" + value_.name;
   auto held = open_value(folder_, value_);
-  if (held == nullptr) ::unlink((folder_ + "/" + value_.name).c_str());  // the bytes of something else
+  if (held == nullptr) ::unlink(path_.c_str());  // the bytes of something else
   return held;
 }
 

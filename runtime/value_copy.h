@@ -42,12 +42,21 @@ class ValueCopy {
   std::shared_ptr<MappedSegment> finish();
   bool complete() const { return written_ == value_.bytes; }
 
+  /// The whole file, shared and writable; all of it has its memory. Null if there is no room: `error` says so.
+  std::shared_ptr<std::byte> memory(std::string& error);
+  /// All of it was written into memory().
+  void came_whole() { written_ = value_.bytes; }
+  /// A finished copy that nobody else uses becomes the beginning of another: its memory is warm. Result: false if it is
+  /// used, or does not suit.
+  bool begin_again(const ValueId& value);
+  std::uint64_t bytes() const { return value_.bytes; }
+
  private:
   ValueCopy(std::string folder, const ValueId& value, int fd);
 
   const std::string folder_;
-  const ValueId value_;
-  const std::string path_;  ///< while it is not whole
+  ValueId value_;
+  std::string path_;  ///< NAME.part while it is not whole
   const int fd_;
   const int pid_;
   std::map<std::uint64_t, std::uint64_t> asked_;  ///< offset, count: under way
@@ -55,6 +64,8 @@ class ValueCopy {
   std::uint64_t next_ = 0;
   std::uint64_t written_ = 0;
   bool finished_ = false;
+  std::shared_ptr<std::byte> memory_;
+  std::uint64_t memory_bytes_ = 0;
 };
 
 }  // namespace betterbox

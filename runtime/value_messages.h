@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "runtime/ids.h"
 
@@ -96,6 +97,16 @@ struct Fetched {
   std::string name;
   bool ok = true;
   template <class A> void serialize(A& a) { a(name, ok); }
+};
+
+/// scheduler -> agent, as Keep: enter the broadcast `sequence` of this value. `members`: ranks (docs/protocol.md, "MPI
+/// carrier"); the first gives it. client -> scheduler, `sequence` 0: these agents (their peer numbers) need it now.
+struct Broadcast {
+  std::uint64_t sequence = 0;
+  ValueId value;
+  std::string store;  ///< where it was put
+  std::vector<std::uint64_t> members;
+  template <class A> void serialize(A& a) { a(sequence, value, store, members); }
 };
 
 /// In StatusReport.

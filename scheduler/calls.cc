@@ -5,6 +5,7 @@
 #include <span>
 
 #include "scheduler/boxes.h"
+#include "scheduler/broadcasts.h"
 #include "scheduler/copies.h"
 #include "scheduler/explain.h"
 #include "scheduler/leases.h"
@@ -214,6 +215,7 @@ void drop_call(const Turn& turn, CallState& call) {
     client->client.item_bytes -= call.items.held_bytes();
     client->client.calls.erase(id.serial);
   }
+  let_go_of_values(turn, call);
   state.calls.erase(id);
 }
 
@@ -231,6 +233,7 @@ void finish_calls(const Turn& turn) {
     end_leases(turn, call);
     forget_needs(turn, call);
     state.set_timer(call.deadline, TimePoint::never(), TimerKind::kCallTimeout, id.client.value, id.serial);
+    let_go_of_values(turn, call);
     state.pool(call.port).calls.erase(id);
     if (may_copy(call)) state.pool(call.port).copying.erase(id);
     watch_for_missing_boxes(turn, state.pool(call.port));

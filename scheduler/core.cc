@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "scheduler/boxes.h"
+#include "scheduler/broadcasts.h"
 #include "scheduler/calls.h"
 #include "scheduler/copies.h"
 #include "scheduler/deployments.h"
@@ -37,6 +38,7 @@ Complaint on_client_message(const Turn& turn, Peer& client, Message&& message) {
   if (auto* call = std::get_if<Call>(&body))
     return on_call(turn, client, std::move(*call), std::move(message.frames));
   if (auto* cancel = std::get_if<Cancel>(&body)) return on_cancel(turn, client, *cancel);
+  if (const auto* broadcast = std::get_if<Broadcast>(&body)) return on_broadcast(turn, client, *broadcast);
   if (auto* deploy = std::get_if<Deploy>(&body))
     return on_deploy(turn, client, std::move(*deploy), std::move(message.frames));
   if (auto* undeploy = std::get_if<Undeploy>(&body)) return on_undeploy(turn, client, *undeploy);
@@ -204,6 +206,7 @@ void SchedulerCore::handle(TimePoint now, Event&& event, Effects& effects) {
   fire_timers(turn);
   finish_calls(turn);
   schedule(turn);
+  begin_broadcasts(turn);
 }
 
 TimePoint SchedulerCore::next_deadline() const {

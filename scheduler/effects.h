@@ -35,12 +35,17 @@ struct ReadValue {
   std::uint64_t count = 0;
 };
 
+/// Begin a broadcast of what the scheduler's own store has.
+struct GiveValue {
+  Broadcast broadcast;
+};
+
 /// The scheduler has nothing left to do: end the process.
 struct Stop {
   std::string reason;
 };
 
-using Effect = std::variant<SendMessage, EndConnection, RemoveSocket, ReadValue, Stop>;
+using Effect = std::variant<SendMessage, EndConnection, RemoveSocket, ReadValue, GiveValue, Stop>;
 
 /// Ordering contract: everything in `persist` must be committed, in this order, before anything in `send` is carried
 /// out. A driver may commit the records of several turns at once, if it holds back the effects of all of them until

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "scheduler/broadcasts.h"
 #include "scheduler/lease_steps.h"
 #include "scheduler/leases.h"
 
@@ -30,6 +31,7 @@ Share& share_of(CallState& call, Peer& agent) {
 void send_context(const Turn& turn, CallState& call, Share& share) {
   if (share.context_sent) return;
   share.context_sent = true;
+  want_values(turn, call, *share.agent);
   Context context{call.id,       call.port,  call.method, call.fold, std::string(call.policy->name),
                   call.priority, call.needs, call.values, 0,         {}};
   Frames frames{call.context};

@@ -76,6 +76,7 @@ bool Server::drain_transport() {
 }
 
 void Server::on_transport_event(TransportEvent&& event) {
+  if (event.kind == TransportEvent::kBroadcast) return;
   if (event.kind == TransportEvent::kClosed) {
     if (event.malformed) spdlog::warn("dropped connection {}: {}", event.connection.value, event.reason);
     handle(ConnectionEnded{event.connection, std::move(event.reason), event.malformed});
@@ -132,11 +133,27 @@ void Server::apply(Effects& effects) {
     } else if (auto* read = std::get_if<ReadValue>(&effect)) {
       Message chunk = read_chunk({options_.config.peer, std::move(read->value), read->offset, read->count});
       transport_.send(read->connection, chunk);
+    } else if (auto* give = std::get_if<GiveValue>(&effect)) {
+      give_value(give->broadcast);
     } else {
       stopped_ = true;
       stop_reason_ = std::get<Stop>(effect).reason;
     }
   }
+}
+
+/// Also without the value, so that nobody waits for it.
+void Server::give_value(const Broadcast& broadcast) {
+  BroadcastPart part;
+  part.sequence = broadcast.sequence;
+  part.members.assign(broadcast.members.begin(), broadcast.members.end());
+  part.size = broadcast.value.bytes;
+  if (auto hold = open_value(kSegmentFolder, broadcast.value)) {
+    part.whole = true;
+    part.data = hold->bytes().data();
+    part.memory = std::move(hold);
+  }
+  transport_.enter(std::move(part));
 }
 
 void Server::watch_process(const Hello& hello) {

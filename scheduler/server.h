@@ -37,6 +37,7 @@ class Server {
   void apply(Effects& effects);
   void on_transport_event(TransportEvent&& event);
   bool refuse_for_want_of_descriptors(ConnectionId connection, const Hello& hello);
+  void give_value(const Broadcast& broadcast);
   void watch_process(const Hello& hello);
   void forget_gone_processes();
   void check_bus_file();

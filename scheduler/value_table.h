@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "runtime/ids.h"
 #include "runtime/messages.h"
@@ -37,7 +38,8 @@ struct Value {
   std::map<PeerId, Keeper> keepers;
   std::set<PeerId> unable;  ///< said that they cannot keep it
   std::map<PeerId, Transfer> transfers;
-  std::set<PeerId> waiting;  ///< clients: for an agent of their store to have it
+  std::set<PeerId> waiting;  ///< for an agent of their store to have it
+  std::set<CallId> calls;    ///< that it was broadcast for
   bool lost_at_home = false;
   TimePoint unheld_at = TimePoint::never();
 };
@@ -50,7 +52,9 @@ struct ValueTable {
   std::map<PeerId, std::set<std::string>> touched;  ///< values in which a peer has any part
   std::set<std::string> queued;                     ///< values with transfers that wait for a store
   std::set<std::string> short_of;                   ///< values with fewer keepers than wanted
+  std::map<std::string, std::vector<PeerId>> due;  ///< in this turn: agents that need a value and lack it
   std::uint64_t numbers = 0;
+  std::uint64_t broadcasts = 0;
 };
 
 }  // namespace betterbox::scheduler

@@ -1,15 +1,18 @@
 #include "scheduler/values.h"
 
+#include "scheduler/value_steps.h"
+
 #include <algorithm>
 #include <tuple>
 #include <utility>
 
 namespace betterbox::scheduler {
-namespace {
 
 void touch(State& state, const Value& value, PeerId peer) {
   state.values.touched[peer].insert(value.id.name);
 }
+
+namespace {
 
 void remember_unheld(const Turn& turn, Value& value) {
   const bool held = !value.holders.empty();
@@ -21,6 +24,8 @@ Value* find_value(State& state, const std::string& name) {
   const auto it = state.values.by_name.find(name);
   return it == state.values.by_name.end() ? nullptr : &it->second;
 }
+
+}  // namespace
 
 Value& known_value(const Turn& turn, const ValueId& id, const std::string& home) {
   ValueTable& table = turn.state.values;
@@ -35,6 +40,8 @@ Value& known_value(const Turn& turn, const ValueId& id, const std::string& home)
   }
   return value;
 }
+
+namespace {
 
 // --- transfers ------------------------------------------------------------------------------------------
 
@@ -223,6 +230,14 @@ void restore_replicas(const Turn& turn, Value& value) {
   }
 }
 
+}  // namespace
+
+void fetch_value(const Turn& turn, Value& value, PeerId requester) {
+  touch(turn.state, value, requester);
+  stop_giving(turn.state, value.transfers[requester]);
+  begin_transfer(turn, value, requester);
+}
+
 void forget_value(const Turn& turn, Value& value) {
   State& state = turn.state;
   for (const auto& [id, keeper] : value.keepers) turn.send(state.peers.at(id), Discard{value.id.name});
@@ -252,8 +267,6 @@ void forget_value(const Turn& turn, Value& value) {
   state.values.by_name.erase(name);
   begin_waiting_transfers(turn);
 }
-
-}  // namespace
 
 // --- holders ------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@
 
 #include "runtime/bus_file.h"
 #include "runtime/bus_start.h"
+#include "runtime/carrier.h"
 #include "runtime/check.h"
 #include "runtime/descriptor_limit.h"
 #include "runtime/segment_pool.h"
@@ -60,7 +61,7 @@ AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transpor
           [this](const std::string& endpoint, const Fetch& fetch) {
             links_.send(monotonic_now(), endpoint, fetch);
           },
-          [this](CallId call) { feed(ValuesArrived{call}); }),
+          [this](CallId call) { feed(ValuesArrived{call}); }, broadcaster()),
       sampler_(options.capacity.memory_bytes),
       endpoint_(options.scheduler_endpoint),
       relayed_([this](const Message& message) { send(scheduler_, message); }) {
@@ -137,6 +138,14 @@ ValueLinks::Users AgentLoop::link_users() {
   };
   users.lost = [this](PeerId source) { values_.source_lost(source); };
   return users;
+}
+
+/// Where the transport cannot broadcast, nothing.
+ValueBroadcaster AgentLoop::broadcaster() {
+  if (!transport_->can_broadcast()) return {};
+  return {[this](BroadcastPart&& part) { transport_->enter(std::move(part)); },
+          [this](std::uint64_t sequence) { transport_->leave(sequence); },
+          rank_in(options_.listen_endpoint).value_or(0)};
 }
 
 void AgentLoop::connect() {
@@ -252,6 +261,8 @@ bool AgentLoop::about_values(Message& message) {
     send(scheduler_, read_chunk(*fetch));
   } else if (const auto* chunk = std::get_if<Chunk>(&message.body)) {
     values_.on_chunk(now, *chunk, message.frames);
+  } else if (const auto* broadcast = std::get_if<Broadcast>(&message.body)) {
+    values_.on_broadcast(now, *broadcast);
   } else {
     return false;
   }
@@ -448,7 +459,9 @@ void AgentLoop::receive_messages() {
     if (!event) return;
     if (links_.take(monotonic_now(), *event)) continue;
     const bool scheduler = event->connection == scheduler_;
-    if (event->kind == TransportEvent::kClosed) {
+    if (event->kind == TransportEvent::kBroadcast) {
+      values_.on_broadcast_over(monotonic_now(), event->sequence, event->ok);
+    } else if (event->kind == TransportEvent::kClosed) {
       scheduler ? scheduler_closed(event->reason) : client_closed(event->connection);
     } else {
       scheduler ? from_scheduler(std::move(event->message))

@@ -118,6 +118,7 @@ class AgentLoop {
   void connect();
   Hello make_hello() const;
   ValueLinks::Users link_users();
+  ValueBroadcaster broadcaster();
   void scheduler_closed(const std::string& reason);
   void look_for_scheduler();
   void from_scheduler(Message&& message);

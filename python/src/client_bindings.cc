@@ -149,10 +149,16 @@ CallHandle box_call(const ClientPtr& self, const BoxTuples& boxes, const std::st
 
 CallHandle open_call(const ClientPtr& self, int port, const std::string& method, const py::bytes& context,
                      PageWriter& pages, bool closed, const SharedBuffers* shared, const py::kwargs& given) {
-  const Client::CallOptions options = call_options(port, method, given);
+  Client::CallOptions options = call_options(port, method, given);
   EncodedItems items = pages.finish();
   Frame frame = frame_of(context);
-  if (shared != nullptr) frame = shared->attach(frame);
+  if (shared != nullptr) {
+    frame = shared->attach(frame);
+    // Where agents get them by themselves, they are not named: slots find them when they come to them.
+    const ValueId value = shared->value();
+    if (self->can_broadcast() && value.bytes >= kBroadcastMinBytes && options.values.size() < kMaxCallValues)
+      options.values.push_back({value, store_id()});
+  }
   py::gil_scoped_release release;
   return {self, self->open_call(options, std::move(frame), std::move(items), closed)};
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "runtime/frame.h"
+#include "runtime/messages.h"
 #include "runtime/segment_pool.h"
 #include "runtime/shared_items.h"
 
@@ -26,6 +27,11 @@ class SharedBuffers {
  public:
   explicit SharedBuffers(SegmentPool::Lease lease) : lease_(std::move(lease)) {}
   const std::vector<SegmentRef>& parts() const { return lease_.parts; }
+  /// All of them. REQUIRES: there are some.
+  ValueId value() const {
+    const SegmentRef& last = lease_.parts.back();
+    return {last.name, last.serial, last.offset + last.size};
+  }
 
   /// The same bytes, which now also keep the segment.
   Frame attach(const Frame& frame) const {

@@ -1,0 +1,272 @@
+#include "cluster/mpi_broadcast.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "runtime/check.h"
+
+namespace betterbox {
+namespace {
+
+constexpr std::size_t kRemembered = 1024;
+/// Tags of pieces; those below are the carrier's.
+constexpr int kFirstTag = 16;
+constexpr std::uint64_t kTags = 16384;  ///< MPI promises 32767
+
+}  // namespace
+
+BroadcastPlace place_in_broadcast(const std::vector<std::uint32_t>& members, const std::vector<int>& node_of,
+                                  int self) {
+  // The first member of each node gets the value from another node, the others get it from that one.
+  std::vector<int> firsts;
+  std::map<int, int> first_of;
+  for (const std::uint32_t member : members) {
+    const int rank = static_cast<int>(member);
+    if (first_of.try_emplace(node_of.at(member), rank).second) firsts.push_back(rank);
+  }
+  BroadcastPlace place;
+  const auto at = std::find(firsts.begin(), firsts.end(), self);
+  if (at == firsts.end()) {
+    const bool member = std::count(members.begin(), members.end(), static_cast<std::uint32_t>(self)) > 0;
+    if (member) place.above = first_of.at(node_of.at(static_cast<std::size_t>(self)));
+    return place;
+  }
+  const auto index = static_cast<std::size_t>(at - firsts.begin());
+  if (index > 0) place.above = firsts[(index - 1) / kBroadcastFanOut];
+  for (std::size_t i = index * kBroadcastFanOut + 1; i <= (index + 1) * kBroadcastFanOut && i < firsts.size(); ++i)
+    place.below.push_back(firsts[i]);
+  for (const std::uint32_t member : members) {
+    const int rank = static_cast<int>(member);
+    if (rank != self && node_of[member] == node_of[static_cast<std::size_t>(self)]) place.below.push_back(rank);
+  }
+  return place;
+}
+
+int MpiBroadcasts::tag(std::uint64_t sequence) const { return kFirstTag + static_cast<int>(sequence % kTags); }
+
+std::size_t MpiBroadcasts::piece_size(const Part& part, std::size_t piece) const {
+  return std::min(kBroadcastPiece, part.told.size - piece * kBroadcastPiece);
+}
+
+void MpiBroadcasts::enter(BroadcastPart told, Over over) {
+  const std::uint64_t sequence = told.sequence;
+  if (told.size == 0 || ended_.contains(sequence)) return;
+  const auto [at, fresh] = parts_.try_emplace(sequence);
+  if (!fresh) return;
+  Part& part = at->second;
+  const BroadcastPlace place = place_in_broadcast(told.members, job_.node_of, job_.rank);
+  part.told = std::move(told);
+  part.over = std::move(over);
+  part.above = place.above;
+  part.pieces = (part.told.size + kBroadcastPiece - 1) / kBroadcastPiece;
+  part.patience = monotonic_now() + kBroadcastPatience;
+  for (const int rank : place.below) part.below.push_back({rank, false, false, 0, {}});
+  if (part.told.whole) part.have = part.pieces;
+  part.failed = part.told.data == nullptr || (part.above < 0 && !part.told.whole);
+  if (!part.failed && !part.told.whole) {
+    post_receives(part);
+    job_.tell(part.above, Word::kReady, sequence);
+  } else if (part.above >= 0) {
+    part.draining = true;
+    job_.tell(part.above, Word::kLeave, sequence);
+  }
+  if (const auto early = early_.extract(sequence)) {
+    for (const auto& [rank, word] : early.mapped()) {
+      const auto below = std::ranges::find(part.below, rank, &Below::rank);
+      if (word == Word::kReady) {
+        heard(rank, word, sequence);
+      } else if (below != part.below.end()) {
+        below->over = true;  // and was answered
+      }
+    }
+  }
+}
+
+void MpiBroadcasts::leave(std::uint64_t sequence) {
+  const auto at = parts_.find(sequence);
+  if (at == parts_.end()) return;
+  at->second.over = nullptr;
+  if (at->second.have < at->second.pieces && !at->second.failed) give_up(at->second);
+}
+
+void MpiBroadcasts::heard(int from, Word word, std::uint64_t sequence) {
+  const auto at = parts_.find(sequence);
+  if (at == parts_.end()) return heard_early(from, word, sequence);
+  const auto below = std::ranges::find(at->second.below, from, &Below::rank);
+  if (below == at->second.below.end()) return refuse(from, sequence);
+  if (word == Word::kLeave || at->second.failed || below->over) {
+    below->over = true;
+    return refuse(from, sequence);
+  }
+  below->ready = true;
+  at->second.patience = monotonic_now() + kBroadcastPatience;
+}
+
+/// This rank does not know the broadcast: not yet, or not any more.
+void MpiBroadcasts::heard_early(int from, Word word, std::uint64_t sequence) {
+  if (word == Word::kLeave || ended_.contains(sequence)) refuse(from, sequence);
+  if (ended_.contains(sequence)) return;
+  auto& early = early_[sequence];
+  std::erase_if(early, [&](const auto& one) { return one.first == from; });
+  early.emplace_back(from, word);
+  if (early_.size() > kRemembered) early_.erase(early_.begin());  // they give up by themselves
+}
+
+/// No more will come, behind what was sent.
+void MpiBroadcasts::refuse(int rank, std::uint64_t sequence) {
+  MPI_Isend(nullptr, 0, MPI_BYTE, rank, tag(sequence), job_.comm, &loose_.emplace_back());
+  job_.wake(rank);
+}
+
+// --- receiving --------------------------------------------------------------------------------------
+
+void MpiBroadcasts::post_receives(Part& part) {
+  while (part.posted < part.pieces && part.receiving.size() < kBroadcastWindow) {
+    MPI_Irecv(part.told.data + part.posted * kBroadcastPiece, static_cast<int>(piece_size(part, part.posted)),
+              MPI_BYTE, part.above, tag(part.told.sequence), job_.comm, &part.receiving.emplace_back());
+    ++part.posted;
+  }
+}
+
+/// In order. Result: true if something came.
+bool MpiBroadcasts::receive(Part& part) {
+  bool any = false;
+  while (!part.receiving.empty()) {
+    int here = 0, cancelled = 0, size = 0;
+    MPI_Status status;
+    MPI_Test(&part.receiving.front(), &here, &status);
+    if (here == 0) break;
+    part.receiving.pop_front();
+    any = true;
+    MPI_Test_cancelled(&status, &cancelled);
+    if (cancelled != 0) continue;
+    MPI_Get_count(&status, MPI_BYTE, &size);
+    if (size == 0) part.draining = false;
+    if (part.failed) continue;
+    if (size == 0) {
+      for (MPI_Request& request : part.receiving) MPI_Cancel(&request);
+      finish(part, false);
+      continue;
+    }
+    ++part.have;
+    part.patience = monotonic_now() + kBroadcastPatience;
+    post_receives(part);
+    if (part.have == part.pieces) finish(part, true);
+  }
+  if (any) job_.wake(part.above);
+  return any;
+}
+
+/// What still comes of a broadcast that was given up.
+bool MpiBroadcasts::drain(Part& part) {
+  if (!part.receiving.empty()) return false;
+  bool any = false;
+  for (;;) {
+    int there = 0, size = 0;
+    MPI_Message matched;
+    MPI_Status status;
+    MPI_Improbe(part.above, tag(part.told.sequence), job_.comm, &there, &matched, &status);
+    if (there == 0) return any;
+    any = true;
+    MPI_Get_count(&status, MPI_BYTE, &size);
+    std::vector<std::byte> nowhere(static_cast<std::size_t>(size));
+    MPI_Mrecv(nowhere.data(), size, MPI_BYTE, &matched, MPI_STATUS_IGNORE);
+    if (size > 0) continue;
+    part.draining = false;
+    return true;
+  }
+}
+
+void MpiBroadcasts::give_up(Part& part) {
+  for (MPI_Request& request : part.receiving) MPI_Cancel(&request);
+  part.draining = true;
+  job_.tell(part.above, Word::kLeave, part.told.sequence);
+  finish(part, false);
+}
+
+void MpiBroadcasts::finish(Part& part, bool ok) {
+  part.failed = !ok;
+  part.patience = monotonic_now() + kBroadcastPatience;
+  if (Over over = std::exchange(part.over, nullptr)) over(part.told.sequence, ok);
+}
+
+// --- sending ----------------------------------------------------------------------------------------
+
+/// Result: true if something moved.
+bool MpiBroadcasts::send(Part& part, Below& below) {
+  bool any = false;
+  while (!below.sending.empty()) {
+    int sent = 0;
+    MPI_Test(&below.sending.front(), &sent, MPI_STATUS_IGNORE);
+    if (sent == 0) break;
+    below.sending.pop_front();
+    any = true;
+  }
+  if (below.over || !below.ready) return any;
+  bool wake = false;
+  while (below.sent < part.have && below.sending.size() < kBroadcastWindow) {
+    MPI_Isend(part.told.data + below.sent * kBroadcastPiece, static_cast<int>(piece_size(part, below.sent)),
+              MPI_BYTE, below.rank, tag(part.told.sequence), job_.comm, &below.sending.emplace_back());
+    ++below.sent;
+    wake = true;
+  }
+  if (wake) job_.wake(below.rank);
+  below.over = below.sent == part.pieces;
+  any = any || wake;
+  if (any) part.patience = monotonic_now() + kBroadcastPatience;
+  return any;
+}
+
+/// Nothing more can come for it.
+void MpiBroadcasts::send_end(Part& part, Below& below) {
+  if (below.over) return;
+  below.over = true;
+  if (below.ready) refuse(below.rank, part.told.sequence);  // else when it is
+}
+
+bool MpiBroadcasts::is_over(const Part& part) const {
+  return part.receiving.empty() && !part.draining && (part.failed || part.have == part.pieces) &&
+         std::ranges::all_of(part.below, [](const Below& b) { return b.over && b.sending.empty(); });
+}
+
+void MpiBroadcasts::give_up_all() {
+  for (auto& [sequence, part] : parts_) {
+    if (part.patience != TimePoint::never()) part.patience = TimePoint{0};
+  }
+}
+
+bool MpiBroadcasts::progress() {
+  bool any = false;
+  for (auto at = parts_.begin(); at != parts_.end();) {
+    Part& part = at->second;
+    any = receive(part) || any;
+    if (part.draining) any = drain(part) || any;
+    if (part.failed) {
+      for (Below& below : part.below) send_end(part, below);
+    }
+    for (Below& below : part.below) any = send(part, below) || any;
+    if (part.patience < monotonic_now()) {
+      part.patience = TimePoint::never();
+      if (!part.failed && part.have < part.pieces) give_up(part);
+      for (Below& below : part.below) {
+        if (!below.ready) below.over = true;
+      }
+    }
+    if (!is_over(part)) {
+      ++at;
+      continue;
+    }
+    ended_.insert(at->first);
+    if (ended_.size() > kRemembered) ended_.erase(ended_.begin());
+    at = parts_.erase(at);
+    any = true;
+  }
+  std::erase_if(loose_, [](MPI_Request& request) {
+    int sent = 0;
+    MPI_Test(&request, &sent, MPI_STATUS_IGNORE);
+    return sent != 0;
+  });
+  return any;
+}
+
+}  // namespace betterbox

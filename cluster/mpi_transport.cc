@@ -514,7 +514,7 @@ void MpiNode::State::run() {
     bell.sleeping.store(1);
     if (!driven) {
       const std::lock_guard lock(mutex);
-      if (progress()) {
+      if (progress() || progress()) {  // twice: what a probe finds may show only at the next one
         bell.sleeping.store(0);
         moved = now;
         continue;

@@ -316,6 +316,8 @@ class Client {
   /// This process has a reference to a value; counted, so that the bus hears of the first and the last.
   void hold(const Hold& hold);
   void drop(const std::string& name);
+  /// Values that this process put, and holds until `drop`: the agents of these boxes are to have them.
+  void broadcast(const std::vector<BoxId>& boxes, const std::vector<ValueId>& values);
   struct Obtained {
     bool here = false;                 ///< it is in this process's store
     bool busy = false;                 ///< another process of this host is getting it: look again soon

@@ -34,6 +34,18 @@ void Client::drop(const std::string& name) {
   drain();
 }
 
+void Client::broadcast(const std::vector<BoxId>& boxes, const std::vector<ValueId>& values) {
+  std::set<std::uint64_t> agents;
+  for (const BoxId& box : boxes) agents.insert(box.agent.value);
+  for (const ValueId& value : values) {
+    hold({value, store_id(), "an argument of a call", 1});
+    Lock lock = enter();
+    if (session_ != Session::kOpen) continue;
+    send({Broadcast{0, value, store_id(), {agents.begin(), agents.end()}}, {}});
+    drain();
+  }
+}
+
 /// After a new session: another scheduler may know nothing of what this process holds and waits for.
 void Client::resume_values() {
   for (const auto& [name, held] : held_values_) send({held.first, {}});

@@ -260,6 +260,21 @@ std::optional<std::vector<SegmentRef>> SegmentPool::send(std::span<const std::sp
   return refs;
 }
 
+std::shared_ptr<std::byte> SegmentPool::find(const std::string& name, std::uint64_t serial,
+                                             std::uint64_t end) {
+  SegmentPtr found;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto at = std::ranges::find(segments_, name, [](const SegmentPtr& s) { return s->name; });
+    if (at != segments_.end() && (*at)->leased && (*at)->data) found = *at;
+  }
+  if (!found) return nullptr;
+  auto held = HeldSegment::open(folder_, name, serial, end);
+  if (!held) return nullptr;
+  std::byte* data = found->data;
+  return {data, [found, held](std::byte*) {}};
+}
+
 /// Changes the serial first and looks for locks afterwards.
 SegmentPool::SegmentPtr SegmentPool::write_into(std::span<const std::span<const std::byte>> parts, bool sent,
                                                 std::vector<SegmentRef>& refs) {

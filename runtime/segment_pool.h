@@ -108,6 +108,9 @@ class SegmentPool : public std::enable_shared_from_this<SegmentPool> {
   std::optional<Lease> write(std::span<const std::span<const std::byte>> parts);
   /// The same, handed over to the process that will take it.
   std::optional<std::vector<SegmentRef>> send(std::span<const std::span<const std::byte>> parts);
+  /// What this pool has mapped of a value that it wrote; it stays as it is while this lives. Null if it is not there, or
+  /// not mapped.
+  std::shared_ptr<std::byte> find(const std::string& name, std::uint64_t serial, std::uint64_t end);
   /// Removes what nobody has used for kIdleSegmentLife. Result: false if there is nothing left to look at.
   bool retire(TimePoint now);
 

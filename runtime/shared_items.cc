@@ -158,6 +158,8 @@ std::optional<std::vector<SegmentRef>> KeptBuffers::put(Parts parts) {
   if (!lease) return std::nullopt;
   for (const auto& part : parts) bytes_ += part.size();
   holds_.push_back(std::move(lease->hold));
+  const SegmentRef& last = lease->parts.back();
+  if (min_bytes_ >= kBroadcastMinBytes) values_.push_back({last.name, last.serial, last.offset + last.size});
   return std::move(lease->parts);
 }
 

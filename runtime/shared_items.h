@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "runtime/frame.h"
+#include "runtime/limits.h"
+#include "runtime/value_messages.h"
 #include "runtime/page.h"
 #include "runtime/segment_pool.h"
 
@@ -43,6 +45,8 @@ class LargeBuffers {
  public:
   using Parts = std::span<const std::span<const std::byte>>;
   virtual ~LargeBuffers() = default;
+  /// Smaller ones stay in the bytes.
+  virtual std::uint64_t min_bytes() const { return kSharedItemMinBytes; }
   /// Empty if there is no room.
   virtual std::optional<std::vector<SegmentRef>> put(Parts parts) = 0;
 };
@@ -56,12 +60,18 @@ class SentBuffers final : public LargeBuffers {
 /// Kept by this process for as long as `hold` lives.
 class KeptBuffers final : public LargeBuffers {
  public:
+  explicit KeptBuffers(std::uint64_t min_bytes = kSharedItemMinBytes) : min_bytes_(min_bytes) {}
+  std::uint64_t min_bytes() const override { return min_bytes_; }
   std::optional<std::vector<SegmentRef>> put(Parts parts) override;
   std::uint64_t bytes() const { return bytes_; }
   /// Of all that was put since the last time. Null if nothing was.
   std::shared_ptr<const void> hold();
+  /// What was put, as values that other stores may get.
+  const std::vector<ValueId>& values() const { return values_; }
 
  private:
+  const std::uint64_t min_bytes_;
+  std::vector<ValueId> values_;
   std::vector<std::shared_ptr<const void>> holds_;
   std::uint64_t bytes_ = 0;
 };

@@ -148,7 +148,12 @@ void Server::give_value(const Broadcast& broadcast) {
   part.sequence = broadcast.sequence;
   part.members.assign(broadcast.members.begin(), broadcast.members.end());
   part.size = broadcast.value.bytes;
-  if (auto hold = open_value(kSegmentFolder, broadcast.value)) {
+  const ValueId& value = broadcast.value;
+  if (auto mapped = segment_pool()->find(value.name, value.serial, value.bytes)) {
+    part.whole = true;  // the client of this process put it
+    part.data = mapped.get();
+    part.memory = std::move(mapped);
+  } else if (auto hold = open_value(kSegmentFolder, value)) {
     part.whole = true;
     part.data = hold->bytes().data();
     part.memory = std::move(hold);

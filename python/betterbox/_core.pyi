@@ -90,10 +90,16 @@ class Pages:
 class Arguments:
     """Encoded arguments of a direct call."""
 
-def encode_arguments(args: tuple[object, ...], kwargs: dict[str, object], near: bool = False) -> Arguments:
+    @property
+    def broadcast(self) -> bool:
+        """Large buffers of them lie in shared memory, for `Client.broadcast`."""
+
+def encode_arguments(
+    args: tuple[object, ...], kwargs: dict[str, object], near: bool = False, broadcast: bool = False
+) -> Arguments:
     """Arguments of a direct call. Raises SerializationError naming the path (``args[0].model``).
 
-    `near`: it goes to boxes that share their memory with this process.
+    `near`: it goes to boxes that share their memory with this process. `broadcast`: large buffers are broadcast.
     """
 
 # --- clients ------------------------------------------------------------------------------------
@@ -262,6 +268,13 @@ class Client:
         """The first box at a watched port to respond to a greeting made now."""
     def near(self, boxes: Sequence[BoxKey]) -> bool:
         """True if all of these boxes share their memory with this process."""
+    @property
+    def can_broadcast(self) -> bool:
+        """Large arguments can be broadcast to the boxes that need them."""
+    def broadcast(self, boxes: Sequence[BoxKey], arguments: Arguments) -> None:
+        """The hosts of these boxes are to have the large buffers of the arguments, until `end_broadcast`."""
+    def end_broadcast(self, arguments: Arguments) -> None:
+        """The call is over."""
     def box_call(
         self, boxes: Sequence[BoxKey], method: str, arguments: Arguments, timeout: float | None = None
     ) -> Call:

@@ -160,15 +160,26 @@ class Link:
         if targets != self._known:
             self._near, self._known = self.client.near(targets), targets
         near = self._near
+        broadcast = not near and self.client.can_broadcast
         if options.ship:
             from betterbox._pickling import shipping
 
             with shipping(options.ship):
-                arguments = _core.encode_arguments(args, kwargs, near)
+                arguments = _core.encode_arguments(args, kwargs, near, broadcast)
         else:
-            arguments = _core.encode_arguments(args, kwargs, near)
-        call = self.client.box_call(targets, name, arguments, timeout=options.timeout)
+            arguments = _core.encode_arguments(args, kwargs, near, broadcast)
+        if not arguments.broadcast:
+            call = self.client.box_call(targets, name, arguments, timeout=options.timeout)
+            call.keep()
+            return call
+        self.client.broadcast(targets, arguments)  # ahead of the calls that need it
+        try:
+            call = self.client.box_call(targets, name, arguments, timeout=options.timeout)
+        except BaseException:
+            self.client.end_broadcast(arguments)
+            raise
         call.keep()
+        self.connection.when_done(call, lambda: self.client.end_broadcast(arguments))
         return call
 
     def _spread(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Promise[Any]:

@@ -147,6 +147,14 @@ CallHandle box_call(const ClientPtr& self, const BoxTuples& boxes, const std::st
   return {self, self->box_call(ids, method, std::move(frame), duration_of(timeout))};
 }
 
+void broadcast(Client& self, const BoxTuples& boxes, const Arguments& arguments) {
+  self.broadcast(box_ids(boxes), arguments.values);
+}
+
+void end_broadcast(Client& self, const Arguments& arguments) {
+  for (const ValueId& value : arguments.values) self.drop(value.name);
+}
+
 CallHandle open_call(const ClientPtr& self, int port, const std::string& method, const py::bytes& context,
                      PageWriter& pages, bool closed, const SharedBuffers* shared, const py::kwargs& given) {
   Client::CallOptions options = call_options(port, method, given);
@@ -267,6 +275,9 @@ void register_client(py::module_& module) {
           "near", [](Client& self, const BoxTuples& boxes) { return self.near(box_ids(boxes)); },
           py::arg("boxes"), "True if all of these boxes share their memory with this process.",
           py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("can_broadcast", &Client::can_broadcast)
+      .def("broadcast", &broadcast, py::arg("boxes"), py::arg("arguments"), no_gil)
+      .def("end_broadcast", &end_broadcast, py::arg("arguments"), no_gil)
       .def("box_call", &box_call, py::arg("boxes"), py::arg("method"), py::arg("arguments"),
            py::arg("timeout") = py::none())
       .def("open_call", &open_call, py::arg("port"), py::arg("method"), py::arg("context"), py::arg("pages"),

@@ -81,7 +81,8 @@ EncodedItems PageWriter::finish() {
 }
 
 void register_items(py::module_& module) {
-  py::class_<Arguments>(module, "Arguments", "Encoded arguments of a direct call.");
+  py::class_<Arguments>(module, "Arguments", "Encoded arguments of a direct call.")
+      .def_property_readonly("broadcast", [](const Arguments& self) { return !self.values.empty(); });
   py::class_<PageWriter>(module, "Pages", "Items encoded one by one, as they are now. Not thread-safe.")
       .def(py::init<>())
       .def(
@@ -100,14 +101,14 @@ void register_items(py::module_& module) {
       .def_property_readonly("nbytes", &PageWriter::nbytes);
   module.def(
       "encode_arguments",
-      [](py::tuple args, py::dict kwargs, bool near) {
-        KeptBuffers large;
-        auto page = encode_arguments(args.ptr(), kwargs.ptr(), near ? &large : nullptr);
+      [](py::tuple args, py::dict kwargs, bool near, bool broadcast) {
+        KeptBuffers large(near ? kSharedItemMinBytes : kBroadcastMinBytes);
+        auto page = encode_arguments(args.ptr(), kwargs.ptr(), near || broadcast ? &large : nullptr);
         if (!page) throw py::error_already_set();
         if (auto hold = large.hold()) page = with_hold(*page, std::move(hold));
-        return Arguments{std::move(*page)};
+        return Arguments{std::move(*page), large.values()};
       },
-      py::arg("args"), py::arg("kwargs"), py::arg("near") = false,
+      py::arg("args"), py::arg("kwargs"), py::arg("near") = false, py::arg("broadcast") = false,
       "Arguments of a direct call. Raises SerializationError naming the path (``args[0].model``).");
 }
 

@@ -15,6 +15,7 @@ namespace betterbox {
 /// Arguments of a direct call, and what keeps their large buffers.
 struct Arguments {
   Frame page;
+  std::vector<ValueId> values;  ///< for boxes of other stores: their large buffers
 };
 
 /// Encodes items one by one into pages of about kPageBytes. Wants the GIL.

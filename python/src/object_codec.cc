@@ -324,7 +324,7 @@ bool encode_item(PyObject* object, std::string_view path, std::string& out, Larg
     }
     PyErr_Clear();  // lone surrogates: the pickle keeps them
   } else if (PyBytes_CheckExact(object)) {
-    if (large != nullptr && static_cast<std::size_t>(PyBytes_GET_SIZE(object)) >= kSharedItemMinBytes) {
+    if (large != nullptr && static_cast<std::size_t>(PyBytes_GET_SIZE(object)) >= large->min_bytes()) {
       Py_buffer view{};
       view.buf = PyBytes_AS_STRING(object);
       view.len = PyBytes_GET_SIZE(object);

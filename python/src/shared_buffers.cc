@@ -42,7 +42,7 @@ std::optional<std::vector<SegmentRef>> put_large(LargeBuffers* large, const std:
     parts.emplace_back(static_cast<const std::byte*>(view.buf), static_cast<std::size_t>(view.len));
     bytes += parts.back().size();
   }
-  if (bytes < kSharedItemMinBytes) return std::nullopt;
+  if (bytes < large->min_bytes()) return std::nullopt;
   GilRelease release;
   return large->put(parts);
 }

@@ -24,6 +24,7 @@
 #include <utility>
 
 #include "cluster/mpi_broadcast.h"
+#include "cluster/mpi_memory.h"
 #include "runtime/check.h"
 #include "runtime/codec.h"
 #include "runtime/limits.h"
@@ -112,6 +113,7 @@ struct MpiNode::State : std::enable_shared_from_this<State> {
   std::list<Outgoing> outgoing;
   std::vector<std::deque<Incoming>> incoming;  ///< by source; in order of arrival
 
+  const std::shared_ptr<MpiMemory> memory = std::make_shared<MpiMemory>();
   std::unique_ptr<MpiBroadcasts> broadcasts;
 
   std::atomic<std::int64_t> driven_at_ns{0};
@@ -412,7 +414,7 @@ bool MpiNode::State::receive_packet() {
       continue;
     }
     BB_CHECK(frame_size <= kMaxFrameBytes);
-    auto memory = std::make_shared_for_overwrite<std::byte[]>(frame_size);
+    auto memory = this->memory->take(frame_size);
     for (std::size_t part = 0; part < frame_size; part += kPartBytes) {
       MPI_Irecv(memory.get() + part, static_cast<int>(std::min<std::size_t>(kPartBytes, frame_size - part)),
                 MPI_BYTE, status.MPI_SOURCE, kFrameTag, comm, &in.requests.emplace_back());

@@ -2,8 +2,11 @@
 // and how one store gets a value from another. Part of runtime/messages.h.
 #pragma once
 
+#include <charconv>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/ids.h"
@@ -98,6 +101,17 @@ struct Fetched {
   bool ok = true;
   template <class A> void serialize(A& a) { a(name, ok); }
 };
+
+/// The rank in an endpoint "mpi://RANK/NAME".
+inline std::optional<std::uint32_t> rank_in(std::string_view endpoint) {
+  constexpr std::string_view kRanks = "mpi://";
+  if (!endpoint.starts_with(kRanks)) return std::nullopt;
+  std::uint32_t rank = 0;
+  const char* end = endpoint.data() + endpoint.size();
+  const auto [at, error] = std::from_chars(endpoint.data() + kRanks.size(), end, rank);
+  if (error != std::errc() || at == end || *at != '/') return std::nullopt;
+  return rank;
+}
 
 /// scheduler -> agent, as Keep: enter the broadcast `sequence` of this value. `members`: ranks (docs/protocol.md, "MPI
 /// carrier"); the first gives it. client -> scheduler, `sequence` 0: these agents (their peer numbers) need it now.

@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "runtime/carrier.h"
+#include "runtime/limits.h"
+#include "runtime/messages.h"
 #include "scheduler/value_steps.h"
 
 namespace betterbox::scheduler {
@@ -53,16 +54,19 @@ bool may_get(const Peer& agent, const ValueId& value) {
 
 void begin(const Turn& turn, Value& value, const std::vector<PeerId>& agents) {
   State& state = turn.state;
-  std::vector<Peer*> firsts;  // of each store
+  std::map<std::uint32_t, Peer*> by_rank;
   for (const PeerId id : agents) {
     Peer* agent = state.find_peer(id);
-    if (agent == nullptr || !agent->connected()) continue;
-    touch(state, value, id);
+    if (agent != nullptr && agent->connected()) by_rank[*rank_in(agent->endpoint)] = agent;
+  }
+  std::vector<Peer*> firsts;  // of each store
+  for (const auto& [rank, agent] : by_rank) {
+    touch(state, value, agent->id);
     if (is_on_its_way(state, value, agent->store)) {
-      value.waiting.insert(id);
+      value.waiting.insert(agent->id);
       continue;
     }
-    value.keepers[id];
+    value.keepers[agent->id];
     firsts.push_back(agent);
   }
   if (firsts.empty()) return;
@@ -73,6 +77,7 @@ void begin(const Turn& turn, Value& value, const std::vector<PeerId>& agents) {
   }
   Broadcast broadcast{++state.values.broadcasts, value.id, value.home, {*root.rank}};
   for (const Peer* agent : firsts) broadcast.members.push_back(*rank_in(agent->endpoint));
+  ++state.counters.values_broadcast;
   if (root.peer == state.config.peer) {
     turn.effects.send.push_back(GiveValue{broadcast});
   } else {

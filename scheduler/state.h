@@ -314,6 +314,7 @@ struct Counters {
   std::uint64_t leases_granted = 0;
   std::uint64_t leases_cut = 0;  ///< revocations that gave something
   std::uint64_t revokes_sent = 0;
+  std::uint64_t values_broadcast = 0;
 };
 
 class State {

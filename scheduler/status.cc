@@ -34,6 +34,7 @@ std::vector<Counter> counters_of(const Counters& c) {
       {"leases_granted", c.leases_granted},
       {"leases_cut", c.leases_cut},
       {"revokes_sent", c.revokes_sent},
+      {"values_broadcast", c.values_broadcast},
   };
 }
 

@@ -13,7 +13,6 @@
 
 #include "runtime/bus_file.h"
 #include "runtime/bus_start.h"
-#include "runtime/carrier.h"
 #include "runtime/check.h"
 #include "runtime/descriptor_limit.h"
 #include "runtime/segment_pool.h"

@@ -146,6 +146,7 @@ MESSAGES: list[tuple[str, int | str, list[tuple[str, str]]]] = [
     ('Fetch', 0, [('peer', 'peer'), ('value', 'ValueId'), ('offset', 'u64'), ('count', 'u64')]),
     ('Chunk', '?', [('peer', 'peer'), ('name', 'str'), ('offset', 'u64')]),
     ('Fetched', 0, [('name', 'str'), ('ok', 'bool')]),
+    ('Broadcast', 0, [('sequence', 'u64'), ('value', 'ValueId'), ('store', 'str'), ('members', '[u64]')]),
     ('Relay', 'relay', [('peer', 'peer'), ('over', 'bool')]),
 ]
 KIND_NUMBERS = {name: number for number, (name, _, _) in enumerate(MESSAGES, 1)}

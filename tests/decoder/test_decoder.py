@@ -146,6 +146,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
     'Fetch': ({'peer': 0xA1A2A3A4A5A6A7A8, 'value': VALUE, 'offset': 4096, 'count': 1048576}, []),
     'Chunk': ({'peer': 0xA1A2A3A4A5A6A7A8, 'name': VALUE['name'], 'offset': 4096}, [b'bytes']),
     'Fetched': ({'name': VALUE['name'], 'ok': True}, []),
+    'Broadcast': ({'sequence': 7, 'value': VALUE, 'store': STORE, 'members': [0, 3, 5]}, []),
     'Relay': ({'peer': 0xA1A2A3A4A5A6A7A8, 'over': False}, [b'first', b'payload']),
 }
 

@@ -209,6 +209,7 @@ void add_values(std::vector<Message>& all) {
   all.push_back({Fetch{peer, value(), 4096, 1048576}, {}});
   all.push_back({Chunk{peer, value().name, 4096}, frames({"bytes"})});
   all.push_back({Fetched{value().name, true}, {}});
+  all.push_back({Broadcast{7, value(), store, {0, 3, 5}}, {}});
   all.push_back({Relay{peer, false}, frames({"first", "payload"})});
 }
 

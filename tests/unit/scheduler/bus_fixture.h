@@ -279,6 +279,7 @@ class BusTest : public ::testing::Test {
   std::vector<std::string> removed_sockets;
   std::vector<std::string> stopped;
   std::vector<ReadValue> reads;
+  std::vector<Broadcast> given;
   std::uint64_t last_result = 0;
   Frames last_pages;
 
@@ -299,6 +300,8 @@ class BusTest : public ::testing::Test {
       removed_sockets.push_back(remove->path);
     } else if (auto* read = std::get_if<ReadValue>(&effect)) {
       reads.push_back(*read);
+    } else if (auto* give = std::get_if<GiveValue>(&effect)) {
+      given.push_back(give->broadcast);
     } else {
       stopped.push_back(std::get<Stop>(effect).reason);
     }

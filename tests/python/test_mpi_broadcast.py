@@ -1,0 +1,153 @@
+"""Large fixed arguments over the ranks of an MPI job, with the real mpirun: ranks that share a store, and such that do not."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import betterbox
+import pytest
+from helpers import Running, Scripts
+
+PROGRAM = Path(betterbox.__file__).parent / "_bin" / "betterbox-mpi"
+MPIRUN = shutil.which("mpirun")
+pytestmark = [
+    pytest.mark.skipif(MPIRUN is None, reason="there is no mpirun: install openmpi-bin"),
+    pytest.mark.skipif(not PROGRAM.exists(), reason="built without MPI: install libopenmpi-dev and build again"),
+]
+
+
+def _own_store_works() -> bool:
+    command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]
+    try:
+        return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+needs_root = pytest.mark.skipif(
+    not _own_store_works(), reason="a /dev/shm of its own needs root (unshare --mount, mount)"
+)
+
+# MPI itself keeps the shared one; which ranks get one of their own is the condition on $OMPI_COMM_WORLD_RANK.
+OWN_STORE = (
+    'if [ {condition} ]; then mount --bind /dev/shm "$MPI_SHM" && mount -t tmpfs -o size={megabytes}m tmpfs /dev/shm; '
+    'else mount --bind /dev/shm "$MPI_SHM"; fi && exec "$@"'
+)
+
+SCRIPT = """
+    import os, sys, time
+    import numpy as np
+    import betterbox
+    from betterbox import Box, GroupBox, SpreadBox, _bus, deploy, spread
+
+    RANKS = int(sys.argv[1])
+
+    class Reader(Box):
+        def store(self):
+            return os.stat("/dev/shm").st_dev
+        def files(self):
+            return len([name for name in os.listdir("/dev/shm") if name.startswith("betterbox-")])
+        def total(self, data, more=0):
+            return int(data.sum()) + more
+        def total_for(self, data, item):
+            return int(data.sum()) + item
+
+    def broadcasts():
+        counters = _bus.current().client.status(10.0)["counters"]
+        return counters["values_broadcast"]
+
+    def wait_until(condition, what):
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline, what
+            time.sleep(0.01)
+"""
+
+
+def mpirun(scripts: Scripts, tmp_path: Path, ranks: int, text: str, condition: str = "", megabytes: int = 64) -> Running:
+    """Start a script on ranks; those for which `condition` holds have a store of their own."""
+    launch = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
+    path = scripts.write("job.py", SCRIPT + text)
+    betterbox_mpi = [sys.executable, "-m", "betterbox", "mpi", str(path), str(ranks - 1)]
+    options: list[str] = []
+    own: list[str] = []
+    shared = tmp_path / "shm"
+    shared.mkdir()
+    if condition:
+        for parameter in ("btl_vader_backing_directory", "osc_sm_backing_directory"):
+            options += ["--mca", parameter, str(shared)]
+        own = ["unshare", "--mount", "sh", "-c", OWN_STORE.format(condition=condition, megabytes=megabytes), "sh"]
+    return scripts.command(
+        "-c", launch, str(MPIRUN), "--oversubscribe", *options, "-n", str(ranks), *own, *betterbox_mpi,
+        OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_btl_base_warn_component_unused="0",
+        MPI_SHM=str(shared),
+    )  # fmt: skip
+
+
+CALLS = """
+    with deploy(Reader, 8090, slots=RANKS):
+        group, every = GroupBox.connect(8090, require=RANKS), SpreadBox.connect(8090, require=RANKS)
+        stores = len({os.stat("/dev/shm").st_dev, *group.store().all(30)})
+        for size in (1 << 20, (1 << 20) + 4097, 9_000_001):
+            data = np.arange(size, dtype=np.uint8)
+            whole = int(data.sum())
+            done = every.total_for(data, spread(range(RANKS)))
+            data[:] = 0  # the call has it as it was
+            assert done.all(30) == [whole + item for item in range(RANKS)], size
+            data = np.arange(size, dtype=np.uint8)
+            before = broadcasts()
+            assert group.total(data, 5).all(30) == [whole + 5] * RANKS, size
+            assert broadcasts() > before or stores == 1
+        ref = betterbox.put(np.ones(1 << 20))
+        assert group.total(ref).all(30) == [1 << 20] * RANKS
+        ref.release()
+        small = broadcasts()
+        assert group.total(np.ones(1000)).all(30) == [1000] * RANKS
+        assert broadcasts() == small
+        wait_until(lambda: not _bus.current().client.status(10.0)["values"], "all values are forgotten")
+        print("stores", stores, "broadcasts", broadcasts())
+"""
+
+
+@needs_root
+def test_fixed_arguments_are_broadcast_to_ranks_with_stores_of_their_own(scripts: Scripts, tmp_path: Path) -> None:
+    job = mpirun(scripts, tmp_path, 3, CALLS, condition="1 = 1")
+    assert job.wait(60) == 0, job.output
+    assert "stores 3" in job.output
+
+
+@needs_root
+def test_some_of_eight_ranks_share_a_store(scripts: Scripts, tmp_path: Path) -> None:
+    job = mpirun(scripts, tmp_path, 8, CALLS, condition="$OMPI_COMM_WORLD_RANK -gt 4")
+    assert job.wait(100) == 0, job.output
+    assert "stores 4" in job.output
+
+
+def test_in_one_store_nothing_is_sent(scripts: Scripts, tmp_path: Path) -> None:
+    job = mpirun(scripts, tmp_path, 3, CALLS)
+    assert job.wait(60) == 0, job.output
+    assert "stores 1 broadcasts 0" in job.output
+
+
+WITHOUT_ROOM = """
+    with deploy(Reader, 8090, slots=RANKS):
+        group = GroupBox.connect(8090, require=RANKS)
+        data = np.ones(80 << 20, dtype=np.uint8)
+        done = group.total(data).all(30, return_exceptions=True)
+        good = [each for each in done if not isinstance(each, Exception)]
+        bad = [each for each in done if isinstance(each, Exception)]
+        assert good == [80 << 20] and len(bad) == 1, done
+        assert "no room in this host's shared memory" in str(bad[0]), bad
+        assert group.total(np.ones(2 << 20, dtype=np.uint8)).all(30) == [2 << 20] * 2
+        print("the others went on")
+"""
+
+
+@needs_root
+def test_a_rank_without_room_fails_its_items_and_holds_up_nobody(scripts: Scripts, tmp_path: Path) -> None:
+    job = mpirun(scripts, tmp_path, 3, WITHOUT_ROOM, condition="$OMPI_COMM_WORLD_RANK = 2")
+    assert job.wait(60) == 0, job.output
+    assert "the others went on" in job.output

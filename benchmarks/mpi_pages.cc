@@ -84,8 +84,8 @@ void run(MpiNode& node, int rounds) {
     const double plain = raw(node.rank(), memory.get(), bytes, rounds);
     const double carried = carrier(*transport, other, memory, bytes, rounds);
     if (node.rank() == 0)
-      std::printf("%3d MB  MPI_Send and MPI_Recv %7.3f ms  carrier %7.3f ms  %5.2f\n", megabytes, plain, carried,
-                  carried / plain);
+      std::printf("%3d MB  MPI_Send and MPI_Recv %7.3f ms  carrier %7.3f ms  %5.2f\n", megabytes, plain,
+                  carried, carried / plain);
   }
 }
 

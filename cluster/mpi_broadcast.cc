@@ -33,16 +33,20 @@ BroadcastPlace place_in_broadcast(const std::vector<std::uint32_t>& members, con
   }
   const auto index = static_cast<std::size_t>(at - firsts.begin());
   if (index > 0) place.above = firsts[(index - 1) / kBroadcastFanOut];
-  for (std::size_t i = index * kBroadcastFanOut + 1; i <= (index + 1) * kBroadcastFanOut && i < firsts.size(); ++i)
+  for (std::size_t i = index * kBroadcastFanOut + 1; i <= (index + 1) * kBroadcastFanOut && i < firsts.size();
+       ++i)
     place.below.push_back(firsts[i]);
   for (const std::uint32_t member : members) {
     const int rank = static_cast<int>(member);
-    if (rank != self && node_of[member] == node_of[static_cast<std::size_t>(self)]) place.below.push_back(rank);
+    if (rank != self && node_of[member] == node_of[static_cast<std::size_t>(self)])
+      place.below.push_back(rank);
   }
   return place;
 }
 
-int MpiBroadcasts::tag(std::uint64_t sequence) const { return kFirstTag + static_cast<int>(sequence % kTags); }
+int MpiBroadcasts::tag(std::uint64_t sequence) const {
+  return kFirstTag + static_cast<int>(sequence % kTags);
+}
 
 std::size_t MpiBroadcasts::piece_size(const Part& part, std::size_t piece) const {
   return std::min(kBroadcastPiece, part.told.size - piece * kBroadcastPiece);
@@ -59,7 +63,7 @@ void MpiBroadcasts::enter(BroadcastPart told, Over over) {
   part.over = std::move(over);
   part.above = place.above;
   part.pieces = (part.told.size + kBroadcastPiece - 1) / kBroadcastPiece;
-  part.patience = monotonic_now() + kBroadcastPatience;
+  part.patience = monotonic_now() + job_.patience;
   for (const int rank : place.below) part.below.push_back({rank, false, false, 0, {}});
   if (part.told.whole) part.have = part.pieces;
   part.failed = part.told.data == nullptr || (part.above < 0 && !part.told.whole);
@@ -99,7 +103,7 @@ void MpiBroadcasts::heard(int from, Word word, std::uint64_t sequence) {
     return refuse(from, sequence);
   }
   below->ready = true;
-  at->second.patience = monotonic_now() + kBroadcastPatience;
+  at->second.patience = monotonic_now() + job_.patience;
 }
 
 /// This rank does not know the broadcast: not yet, or not any more.
@@ -149,7 +153,7 @@ bool MpiBroadcasts::receive(Part& part) {
       continue;
     }
     ++part.have;
-    part.patience = monotonic_now() + kBroadcastPatience;
+    part.patience = monotonic_now() + job_.patience;
     post_receives(part);
     if (part.have == part.pieces) finish(part, true);
   }
@@ -186,7 +190,7 @@ void MpiBroadcasts::give_up(Part& part) {
 
 void MpiBroadcasts::finish(Part& part, bool ok) {
   part.failed = !ok;
-  part.patience = monotonic_now() + kBroadcastPatience;
+  part.patience = monotonic_now() + job_.patience;
   if (Over over = std::exchange(part.over, nullptr)) over(part.told.sequence, ok);
 }
 
@@ -213,7 +217,7 @@ bool MpiBroadcasts::send(Part& part, Below& below) {
   if (wake) job_.wake(below.rank);
   below.over = below.sent == part.pieces;
   any = any || wake;
-  if (any) part.patience = monotonic_now() + kBroadcastPatience;
+  if (any) part.patience = monotonic_now() + job_.patience;
   return any;
 }
 

@@ -50,6 +50,7 @@ class MpiBroadcasts {
     std::vector<int> node_of;
     std::function<void(int to, Word, std::uint64_t sequence)> tell;
     std::function<void(int rank)> wake;  ///< its progress thread
+    Duration patience = kBroadcastPatience;
   };
   /// The end of this rank's part, for the owner that entered it.
   using Over = std::function<void(std::uint64_t sequence, bool ok)>;
@@ -105,9 +106,9 @@ class MpiBroadcasts {
 
   const Job job_;
   std::map<std::uint64_t, Part> parts_;
-  std::set<std::uint64_t> ended_;                         ///< the last ones
+  std::set<std::uint64_t> ended_;                                     ///< the last ones
   std::map<std::uint64_t, std::vector<std::pair<int, Word>>> early_;  ///< heard before this rank entered
-  std::vector<MPI_Request> loose_;                        ///< empty pieces on their way
+  std::vector<MPI_Request> loose_;                                    ///< empty pieces on their way
 };
 
 }  // namespace betterbox

@@ -16,8 +16,8 @@
 #include <deque>
 #include <list>
 #include <map>
-#include <set>
 #include <mutex>
+#include <set>
 #include <stdexcept>
 #include <string_view>
 #include <thread>
@@ -494,7 +494,8 @@ bool MpiNode::State::progress() {
 }
 
 bool MpiNode::State::all_quiet() const {
-  return outgoing.empty() && broadcasts->quiet() && std::ranges::all_of(incoming, [](const auto& queue) { return queue.empty(); });
+  return outgoing.empty() && broadcasts->quiet() &&
+         std::ranges::all_of(incoming, [](const auto& queue) { return queue.empty(); });
 }
 
 void MpiNode::State::run() {

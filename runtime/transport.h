@@ -23,8 +23,8 @@ namespace betterbox {
 
 struct TransportEvent {
   enum Kind {
-    kMessage,  ///< `message` arrived
-    kClosed,   ///< the connection is over (peer gone, or it sent what is no message: see `reason`)
+    kMessage,    ///< `message` arrived
+    kClosed,     ///< the connection is over (peer gone, or it sent what is no message: see `reason`)
     kBroadcast,  ///< all of the broadcast `sequence` is there, or (`ok` false) it will not come
   };
   Kind kind = kMessage;

@@ -111,7 +111,8 @@ std::shared_ptr<std::byte> ValueCopy::memory(std::string& error) {
 
 /// Who opened the file by its old name finds it locked, or that it has another name by now (HeldSegment::open).
 bool ValueCopy::begin_again(const ValueId& value) {
-  if (!finished_ || !is_value_name(value.name) || memory_bytes_ < value.bytes || memory_bytes_ / 2 > value.bytes)
+  if (!finished_ || !is_value_name(value.name) || memory_bytes_ < value.bytes ||
+      memory_bytes_ / 2 > value.bytes)
     return false;
   struct flock alone = whole(F_WRLCK), shared = whole(F_RDLCK);
   if (::fcntl(fd_, F_OFD_SETLK, &alone) != 0) return false;

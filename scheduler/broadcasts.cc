@@ -49,7 +49,8 @@ void due(const Turn& turn, Value& value, Peer& agent) {
 }
 
 bool may_get(const Peer& agent, const ValueId& value) {
-  return value.bytes >= kBroadcastMinBytes && !agent.store.empty() && agent.connected() && rank_in(agent.endpoint);
+  return value.bytes >= kBroadcastMinBytes && !agent.store.empty() && agent.connected() &&
+         rank_in(agent.endpoint);
 }
 
 void begin(const Turn& turn, Value& value, const std::vector<PeerId>& agents) {

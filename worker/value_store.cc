@@ -32,7 +32,8 @@ void ValueStore::get(TimePoint now, CallId call, const std::vector<CallValue>& v
     if (kept_.contains(name) || open_value(folder_, needed.value) != nullptr) continue;
     if (!may_be_broadcast(needed.value)) {
       keep(now, Keep{needed.value, needed.store});
-    } else if (const auto [at, fresh] = coming_.try_emplace(name); fresh) {  // the scheduler says how it comes
+    } else if (const auto [at, fresh] = coming_.try_emplace(name);
+               fresh) {  // the scheduler says how it comes
       at->second.value = needed.value;
       at->second.home = needed.store;
       at->second.deadline = now + kBroadcastNotice;

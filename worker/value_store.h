@@ -95,7 +95,7 @@ class ValueStore {
   const ValueBroadcaster broadcaster_;
   std::map<std::string, Held> kept_;
   std::map<std::string, Coming> coming_;
-  std::deque<Spare> spares_;  ///< the oldest first
+  std::deque<Spare> spares_;                         ///< the oldest first
   std::map<CallId, std::set<std::string>> waiting_;  ///< calls, for values in `coming_`
 };
 

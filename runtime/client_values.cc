@@ -81,7 +81,11 @@ Client::Obtained Client::obtain(const ValueId& value, const std::string& home, T
   };
   bool over = false;
   try {
-    over = wait([&] { return mine->over() || session_ == Session::kRefused; }, deadline, interrupt);
+    // A bus that is not looked for again, as that of an MPI job, does not come back.
+    const auto no_bus = [&] {
+      return session_ == Session::kRefused || (session_ == Session::kLost && !options_.find_bus);
+    };
+    over = wait([&] { return mine->over() || no_bus(); }, deadline, interrupt);
   } catch (...) {
     leave();
     throw;

@@ -47,7 +47,9 @@ class Connection:
         self.named = named
         self.info = find_bus(bus, named)
         file = "" if _settings.is_address(bus) else bus
-        self.client = _core.Client(self.info["endpoint"], _settings.peer_name(), background, _finder(self), file)
+        endpoint = self.info["endpoint"]
+        finder = None if endpoint.startswith("mpi://") else _finder(self)  # the scheduler of a job has no successor
+        self.client = _core.Client(endpoint, _settings.peer_name(), background, finder, file)
         self._callbacks: dict[int, list[Callable[[], None]]] = {}
         self._guard = threading.Lock()
         self._thread = threading.Thread(target=self._drive, name="betterbox-client", daemon=True)

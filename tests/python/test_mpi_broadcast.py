@@ -151,3 +151,18 @@ def test_a_rank_without_room_fails_its_items_and_holds_up_nobody(scripts: Script
     job = mpirun(scripts, tmp_path, 3, WITHOUT_ROOM, condition="$OMPI_COMM_WORLD_RANK = 2")
     assert job.wait(60) == 0, job.output
     assert "the others went on" in job.output
+
+
+LEAVES = """
+    deploy(Reader, 8090, slots=RANKS)
+    group = GroupBox.connect(8090, require=RANKS)
+    promises = [group.total(np.ones(megabytes << 20, dtype=np.uint8)) for megabytes in (32, 16)]
+    sys.exit(5)
+"""
+
+
+@needs_root
+def test_a_script_may_end_while_its_arguments_are_under_way(scripts: Scripts, tmp_path: Path) -> None:
+    job = mpirun(scripts, tmp_path, 4, LEAVES, condition="1 = 1")
+    assert job.wait(60) == 5, job.output
+    assert "MPI_ABORT" not in job.output

@@ -12,9 +12,9 @@
 
 #include "runtime/frame.h"
 #include "runtime/limits.h"
-#include "runtime/value_messages.h"
 #include "runtime/page.h"
 #include "runtime/segment_pool.h"
+#include "runtime/value_messages.h"
 
 namespace betterbox {
 

@@ -41,9 +41,9 @@ struct Config {
   std::uint32_t pid = 0;
   std::string name = "scheduler";
   std::string python = "3.11";
-  bool journal = false;   ///< the driver keeps records: durable calls are accepted
-  Duration idle_life{0};  ///< ends when no peer has been there for this long; 0: never
-  std::string store;      ///< the shared memory that the driver reads; empty: none
+  bool journal = false;               ///< the driver keeps records: durable calls are accepted
+  Duration idle_life{0};              ///< ends when no peer has been there for this long; 0: never
+  std::string store;                  ///< the shared memory that the driver reads; empty: none
   std::optional<std::uint32_t> rank;  ///< among endpoints that are ranks: the driver can broadcast values
 };
 

@@ -52,7 +52,7 @@ struct ValueTable {
   std::map<PeerId, std::set<std::string>> touched;  ///< values in which a peer has any part
   std::set<std::string> queued;                     ///< values with transfers that wait for a store
   std::set<std::string> short_of;                   ///< values with fewer keepers than wanted
-  std::map<std::string, std::vector<PeerId>> due;  ///< in this turn: agents that need a value and lack it
+  std::map<std::string, std::vector<PeerId>> due;   ///< in this turn: agents that need a value and lack it
   std::uint64_t numbers = 0;
   std::uint64_t broadcasts = 0;
 };

@@ -51,8 +51,9 @@ def options(**given: Any) -> FunctionOptions:
         ``policy="auto"``, ``retries=2``, ``timeout=None`` (seconds), ``progress=False``, ``reduce=None``, ``initial``,
         ``name=None``, ``idempotent=False``, ``ship=()`` (modules that travel by value), ``priority=0`` (higher ones are
         served first), ``cpus=1``, ``memory=0`` (bytes, or "2G"), ``gpus=0``, ``resources={}`` (what an item takes while
-        it runs), ``cost=None`` (a function of an item or one number per item) and ``copies=0.05`` (of idempotent calls:
-        extra work that copies of running items may add near the end).
+        it runs), ``cost=None`` (a function of an item or one number per item), ``copies=0.05`` (of idempotent calls:
+        extra work that copies of running items may add near the end) and ``ranks=None`` (under MPI: an item runs on so
+        many ranks at once, and the function gets their mpi4py communicator as the keyword argument `comm`).
 
     Raises
     ------
@@ -131,6 +132,10 @@ def _submit(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     if has_spread(args, kwargs):
         raise TypeError("submit runs one call; betterbox.map(fn, iterable) spreads many")
     options.refuse_for_one("use betterbox.map")
+    if options.ranks is not None:
+        from betterbox import _gangs
+
+        return _gangs.call(fn, args, kwargs, options, single=True)
     connection = _bus.current()
     see_to_workers(connection)
     label = getattr(fn, "__name__", type(fn).__name__)
@@ -144,6 +149,10 @@ def _map(fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], options: 
     _check_callable(fn)
     if not iterables:
         raise TypeError("map needs at least one iterable")
+    if options.ranks is not None:
+        from betterbox import _gangs
+
+        return _gangs.call(fn, tuple(spread(iterable) for iterable in iterables), {}, options, single=False)
     connection = _bus.current()
     see_to_workers(connection)
     spreads = tuple(spread(iterable) for iterable in iterables)

@@ -135,6 +135,7 @@ class Link:
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Promise[Any]:
         """Call the method `name` of the boxes."""
         _bus.check_not_forked()
+        options.refuse_ranks()
         if has_spread(args, kwargs):
             return self._spread(name, args, kwargs, options)
         options.refuse_for_one("put spread(...) around an argument")

@@ -57,6 +57,9 @@ def _run_script(script: str, arguments: list[str]) -> int:
         traceback.print_exception(type(error), error, frames or error.__traceback__)
         return 1
     finally:
+        gangs = sys.modules.get("betterbox._gangs")
+        if gangs is not None:
+            gangs.end()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
     return 0

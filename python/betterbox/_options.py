@@ -60,6 +60,9 @@ class Options:
     copies : float, optional
         Extra work that copies of running items may add near the end, as a share of the call's work; default: 0.05 with
         `idempotent`, else none. Of plain functions only, without `reduce`.
+    ranks : int, optional
+        Under MPI: how many ranks run an item at once. The function gets their mpi4py communicator as the keyword
+        argument `comm`; the item's value is what its rank 0 returns.
     """
 
     __slots__ = (
@@ -80,6 +83,7 @@ class Options:
         "resources",
         "cost",
         "copies",
+        "ranks",
         "_wires",
     )
     policy: str
@@ -99,6 +103,7 @@ class Options:
     resources: dict[str, float] | None
     cost: Any
     copies: float | None
+    ranks: int | None
     _wires: dict[bool, dict[str, Any]]
 
     def __init__(self, given: dict[str, Any]) -> None:
@@ -124,6 +129,7 @@ class Options:
         self.resources = given.get("resources")
         self.cost = given.get("cost")
         self.copies = given.get("copies")
+        self.ranks = given.get("ranks")
         self._wires = {}
         self._check()
         self.timeout = _counted(self.timeout)
@@ -151,6 +157,8 @@ class Options:
             if not isinstance(self.cost, Sized) or isinstance(self.cost, (str, bytes, dict, set)):
                 raise TypeError(f"cost must be a function of an item or a sequence of numbers, not {self.cost!r:.60}")
         self._check_copies()
+        if self.ranks is not None and (not _is_whole(self.ranks) or self.ranks < 1):
+            raise ValueError(f"ranks must be a whole number from 1, not {self.ranks!r}")
         self.needs(False)
 
     def _check_copies(self) -> None:
@@ -198,6 +206,18 @@ class Options:
         if self.copies is None:
             return round(_DEFAULT_COPIES * 1000) if self.idempotent and self.reduce is None else 0
         return round(self.copies * 1000)
+
+    @property
+    def has_initial(self) -> bool:
+        return self.initial is not MISSING
+
+    def refuse_ranks(self) -> None:
+        """Raise if a call of boxes asks for ranks."""
+        if self.ranks is not None:
+            raise TypeError(
+                f"ranks={self.ranks} is for plain functions: betterbox.options(ranks={self.ranks}).submit(fn, ...) "
+                f"or .map(fn, items); a box lives in one process"
+            )
 
     def refuse_for_one(self, what: str) -> None:
         """Raise if an option is set that only a call of many items can have."""

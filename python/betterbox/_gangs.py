@@ -1,0 +1,372 @@
+"""Tightly coupled calls: ``options(ranks=k)`` runs an item on k ranks of an MPI job at once, with a communicator of theirs.
+
+Rank 0 has a desk. Each item of such a call goes to one of its attendants, a box of the script's process, which has k
+members run as items of a plain call of its own. Members enlist at the desk's register as their ranks come to them, and begin
+together once all k are there. Only one gang assembles at a time, in order of arrival: no two hold ranks that
+the other waits for, and a large gang is not overtaken by small ones. What a rank reports decides: the value of gang rank 0
+once all have ended well, else the first error; ranks that then stay in the function beyond `GRACE` are given up.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import itertools
+import sys
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from betterbox import _bus, _context, _pickling, _remote
+from betterbox._boxes import Box, RemoteBox
+from betterbox._errors import BetterBoxError, CallCancelledError, CallTimeoutError, ResourceError
+from betterbox._options import Options
+from betterbox._promise import LIST, SINGLE, Promise
+from betterbox._spread import Plan, spread
+
+GRACE = 5.0
+"""Seconds that the other ranks of a gang have to end once one of them has raised."""
+
+ATTENDANT_PORT = 65535
+REGISTER_PORT = 65534
+_MOST_AT_ONCE = 16  # gangs that run; further items wait for them
+_LOOK = 0.5  # seconds between looks at what nobody tells
+_MOST_TAG = 32767  # that any MPI has
+
+Described = tuple[str, str, str, bytes]
+
+
+class Gang:
+    """One item under way: who has come, and what they said. Guarded by the desk's lock."""
+
+    def __init__(self, number: int, size: int) -> None:
+        self.number = number
+        self.size = size
+        self.waiting: dict[int, Any] = {}  # the future of each member, by its rank
+        self.reported: set[int] = set()
+        self.value: Any = None
+        self.error: Described | None = None
+        self.over = False
+
+    @property
+    def full(self) -> bool:
+        return len(self.waiting) == self.size
+
+    @property
+    def stuck(self) -> set[int]:
+        return set(self.waiting) - self.reported
+
+
+class Desk:
+    """What rank 0 knows of the gangs of its job."""
+
+    def __init__(self, ranks: int) -> None:
+        self.ranks = ranks  # that work
+        self.lost: set[int] = set()  # stuck in functions whose items have failed
+        self.ending = False
+        self._changed = threading.Condition()
+        self._gangs: dict[int, Gang] = {}
+        self._tickets = itertools.count()
+        self._queue: list[int] = []
+        self._servings: list[Any] = []
+
+    def open(self) -> None:
+        from betterbox._serving import serve
+
+        self._servings.append(serve(Register(), REGISTER_PORT, block=False))
+        for _ in range(min(self.ranks, _MOST_AT_ONCE)):
+            self._servings.append(serve(Attendant(), ATTENDANT_PORT, block=False))
+
+    def end(self) -> None:
+        """The script has ended: nobody waits for gangs any more."""
+        with self._changed:
+            self.ending = True
+            self._changed.notify_all()
+
+    def check(self, ranks: int) -> None:
+        """Raise if a gang of `ranks` can never be."""
+        usable = self.ranks - len(self.lost)
+        if ranks <= usable:
+            return
+        lost = f"; ranks {sorted(self.lost)} are stuck in functions whose items have failed" if self.lost else ""
+        raise ResourceError(
+            f"ranks={ranks}, but this job has {usable} that work (rank 0 runs the script{lost}): "
+            f"ask for at most {usable}, or start the job with more, mpirun -n {ranks + 1 + len(self.lost)}"
+        )
+
+    # --- an attendant's side ---
+
+    def run(self, options: Options, deadline: float | None, payload: bytes, args: tuple[Any, ...]) -> Any:
+        """Run one item; its value."""
+        number = next(self._tickets)
+        try:
+            gang, promise = self._assemble(number, options, deadline, payload, args)
+            return self._outcome(gang, promise)
+        finally:
+            with self._changed:
+                self._gangs.pop(number, None)
+
+    def _assemble(
+        self, number: int, options: Options, deadline: float | None, payload: bytes, args: tuple[Any, ...]
+    ) -> tuple[Gang, Promise[Any]]:
+        gang = Gang(number, options.ranks or 1)
+        promise: Promise[Any] | None = None
+        with self._changed:
+            self._queue.append(number)
+        try:
+            with self._changed:
+                while self._queue[0] != number:
+                    self._wait(deadline)
+                self.check(gang.size)
+                self._gangs[number] = gang
+            promise = _start_members(gang, options, payload, args)
+            with self._changed:
+                while not gang.full and gang.error is None and not promise.done():
+                    self._wait(deadline)
+                return gang, promise
+        except BaseException:
+            self._dismiss(gang, promise)
+            raise
+        finally:
+            with self._changed:
+                self._queue.remove(number)
+                self._changed.notify_all()
+
+    def _outcome(self, gang: Gang, promise: Promise[Any]) -> Any:
+        grace: float | None = None
+        with self._changed:
+            while gang.full and gang.stuck and not (grace is not None and monotonic() >= grace):
+                if promise.done():
+                    break
+                if gang.error is not None and grace is None:
+                    grace = monotonic() + GRACE
+                self._wait(None, _LOOK if grace is None else max(0.0, min(_LOOK, grace - monotonic())))
+            if gang.full and gang.error is None and not gang.stuck:
+                return gang.value
+        self._dismiss(gang, promise)
+        if gang.error is not None:
+            raise _remote.rebuild_error(*gang.error)
+        for outcome in promise.all(return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        raise BetterBoxError(f"a gang of {gang.size} ranks ended without a result; run the item again")
+
+    def _wait(self, deadline: float | None, timeout: float = _LOOK) -> None:
+        self._changed.wait(timeout)
+        if self.ending:
+            raise CallCancelledError("the script has ended while a gang was under way")
+        if deadline is not None and monotonic() >= deadline:
+            raise CallTimeoutError("the ranks of a gang did not come free within the timeout of its call")
+
+    def _dismiss(self, gang: Gang, promise: Promise[Any] | None) -> None:
+        """Send home who still waits for others, and give up who does not come back."""
+        if promise is not None:
+            promise.cancel()
+        with self._changed:
+            gang.over = True
+            if gang.full:
+                self.lost |= gang.stuck
+                return
+            for future in gang.waiting.values():
+                future.get_loop().call_soon_threadsafe(_settle, future, None)
+
+    # --- the register's side ---
+
+    def enlist(self, number: int, rank: int, future: Any) -> None:
+        with self._changed:
+            gang = self._gangs.get(number)
+            if gang is None or gang.over or gang.error is not None or rank in gang.waiting:
+                return _settle(future, None)
+            gang.waiting[rank] = future
+            if gang.full:
+                members = sorted(gang.waiting)
+                for waiting in gang.waiting.values():
+                    _settle(waiting, members)
+                self._changed.notify_all()
+
+    def report(self, number: int, rank: int, error: Described | None, value: Any) -> None:
+        with self._changed:
+            self.lost.discard(rank)
+            gang = self._gangs.get(number)
+            if gang is None:
+                return
+            gang.reported.add(rank)
+            if error is not None and gang.error is None:
+                gang.error = error
+            if gang.full and rank == min(gang.waiting):
+                gang.value = value
+            self._changed.notify_all()
+
+
+def _settle(future: Any, value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+_desk: Desk | None = None
+_opening = threading.Lock()
+
+
+def _the_desk() -> Desk:
+    assert _desk is not None
+    return _desk
+
+
+class Attendant(Box):
+    """Sees to one item at a time."""
+
+    def run(self, options: dict[str, Any], deadline: float | None, payload: bytes, *args: Any) -> Any:
+        return _the_desk().run(Options(options), deadline, payload, args)
+
+
+class Register(Box):
+    """Where members enlist and report."""
+
+    async def enlist(self, number: int, rank: int) -> list[int] | None:
+        """The ranks of the gang once all are there; None: it is not to be."""
+        import asyncio
+
+        future: Any = asyncio.get_running_loop().create_future()
+        _the_desk().enlist(number, rank, future)
+        members: list[int] | None = await future
+        return members
+
+    async def report(self, number: int, rank: int, error: Described | None, value: Any) -> None:
+        _the_desk().report(number, rank, error, value)
+
+
+def end() -> None:
+    """The script has ended."""
+    if _desk is not None:
+        _desk.end()
+
+
+# --- a member's side, on its rank -------------------------------------------------------------------
+
+_register: Any = None
+
+
+def _member(number: int, size: int, payload: bytes, args: tuple[Any, ...], index: int) -> None:
+    global _register
+    job = sys.modules["_betterbox_mpi"]
+    if _register is None:
+        _register = RemoteBox.connect(REGISTER_PORT)
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        return _report_error(number, job.rank, size, _no_mpi4py(f"rank {job.rank}", error))
+    members = _register.enlist(number, job.rank).result()
+    if members is None:
+        return
+    try:
+        fn, kwargs = _context.load_code(payload)
+        world = MPI.COMM_WORLD
+        group = world.Get_group()
+        ours = group.Incl(members)
+        comm = world.Create_group(ours, number % _MOST_TAG)
+        ours.Free()
+        group.Free()
+        value = fn(*args, **kwargs, comm=comm)
+        comm.Free()
+        _register.report(number, job.rank, None, value if job.rank == members[0] else None).result()
+    except BaseException as error:
+        _report_error(number, job.rank, size, error)
+
+
+def _report_error(number: int, rank: int, size: int, error: BaseException) -> None:
+    from betterbox._slot import describe_error
+
+    name, message, trace, pickled = describe_error(error)
+    trace = f"{trace.rstrip()}\n(on rank {rank} of the job, in a gang of {size})"
+    _register.report(number, rank, (name, message, trace, pickled), None).result()
+
+
+def _start_members(gang: Gang, options: Options, payload: bytes, args: tuple[Any, ...]) -> Promise[Any]:
+    connection = _bus.current()
+    promise: Promise[Any] = Promise(connection, "gang", LIST)
+    plan = Plan(_member, (gang.number, gang.size, payload, args, spread(range(gang.size))), {}, options)
+    return promise.start(lambda: plan.start(connection, 0, promise))
+
+
+# --- a caller's side --------------------------------------------------------------------------------
+
+
+def call(
+    fn: Callable[..., Any], iterables: tuple[Any, ...], kwargs: dict[str, Any], options: Options, single: bool
+) -> Promise[Any]:
+    """Run `fn` on gangs: once per item of `iterables`, or `single`: once, with these as arguments."""
+    ranks = options.ranks
+    assert ranks is not None
+    desk = _open_desk(ranks)
+    desk.check(ranks)
+    _check_takes_comm(fn)
+    with _pickling.shipping(options.ship):
+        payload = _pickling.dumps((fn, kwargs), "fn")
+    label = options.name or f"{getattr(fn, '__name__', type(fn).__name__)} on {ranks} ranks"
+    deadline = None if options.timeout is None else monotonic() + options.timeout
+    fixed = (_of_members(options, label), deadline, payload)
+    outer = {name: getattr(options, name) for name in ("timeout", "progress", "reduce", "cost", "priority", "ship")}
+    if options.reduce is not None and options.has_initial:
+        outer["initial"] = options.initial
+    desk_options = Options({**outer, "policy": "ss", "retries": 0, "name": label})
+    connection = _bus.current()
+    if not single:
+        from betterbox._links import spread_call
+
+        return spread_call(connection, ATTENDANT_PORT, "run", (*fixed, *iterables), {}, desk_options)
+    promise: Promise[Any] = Promise(connection, label, SINGLE, progress=options.progress)
+    first = spread([fixed[0]])  # a call of one item, whether or not the function takes any
+    plan = Plan("run", (first, deadline, payload, *iterables), {}, desk_options)
+    return promise.start(lambda: plan.start(connection, ATTENDANT_PORT, promise))
+
+
+def _of_members(options: Options, label: str) -> dict[str, Any]:
+    """A gang that assembles keeps ranks idle, so its members go first."""
+    needs = {name: getattr(options, name) for name in ("ranks", "cpus", "memory", "gpus", "resources")}
+    return {**needs, "policy": "ss", "retries": 0, "priority": min(options.priority + 1, (1 << 31) - 1), "name": label}
+
+
+def _open_desk(ranks: int) -> Desk:
+    global _desk
+    job = sys.modules.get("_betterbox_mpi")
+    if job is None:
+        raise BetterBoxError(
+            f"ranks={ranks} needs an MPI job, and this bus has none: start the script with "
+            f"mpirun -n {ranks + 1} betterbox mpi script.py, or leave ranks= out and use spread or map"
+        )
+    if job.rank != 0:
+        raise BetterBoxError(
+            f"ranks={ranks} in a function that runs on rank {job.rank}: only the script (rank 0) starts gangs; "
+            f"return what is to be done, and call from there"
+        )
+    if importlib.util.find_spec("mpi4py") is None:
+        raise _no_mpi4py("rank 0", None)
+    with _opening:
+        if _desk is None:
+            desk = Desk(job.size - 1)
+            _desk = desk
+            desk.open()
+        return _desk
+
+
+def _no_mpi4py(where: str, error: ImportError | None) -> BetterBoxError:
+    said = f" ({error})" if error is not None else ""
+    return BetterBoxError(
+        f"a function with ranks= gets an mpi4py communicator, but {where} cannot import mpi4py{said}: install it for "
+        f"{sys.executable}, built for the same MPI (Debian: python3-mpi4py)"
+    )
+
+
+def _check_takes_comm(fn: Callable[..., Any]) -> None:
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        return
+    kinds = inspect.Parameter
+    if any(p.kind == kinds.VAR_KEYWORD or (p.name == "comm" and p.kind != kinds.POSITIONAL_ONLY) for p in parameters):
+        return
+    raise TypeError(
+        f"a function with ranks= gets its communicator as the keyword argument comm; "
+        f"{getattr(fn, '__name__', fn)!s} takes none: def {getattr(fn, '__name__', 'fn')}(..., *, comm)"
+    )

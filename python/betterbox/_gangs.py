@@ -48,6 +48,11 @@ class Gang:
         self.value: Any = None
         self.error: Described | None = None
         self.over = False
+        self.watching: dict[int, Any] = {}  # the futures that tell a rank whether it is given up
+
+    def tell_watchers(self, lost: set[int]) -> None:
+        for rank, future in self.watching.items():
+            future.get_loop().call_soon_threadsafe(_settle, future, rank in lost)
 
     @property
     def full(self) -> bool:
@@ -105,7 +110,9 @@ class Desk:
             return self._outcome(gang, promise)
         finally:
             with self._changed:
-                self._gangs.pop(number, None)
+                gone = self._gangs.pop(number, None)
+                if gone is not None:
+                    gone.tell_watchers(self.lost)
 
     def _assemble(
         self, number: int, options: Options, deadline: float | None, payload: bytes, args: tuple[Any, ...]
@@ -185,9 +192,15 @@ class Desk:
                     _settle(waiting, members)
                 self._changed.notify_all()
 
+    def watch(self, number: int, rank: int, future: Any) -> None:
+        with self._changed:
+            gang = self._gangs.get(number)
+            if gang is None:
+                return _settle(future, rank in self.lost)
+            gang.watching[rank] = future
+
     def report(self, number: int, rank: int, error: Described | None, value: Any) -> None:
         with self._changed:
-            self.lost.discard(rank)
             gang = self._gangs.get(number)
             if gang is None:
                 return
@@ -232,14 +245,24 @@ class Register(Box):
         members: list[int] | None = await future
         return members
 
+    async def is_given_up(self, number: int, rank: int) -> bool:
+        """Once the item is over: the rank is still in the function, and will not be waited for."""
+        import asyncio
+
+        future: Any = asyncio.get_running_loop().create_future()
+        _the_desk().watch(number, rank, future)
+        return bool(await future)
+
     async def report(self, number: int, rank: int, error: Described | None, value: Any) -> None:
         _the_desk().report(number, rank, error, value)
 
 
-def end() -> None:
-    """The script has ended."""
-    if _desk is not None:
-        _desk.end()
+def end() -> bool:
+    """The script has ended. True if ranks are stuck in functions: then MPI cannot be finished, only aborted."""
+    if _desk is None:
+        return False
+    _desk.end()
+    return bool(_desk.lost)
 
 
 # --- a member's side, on its rank -------------------------------------------------------------------
@@ -259,6 +282,8 @@ def _member(number: int, size: int, payload: bytes, args: tuple[Any, ...], index
     members = _register.enlist(number, job.rank).result()
     if members is None:
         return
+    watch = _register.is_given_up(number, job.rank)
+    watch.add_done_callback(_leave_if_given_up)
     try:
         fn, kwargs = _context.load_code(payload)
         world = MPI.COMM_WORLD
@@ -272,6 +297,13 @@ def _member(number: int, size: int, payload: bytes, args: tuple[Any, ...], index
         _register.report(number, job.rank, None, value if job.rank == members[0] else None).result()
     except BaseException as error:
         _report_error(number, job.rank, size, error)
+
+
+def _leave_if_given_up(watch: Promise[bool]) -> None:
+    if watch.result():
+        from betterbox import _mpi
+
+        threading.Thread(target=_mpi.leave, name="betterbox-leave", daemon=True).start()
 
 
 def _report_error(number: int, rank: int, size: int, error: BaseException) -> None:

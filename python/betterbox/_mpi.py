@@ -5,6 +5,7 @@ This module runs inside the program betterbox-mpi (cluster/mpi_main.cc), which h
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import queue
@@ -18,6 +19,9 @@ from betterbox import _core, _settings
 STUCK = 2.0
 """Seconds that a rank's slot has to end once the job is over."""
 
+_agent: _core.Agent | None = None
+_left = threading.Event()
+
 
 def main() -> int:
     """Run this rank; the exit code."""
@@ -28,9 +32,24 @@ def main() -> int:
     script, arguments = sys.argv[0], sys.argv[1:]
     sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
     if job.rank == 0:
-        return _run_script(script, arguments)
+        code = _run_script(script, arguments)
+        gangs = sys.modules.get("betterbox._gangs")
+        if gangs is not None and gangs.end():
+            _abort(code)
+        return code
     _serve(job)
     return 0
+
+
+def _abort(code: int) -> None:
+    """End the job though ranks are stuck in MPI calls that nobody will answer: finishing MPI would wait for them."""
+    from mpi4py import MPI
+
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    MPI.COMM_WORLD.Abort(code)
 
 
 def _leave_mpi_to_us() -> None:
@@ -57,9 +76,6 @@ def _run_script(script: str, arguments: list[str]) -> int:
         traceback.print_exception(type(error), error, frames or error.__traceback__)
         return 1
     finally:
-        gangs = sys.modules.get("betterbox._gangs")
-        if gangs is not None:
-            gangs.end()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
     return 0
@@ -75,9 +91,17 @@ def _exit_code(code: Any) -> int:
     return 1
 
 
+def leave() -> None:
+    """Take this rank off the bus: what its slot runs will not end, and the job will be aborted at its end."""
+    if _agent is not None:
+        _left.set()
+        _agent.stop()
+
+
 def _serve(job: Any) -> None:
     """Be a worker until the job ends: plain functions run on the main thread, each box on one of its own."""
-    agent = _core.Agent(job.scheduler, "", f"rank-{job.rank}", function_slots=1)
+    global _agent
+    agent = _agent = _core.Agent(job.scheduler, "", f"rank-{job.rank}", function_slots=1)
     seats: queue.SimpleQueue[_core.Seat | None] = queue.SimpleQueue()
 
     def take_seats() -> None:
@@ -87,12 +111,14 @@ def _serve(job: Any) -> None:
             else:
                 threading.Thread(target=seat.run, args=(False,), name="betterbox-box", daemon=True).start()
         seats.put(None)
-        if not over.wait(STUCK):
+        if not _left.is_set() and not over.wait(STUCK):
             job.end(0)  # what the slot runs will not come back
 
     over = threading.Event()
     threading.Thread(target=take_seats, name="betterbox-seats", daemon=True).start()
     while (seat := seats.get()) is not None:
         seat.run(False)
+    if _left.is_set():
+        threading.Event().wait()  # for the job's end: it will be aborted
     over.set()
     agent.stop()

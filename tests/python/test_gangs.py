@@ -1,0 +1,186 @@
+"""Calls whose items run on several ranks of an MPI job at once, with the real mpirun; and what they say without MPI."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import betterbox
+import pytest
+from helpers import Scripts
+from test_mpi import MPIRUN, PROGRAM, mpirun
+
+needs_mpi = [
+    pytest.mark.skipif(MPIRUN is None, reason="there is no mpirun: install openmpi-bin"),
+    pytest.mark.skipif(not PROGRAM.exists(), reason="built without MPI: install libopenmpi-dev and build again"),
+    pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None, reason="no mpi4py: install python3-mpi4py"),
+]
+
+
+def with_mpi(test):  # type: ignore[no-untyped-def]
+    for mark in needs_mpi:
+        test = mark(test)
+    return test
+
+
+def test_without_an_mpi_job_ranks_are_refused_with_advice() -> None:
+    def total(x: int, *, comm: object) -> int:
+        return x
+
+    for call in (lambda f: f.submit(total, 1), lambda f: f.map(total, [1])):
+        with pytest.raises(betterbox.BetterBoxError, match=r"mpirun -n 5 betterbox mpi script\.py"):
+            call(betterbox.options(ranks=4))
+
+
+@pytest.mark.parametrize("ranks", [0, -1, 1.5, True, "2"])
+def test_ranks_must_be_a_whole_number_from_1(ranks: object) -> None:
+    with pytest.raises(ValueError, match="ranks must be a whole number from 1"):
+        betterbox.options(ranks=ranks)
+
+
+@with_mpi
+def test_gangs_of_every_size_run_among_single_items(scripts: Scripts) -> None:
+    job = mpirun(
+        scripts,
+        8,
+        "gangs.py",
+        """
+        import os
+        import betterbox
+        from betterbox import Box, RemoteBox, serve
+
+        def total(x, y=0, *, comm):
+            from mpi4py import MPI
+            assert MPI.Comm.Compare(comm, MPI.COMM_WORLD) != MPI.IDENT
+            return x + y, comm.allreduce(1), len(set(comm.allgather(os.getpid()))), comm.Get_rank()
+
+        def single(x):
+            return x
+
+        several = {k: betterbox.options(ranks=k).map(total, range(12)) for k in (1, 2, 3, 5, 7)}
+        singles = betterbox.map(single, range(2000))
+        whole = betterbox.options(ranks=7).submit(total, 4, y=5)
+        assert whole.result(60) == (9, 7, 7, 0)
+        for k, promise in several.items():
+            assert promise.result(60) == [(x, k, k, 0) for x in range(12)], k
+        assert singles.result(60) == list(range(2000))
+        two = betterbox.options(ranks=2)
+        assert two.map(total, (x for x in range(3)), [7, 8, 9]).result(60)[2] == (11, 2, 2, 0)
+        both = betterbox.options(ranks=2, reduce=lambda a, b: (a[0] + b[0],), initial=(100,))
+        assert both.map(total, range(4)).result(60) == (106,)
+
+        def refused(kind, words, start):
+            try:
+                start()
+            except kind as error:
+                assert words in str(error), error
+            else:
+                raise AssertionError(words)
+
+        refused(betterbox.ResourceError, "mpirun -n 9", lambda: betterbox.options(ranks=8).submit(total, 1))
+        refused(TypeError, "keyword argument comm", lambda: two.submit(single, 1))
+
+        def nested(x):
+            return betterbox.options(ranks=2).submit(total, x).result(20)
+
+        refused(betterbox.BetterBoxError, "only the script", lambda: betterbox.submit(nested, 1).result(20))
+
+        class One(Box):
+            def f(self):
+                return 1
+
+        with serve(One, 8090):
+            refused(TypeError, "plain functions", lambda: RemoteBox.connect(8090).f.options(ranks=2)())
+
+        def together(x, *, comm):
+            raise LookupError(f"all of {comm.Get_size()}")
+
+        refused(LookupError, "all of 3", lambda: betterbox.options(ranks=3).submit(together, 1).result(20))
+        assert betterbox.options(ranks=7).submit(total, 1).result(20)[1] == 7
+        print("gangs are fine")
+        """,
+    )
+    assert job.wait(120) == 0, job.output
+    assert "gangs are fine" in job.output
+
+
+@with_mpi
+@pytest.mark.parametrize("code", [0, 5])
+def test_ranks_stuck_in_a_collective_are_given_up_and_the_job_ends_with_the_scripts_code(
+    scripts: Scripts, code: int
+) -> None:
+    job = mpirun(
+        scripts,
+        4,
+        "stuck.py",
+        f"""
+        import sys
+        import betterbox
+        from betterbox import _gangs
+
+        _gangs.GRACE = 0.5
+
+        def bad(*, comm):
+            if comm.Get_rank() == 0:
+                raise ValueError("on purpose")
+            comm.Barrier()
+
+        def size(*, comm):
+            return comm.allreduce(1)
+
+        try:
+            betterbox.options(ranks=2).submit(bad).result(60)
+            raise AssertionError("no error")
+        except ValueError as error:
+            assert "on rank " in str(error.__cause__), error.__cause__
+        assert betterbox.options(ranks=2).submit(size).result(60) == 2
+        assert betterbox.map(abs, range(100)).result(60) == list(range(100))
+        try:
+            betterbox.options(ranks=3).submit(size)
+            raise AssertionError("no error")
+        except betterbox.ResourceError as error:
+            assert "stuck" in str(error)
+        print("the others go on")
+        sys.exit({code})
+        """,
+    )
+    assert job.wait(60) == code, job.output
+    assert "the others go on" in job.output
+
+
+@with_mpi
+def test_a_gang_that_waits_ends_by_its_timeout_or_a_cancel_and_holds_nobody(scripts: Scripts) -> None:
+    job = mpirun(
+        scripts,
+        3,
+        "waits.py",
+        """
+        import os, sys, time
+        import betterbox
+
+        gate = sys.argv[1]
+
+        def hold(path):
+            while not os.path.exists(path):
+                time.sleep(0.01)
+
+        def size(x, *, comm):
+            return comm.allreduce(1)
+
+        held = betterbox.submit(hold, gate)
+        late = betterbox.options(ranks=2, timeout=0.5).submit(size, 1)
+        try:
+            late.result(30)
+            raise AssertionError("no error")
+        except betterbox.CallTimeoutError:
+            pass
+        waits = betterbox.options(ranks=2).map(size, range(50))
+        waits.cancel()
+        open(gate, "w").close()
+        held.result(30)
+        assert betterbox.options(ranks=2).submit(size, 1).result(30) == 2
+        print("nobody is held")
+        """,
+        str(scripts.write("gate", "").with_name("the-gate")),
+    )
+    assert job.wait(60) == 0, job.output
+    assert "nobody is held" in job.output

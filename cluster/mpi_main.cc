@@ -59,7 +59,10 @@ class Scheduler {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread_ = std::thread([this] { server_->run(); });
+    thread_ = std::thread([this] {
+      node->roam();
+      server_->run();
+    });
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
   ~Scheduler() {
@@ -170,6 +173,8 @@ int run(int argc, char** argv) {
   carrier.endpoint = [](const std::string& name) {
     return "mpi://" + std::to_string(node->rank()) + "/" + name;
   };
+  carrier.roam = [] { node->roam(); };
+  carrier.own_cpus = node->cpus_elsewhere();
   if (node->rank() == 0) job_scheduler = std::make_unique<Scheduler>();
   end(run_python(arguments));
 }

@@ -24,6 +24,7 @@
 #include <utility>
 
 #include "cluster/mpi_broadcast.h"
+#include "cluster/mpi_doors.h"
 #include "cluster/mpi_memory.h"
 #include "runtime/check.h"
 #include "runtime/codec.h"
@@ -38,6 +39,7 @@ constexpr std::size_t kInlineBytes = 8U << 10;
 constexpr std::size_t kPartBytes = 1U << 30;  ///< MPI counts in int
 constexpr std::string_view kScheme = "mpi://";
 constexpr int kArrivalsPerTurn = 64;
+constexpr int kLooks = 4;
 
 /// Of kBroadcast `from_initiator` is the word, and `connection` the sequence number.
 enum class PacketKind : std::uint32_t { kConnect = 1, kMessage = 2, kClose = 3, kBroadcast = 4 };
@@ -50,9 +52,12 @@ struct PacketHead {
   std::uint64_t frames = 0;
 };
 
-/// One per rank of a node: not 0 while its progress thread sleeps.
+/// One per rank, in memory that the ranks of its node share.
 struct alignas(64) Bell {
-  std::atomic<std::uint32_t> sleeping{0};
+  std::atomic<std::uint32_t> sleeping{0};  ///< not 0: it wants to be woken for what it is sent
+  std::atomic<std::uint64_t> packets{0};   ///< that ranks of its node have sent it so far
+  std::atomic<std::uint64_t> rings{
+      0};  ///< bytes that are, or soon will be, in its door's pipe, read ones too
 };
 
 void futex_wait(Bell& bell, Duration at_most) {
@@ -98,7 +103,7 @@ struct Incoming {
 }  // namespace
 
 struct MpiNode::State : std::enable_shared_from_this<State> {
-  std::recursive_mutex mutex;
+  std::mutex mutex;
   MPI_Comm comm = MPI_COMM_NULL;
   int rank = 0, size = 1;
   bool finished = false;
@@ -106,7 +111,14 @@ struct MpiNode::State : std::enable_shared_from_this<State> {
   MPI_Win bells_window = MPI_WIN_NULL;
   std::vector<Bell*> bells;  ///< by rank; null: on another node
   bool one_node = true;
+  std::unique_ptr<MpiDoors> doors;  ///< where all ranks are on one node
+  Bell thread_bell;                 ///< of the progress thread, where there are doors
+  int waiting = 0;                  ///< transports whose owners may sleep
+  cpu_set_t node_cpus{};            ///< of all ranks of this node
+  bool cpus_elsewhere = false;      ///< this rank was not given all of these
 
+  std::uint64_t packets_received = 0;
+  std::uint64_t rings_heard = 0;
   std::uint64_t last_number = 0;
   std::map<std::string, MpiTransport*> listeners;      ///< by name
   std::map<std::pair<ConnectionKey, bool>, End> ends;  ///< bool: the initiator's end
@@ -123,13 +135,18 @@ struct MpiNode::State : std::enable_shared_from_this<State> {
   void send_packet(int to, PacketHead head, const Frames& frames);
   void post(int to, int tag, Frame held);
   void wake(int other);
-  bool progress();
+  void wake_thread() { futex_wake(doors ? thread_bell : own_bell()); }
+  void ask_for_bell();
+  bool progress(bool look = false);
+  bool nothing_there() const;
   bool receive_packet();
   bool finish_incoming(int source);
   void arrived(int source, Incoming&& packet);
   void run();
+  void run_behind_doors();
+  void roam() const { ::sched_setaffinity(0, sizeof node_cpus, &node_cpus); }
   bool all_quiet() const;
-  Bell& own_bell() { return *bells[static_cast<std::size_t>(rank)]; }
+  Bell& own_bell() const { return *bells[static_cast<std::size_t>(rank)]; }
 };
 
 namespace {
@@ -139,10 +156,13 @@ class MpiTransport : public Transport {
   explicit MpiTransport(std::shared_ptr<MpiNode::State> node)
       : node_(std::move(node)), bell_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     BB_CHECK(bell_ >= 0);
+    const std::lock_guard lock(node_->mutex);
+    set_waits(true);
   }
   ~MpiTransport() override {
     const std::lock_guard lock(node_->mutex);
-    while (!connections_.empty()) close(connections_.begin()->first);
+    set_waits(false);
+    while (!connections_.empty()) end_connection(connections_.begin()->first);
     for (const std::uint64_t sequence : entered_) node_->broadcasts->leave(sequence);
     std::erase_if(node_->listeners, [this](const auto& entry) { return entry.second == this; });
     ::close(bell_);
@@ -192,16 +212,18 @@ class MpiTransport : public Transport {
   std::optional<TransportEvent> receive() override {
     const std::lock_guard lock(node_->mutex);
     node_->driven_at_ns.store(monotonic_now().ns, std::memory_order_relaxed);
-    waits_ = false;
+    set_waits(false);
     if (events_.empty() && !node_->finished) node_->progress();
+    if (events_.empty()) set_waits(true);
+    if (!node_->finished) node_->ask_for_bell();
     if (events_.empty()) {
       if (std::exchange(rung_, false)) {
         std::uint64_t count = 0;
         static_cast<void>(!::read(bell_, &count, sizeof count));
       }
-      waits_ = true;
       return std::nullopt;
     }
+    set_waits(false);
     TransportEvent event = std::move(events_.front());
     events_.pop_front();
     return event;
@@ -209,19 +231,14 @@ class MpiTransport : public Transport {
 
   void close(ConnectionId id) override {
     const std::lock_guard lock(node_->mutex);
-    const auto found = connections_.find(id);
-    if (found != connections_.end()) {
-      const Connection connection = found->second;
-      drop(id);
-      if (!node_->finished) {
-        node_->send_packet(connection.peer,
-                           {PacketKind::kClose, connection.initiator, connection.key.number, 0}, {});
-      }
-    }
+    if (connections_.contains(id)) end_connection(id);
     std::erase_if(events_, [&](const TransportEvent& event) { return event.connection == id; });
   }
 
-  std::vector<int> wait_fds() override { return {bell_}; }
+  std::vector<int> wait_fds() override {
+    if (node_->doors) return {bell_, node_->doors->own()};
+    return {bell_};
+  }
   std::uint64_t malformed_messages() const override {
     const std::lock_guard lock(node_->mutex);
     return malformed_;
@@ -241,7 +258,7 @@ class MpiTransport : public Transport {
       event.ok = ok;
       push(std::move(event));
     });
-    futex_wake(node_->own_bell());
+    node_->wake_thread();
   }
 
   void leave(std::uint64_t sequence) override {
@@ -271,10 +288,7 @@ class MpiTransport : public Transport {
       return push(std::move(event));
     }
     ++malformed_;
-    const Connection connection = connections_.at(id);
-    drop(id);
-    node_->send_packet(connection.peer, {PacketKind::kClose, connection.initiator, connection.key.number, 0},
-                       {});
+    end_connection(id);
     push_closed(id, "malformed message: " + std::get<DecodeError>(decoded).reason, true);
   }
 
@@ -299,16 +313,30 @@ class MpiTransport : public Transport {
     return {std::stoi(rank), endpoint.substr(slash + 1)};
   }
 
+  /// And tells the peer.
+  void end_connection(ConnectionId id) {
+    const Connection connection = connections_.at(id);
+    drop(id);
+    if (node_->finished) return;
+    node_->send_packet(connection.peer, {PacketKind::kClose, connection.initiator, connection.key.number, 0},
+                       {});
+  }
+
   void drop(ConnectionId id) {
     const auto found = connections_.find(id);
     node_->ends.erase({found->second.key, found->second.initiator != 0});
     connections_.erase(found);
   }
 
+  void set_waits(bool waits) {
+    node_->waiting += static_cast<int>(waits) - static_cast<int>(waits_);
+    waits_ = waits;
+  }
+
   void push(TransportEvent event) {
     events_.push_back(std::move(event));
     if (!waits_ || rung_) return;
-    waits_ = false;
+    set_waits(false);
     rung_ = true;
     const std::uint64_t one = 1;
     static_cast<void>(!::write(bell_, &one, sizeof one));
@@ -325,7 +353,7 @@ class MpiTransport : public Transport {
 
   const std::shared_ptr<MpiNode::State> node_;
   const int bell_;
-  bool waits_ = true;  ///< the owner found nothing and may sleep
+  bool waits_ = false;  ///< the owner found nothing and may sleep
   bool rung_ = false;
   std::uint64_t last_connection_ = 0;
   std::uint64_t malformed_ = 0;
@@ -350,12 +378,13 @@ void MpiNode::State::send_packet(int to, PacketHead head, const Frames& frames) 
   packet.reserve(bytes);
   packet.append(reinterpret_cast<const char*>(&head), sizeof head);
   for (const Frame& frame : frames) {
-    const std::uint64_t size = frame.size();
-    packet.append(reinterpret_cast<const char*>(&size), sizeof size);
+    const std::uint64_t frame_bytes = frame.size();
+    packet.append(reinterpret_cast<const char*>(&frame_bytes), sizeof frame_bytes);
   }
   for (const Frame& frame : frames) {
     if (frame.size() <= kInlineBytes) packet.append(frame.view());
   }
+  if (Bell* bell = bells[static_cast<std::size_t>(to)]) bell->packets.fetch_add(1);
   post(to, kPacketTag, Frame(std::move(packet)));
   for (const Frame& frame : frames) {
     for (std::size_t at = 0; frame.size() > kInlineBytes && at < frame.size(); at += kPartBytes) {
@@ -369,8 +398,21 @@ void MpiNode::State::wake(int other) {
   if (Bell* bell = bells[static_cast<std::size_t>(other)]) {
     std::atomic_thread_fence(
         std::memory_order_seq_cst);  // what was sent, before the look whether the receiver sleeps
-    futex_wake(*bell);
+    if (!doors) return futex_wake(*bell);
+    if (bell->sleeping.load() == 0 || bell->sleeping.exchange(0) == 0) return;
+    bell->rings.fetch_add(1);
+    doors->ring(other);
   }
+}
+
+/// Whoever sends something from now on rings at the door, if an owner may sleep; what came before is received.
+void MpiNode::State::ask_for_bell() {
+  if (!doors) return;
+  if (own_bell().rings.load() != rings_heard) rings_heard += doors->clear();
+  if (waiting == 0 || own_bell().sleeping.load() != 0) return;
+  own_bell().sleeping.store(1);
+  // What a probe finds may show only at a later one.
+  for (int i = 0; i < kLooks && !nothing_there(); ++i) progress();
 }
 
 void MpiNode::State::post(int to, int tag, Frame held) {
@@ -381,7 +423,7 @@ void MpiNode::State::post(int to, int tag, Frame held) {
   if (sent != 0) return;
   out.held = std::move(held);
   outgoing.push_back(std::move(out));
-  futex_wake(own_bell());
+  wake_thread();
 }
 
 // --- receiving --------------------------------------------------------------------------------------
@@ -393,10 +435,11 @@ bool MpiNode::State::receive_packet() {
   MPI_Status status;
   MPI_Improbe(MPI_ANY_SOURCE, kPacketTag, comm, &there, &matched, &status);
   if (there == 0) return false;
-  int size = 0;
-  MPI_Get_count(&status, MPI_BYTE, &size);
-  std::string bytes(static_cast<std::size_t>(size), '\0');
-  MPI_Mrecv(bytes.data(), size, MPI_BYTE, &matched, MPI_STATUS_IGNORE);
+  ++packets_received;
+  int packet_size = 0;
+  MPI_Get_count(&status, MPI_BYTE, &packet_size);
+  std::string bytes(static_cast<std::size_t>(packet_size), '\0');
+  MPI_Mrecv(bytes.data(), packet_size, MPI_BYTE, &matched, MPI_STATUS_IGNORE);
 
   const Frame packet(std::move(bytes));
   Incoming in;
@@ -414,13 +457,13 @@ bool MpiNode::State::receive_packet() {
       continue;
     }
     BB_CHECK(frame_size <= kMaxFrameBytes);
-    auto memory = this->memory->take(frame_size);
+    auto block = memory->take(frame_size);
     for (std::size_t part = 0; part < frame_size; part += kPartBytes) {
-      MPI_Irecv(memory.get() + part, static_cast<int>(std::min<std::size_t>(kPartBytes, frame_size - part)),
+      MPI_Irecv(block.get() + part, static_cast<int>(std::min<std::size_t>(kPartBytes, frame_size - part)),
                 MPI_BYTE, status.MPI_SOURCE, kFrameTag, comm, &in.requests.emplace_back());
     }
-    const std::byte* data = memory.get();
-    in.frames.emplace_back(std::shared_ptr<const void>(std::move(memory)), data, frame_size);
+    const std::byte* data = block.get();
+    in.frames.emplace_back(std::shared_ptr<const void>(std::move(block)), data, frame_size);
   }
   auto& queue = incoming[static_cast<std::size_t>(status.MPI_SOURCE)];
   if (queue.empty() && in.requests.empty()) {
@@ -476,8 +519,15 @@ void MpiNode::State::arrived(int source, Incoming&& packet) {
 
 // --- progress ---------------------------------------------------------------------------------------
 
-/// Result: true if anything moved. With the mutex.
-bool MpiNode::State::progress() {
+/// Whoever sends within a node counts, so a look into MPI, which costs about a microsecond and yields the core, is
+/// spared where nothing can have come.
+bool MpiNode::State::nothing_there() const {
+  return one_node && all_quiet() && own_bell().packets.load() == packets_received;
+}
+
+/// Result: true if anything moved. With the mutex. `look`: in any case, for what MPI itself may still have to do.
+bool MpiNode::State::progress(bool look) {
+  if (!look && nothing_there()) return false;
   bool any = false;
   if (!broadcasts->quiet()) broadcasts->progress();  // nobody spins for it: those who go on ring
   for (auto out = outgoing.begin(); out != outgoing.end();) {
@@ -499,7 +549,7 @@ bool MpiNode::State::all_quiet() const {
 }
 
 void MpiNode::State::run() {
-  TimePoint moved = monotonic_now();
+  TimePoint moved = monotonic_now(), looked = moved;
   Duration pause = microseconds(20);
   while (!stopping.load()) {
     const TimePoint now = monotonic_now();
@@ -507,7 +557,9 @@ void MpiNode::State::run() {
     bool quiet = true;
     if (!driven) {
       const std::lock_guard lock(mutex);
-      if (progress()) moved = now, pause = microseconds(20);
+      const bool look = now - looked > kMpiLookInterval;
+      if (look) looked = now;
+      if (progress(look)) moved = now, pause = microseconds(20);
       quiet = all_quiet();
     }
     if (!driven && now - moved < kMpiSpin) {
@@ -524,12 +576,33 @@ void MpiNode::State::run() {
         continue;
       }
     }
-    pause = driven     ? kMpiSpin
+    pause = driven     ? kMpiPollInterval
             : !quiet   ? microseconds(50)
-            : one_node ? milliseconds(50)
+            : one_node ? kMpiLookInterval
                        : std::min(pause * 2, kMpiPollInterval);
     if (!stopping.load()) futex_wait(bell, pause);
     bell.sleeping.store(0);
+  }
+}
+
+/// Owners are woken by the senders: the thread only carries on what takes long, and looks after MPI now and then.
+void MpiNode::State::run_behind_doors() {
+  TimePoint moved = monotonic_now();
+  while (!stopping.load()) {
+    bool quiet = true;
+    const TimePoint now = monotonic_now();
+    {
+      const std::lock_guard lock(mutex);
+      if (progress(true)) moved = now;
+      quiet = all_quiet();
+      thread_bell.sleeping.store(1);
+    }
+    if (!quiet && now - moved < kMpiSpin) {
+      ::sched_yield();
+    } else if (!stopping.load()) {
+      futex_wait(thread_bell, quiet ? kMpiLookInterval : kMpiSpin);
+    }
+    thread_bell.sleeping.store(0);
   }
 }
 
@@ -561,13 +634,18 @@ std::shared_ptr<MpiNode> MpiNode::start(int* argc, char*** argv) {
   std::vector<int> ranks(static_cast<std::size_t>(node_size));
   MPI_Allgather(&state->rank, 1, MPI_INT, ranks.data(), 1, MPI_INT, node);
   for (int i = 0; i < node_size; ++i) {
-    MPI_Aint size = 0;
+    MPI_Aint bytes = 0;
     int unit = 0;
     void* address = nullptr;
-    MPI_Win_shared_query(state->bells_window, i, &size, &unit, &address);
+    MPI_Win_shared_query(state->bells_window, i, &bytes, &unit, &address);
     state->bells[static_cast<std::size_t>(ranks[static_cast<std::size_t>(i)])] = static_cast<Bell*>(address);
   }
   std::vector<int> node_of(static_cast<std::size_t>(state->size));
+  if (state->one_node) state->doors = MpiDoors::open(state->comm);
+  cpu_set_t cpus{};
+  ::sched_getaffinity(0, sizeof cpus, &cpus);
+  MPI_Allreduce(&cpus, &state->node_cpus, sizeof cpus, MPI_BYTE, MPI_BOR, node);
+  state->cpus_elsewhere = CPU_COUNT(&state->node_cpus) > CPU_COUNT(&cpus);
   const int first = *std::min_element(ranks.begin(), ranks.end());
   MPI_Allgather(&first, 1, MPI_INT, node_of.data(), 1, MPI_INT, state->comm);
   MPI_Comm_free(&node);
@@ -579,16 +657,22 @@ std::shared_ptr<MpiNode> MpiNode::start(int* argc, char*** argv) {
         self->send_packet(to, {PacketKind::kBroadcast, static_cast<std::uint32_t>(word), sequence, 0}, {});
       },
       [self](int rank) { self->wake(rank); }});
-  state->progress_thread = std::thread([self] { self->run(); });
+  state->progress_thread = std::thread([self] {
+    self->roam();
+    self->doors ? self->run_behind_doors() : self->run();
+  });
   return std::shared_ptr<MpiNode>(new MpiNode(std::move(state)));
 }
 
 MpiNode::~MpiNode() {
   if (!state_->progress_thread.joinable()) return;
   state_->stopping.store(true);
-  futex_wake(state_->own_bell());
+  state_->wake_thread();
   state_->progress_thread.join();
 }
+
+void MpiNode::roam() const { state_->roam(); }
+bool MpiNode::cpus_elsewhere() const { return state_->cpus_elsewhere; }
 
 int MpiNode::rank() const { return state_->rank; }
 int MpiNode::size() const { return state_->size; }
@@ -622,7 +706,7 @@ bool MpiNode::finish(Duration patience) {
     ::usleep(200);
   }
   state.stopping.store(true);
-  futex_wake(state.own_bell());
+  state.wake_thread();
   state.progress_thread.join();
   const std::lock_guard lock(state.mutex);
   state.finished = true;

@@ -5,9 +5,11 @@
 // arrivals are probed for; frames above kInlineBytes are sent from, and received into, the memory they stay in.
 //
 // Who drives. Whoever calls Transport::receive() also makes progress, so that an owner that looks needs nobody to hand
-// a message over. The thread does it when nobody has looked for a moment: it looks for kMpiSpin, then sleeps. A peer on
-// the same node wakes it (a futex in memory that the node's ranks share); for peers on other nodes it looks again at
-// intervals of at most kMpiPollInterval.
+// a message over. Where all ranks are on one node, they count what they send each other in memory that they share (so that
+// a look is a load, not a call into MPI) and wake a sleeping owner through a pipe (cluster/mpi_doors.h); the thread only carries
+// on what takes long: it looks for kMpiSpin, then each kMpiSpin, and without that each kMpiLookInterval. In a job of several
+// nodes the thread makes progress when nobody has looked for a moment: it looks for kMpiSpin, then sleeps. A peer on the same
+// node wakes it (a futex in that memory); for peers on other nodes it looks again at intervals of at most kMpiPollInterval.
 //
 // MPI has no end of a connection and no death of a peer: a connection ends when one side closes it, and the job when
 // one rank dies.
@@ -26,6 +28,9 @@ inline constexpr Duration kMpiSpin = microseconds(50);
 /// How long it sleeps at most while messages may come from other nodes.
 inline constexpr Duration kMpiPollInterval = milliseconds(1);
 
+/// How often it looks where all ranks are on one node, and none has anything to say.
+inline constexpr Duration kMpiLookInterval = milliseconds(50);
+
 /// Thread-safe.
 class MpiNode {
  public:
@@ -36,6 +41,12 @@ class MpiNode {
   ~MpiNode();
   MpiNode(const MpiNode&) = delete;
   MpiNode& operator=(const MpiNode&) = delete;
+
+  /// Lets the calling thread run on all CPUs of this job's ranks on this node. For threads that are not the user's: a
+  /// rank that is bound to one core is several threads.
+  void roam() const;
+  /// Other ranks of this node may run on CPUs where this one was not bound to.
+  bool cpus_elsewhere() const;
 
   int rank() const;
   int size() const;

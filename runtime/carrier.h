@@ -16,6 +16,9 @@ struct Carrier {
   std::function<std::unique_ptr<Transport>()> make;
   std::function<std::string(const std::string& name)>
       endpoint;  ///< of a listener of that name in this process
+  /// To be called first by threads of ours that carry messages: they need not run where the user's are bound to.
+  std::function<void()> roam;
+  bool own_cpus = false;  ///< the other processes may run where this one must not
 };
 
 }  // namespace betterbox

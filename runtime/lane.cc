@@ -223,9 +223,15 @@ bool SlotLane::reply(LaneRecord kind, std::initializer_list<std::span<const std:
 
 // --- spinning -----------------------------------------------------------------------------------
 
+namespace {
+bool own_cpus = false;
+}  // namespace
+
+void Spinner::peers_have_their_own_cpus() { own_cpus = true; }
+
 Spinner::Spinner() {
   cpu_set_t cpus;
-  allowed_ = ::sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) > 1;
+  allowed_ = own_cpus || (::sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) > 1);
 }
 
 }  // namespace betterbox

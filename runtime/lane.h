@@ -156,10 +156,12 @@ inline void relax_cpu() {
 #endif
 }
 
-/// A short look before a sleep, given up for a while where it does not help: on one cpu never, after each fruitless
-/// one for twice as many waits as before.
+/// A short look before a sleep, given up for a while where it does not help: on one cpu never (unless its peers have
+/// others), after each fruitless one for twice as many waits as before.
 class Spinner {
  public:
+  /// Processes of a carrier that binds each to cpus of its own. Before the first Spinner is made.
+  static void peers_have_their_own_cpus();
   Spinner();
   /// Result: ready(). Hold no lock.
   template <class Ready> bool spin(Ready ready) {

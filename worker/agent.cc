@@ -104,7 +104,10 @@ AgentThread::AgentThread(const Options& options, std::unique_ptr<Transport> tran
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
     impl_->loop = std::make_unique<AgentLoop>(loop, std::move(transport), *impl_);
-    impl_->thread = std::thread([this] { impl_->run(); });
+    impl_->thread = std::thread([this, begins = options.thread_begins] {
+      if (begins) begins();
+      impl_->run();
+    });
   } catch (...) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
     throw;

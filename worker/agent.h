@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,6 +32,7 @@ class AgentThread {
     std::string python_version;  ///< "3.11"
     std::string bus_file;        ///< where to look for the successor of a lost scheduler; empty: nowhere
     bool background = false;
+    std::function<void()> thread_begins;  ///< called first on the agent's thread; may be empty
   };
   struct Seat {
     SeatId seat;

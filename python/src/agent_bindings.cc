@@ -36,6 +36,7 @@ std::unique_ptr<AgentThread> make_agent(const std::string& endpoint, const std::
     py::gil_scoped_release release;
     if (const Carrier* carrier = carrier_for(endpoint)) {
       options.listen_endpoint = carrier->endpoint("agent-" + std::to_string(random_peer_id().value));
+      options.thread_begins = carrier->roam;
     }
     return std::make_unique<AgentThread>(options, make_transport(endpoint, bus_file));
   } catch (const std::runtime_error& error) {

@@ -5,6 +5,7 @@
 #include <random>
 
 #include "python/src/bindings.h"
+#include "runtime/lane.h"
 #include "runtime/zmq_transport.h"
 
 namespace py = pybind11;
@@ -43,6 +44,7 @@ void register_carriers(py::module_& module) {
         void* pointer = PyCapsule_GetPointer(capsule.ptr(), kCapsule);
         if (pointer == nullptr) throw py::error_already_set();
         brought = static_cast<const Carrier*>(pointer);
+        if (brought->own_cpus) Spinner::peers_have_their_own_cpus();
       },
       py::arg("capsule"),
       "Clients and agents towards endpoints of this carrier use it. It must live as long as the process.");

@@ -113,7 +113,7 @@ struct MpiNode::State : std::enable_shared_from_this<State> {
   bool one_node = true;
   std::unique_ptr<MpiDoors> doors;  ///< where all ranks are on one node
   Bell thread_bell;                 ///< of the progress thread, where there are doors
-  int waiting = 0;                  ///< transports whose owners may sleep
+  int sleepers = 0;                 ///< transports whose owners wait on their descriptors, or are about to
   cpu_set_t node_cpus{};            ///< of all ranks of this node
   bool cpus_elsewhere = false;      ///< this rank was not given all of these
 
@@ -156,12 +156,10 @@ class MpiTransport : public Transport {
   explicit MpiTransport(std::shared_ptr<MpiNode::State> node)
       : node_(std::move(node)), bell_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     BB_CHECK(bell_ >= 0);
-    const std::lock_guard lock(node_->mutex);
-    set_waits(true);
   }
   ~MpiTransport() override {
     const std::lock_guard lock(node_->mutex);
-    set_waits(false);
+    set_asleep(false);
     while (!connections_.empty()) end_connection(connections_.begin()->first);
     for (const std::uint64_t sequence : entered_) node_->broadcasts->leave(sequence);
     std::erase_if(node_->listeners, [this](const auto& entry) { return entry.second == this; });
@@ -212,18 +210,18 @@ class MpiTransport : public Transport {
   std::optional<TransportEvent> receive() override {
     const std::lock_guard lock(node_->mutex);
     node_->driven_at_ns.store(monotonic_now().ns, std::memory_order_relaxed);
-    set_waits(false);
+    waits_ = false;
+    set_asleep(false);
     if (events_.empty() && !node_->finished) node_->progress();
-    if (events_.empty()) set_waits(true);
-    if (!node_->finished) node_->ask_for_bell();
+    if (node_->sleepers > 0) node_->ask_for_bell();  // it may have been rung for them, and we have heard it
     if (events_.empty()) {
       if (std::exchange(rung_, false)) {
         std::uint64_t count = 0;
         static_cast<void>(!::read(bell_, &count, sizeof count));
       }
+      waits_ = true;
       return std::nullopt;
     }
-    set_waits(false);
     TransportEvent event = std::move(events_.front());
     events_.pop_front();
     return event;
@@ -236,8 +234,11 @@ class MpiTransport : public Transport {
   }
 
   std::vector<int> wait_fds() override {
-    if (node_->doors) return {bell_, node_->doors->own()};
-    return {bell_};
+    const std::lock_guard lock(node_->mutex);
+    if (!node_->doors) return {bell_};
+    set_asleep(true);
+    node_->ask_for_bell();
+    return {bell_, node_->doors->own()};
   }
   std::uint64_t malformed_messages() const override {
     const std::lock_guard lock(node_->mutex);
@@ -328,15 +329,15 @@ class MpiTransport : public Transport {
     connections_.erase(found);
   }
 
-  void set_waits(bool waits) {
-    node_->waiting += static_cast<int>(waits) - static_cast<int>(waits_);
-    waits_ = waits;
+  void set_asleep(bool asleep) {
+    node_->sleepers += static_cast<int>(asleep) - static_cast<int>(asleep_);
+    asleep_ = asleep;
   }
 
   void push(TransportEvent event) {
     events_.push_back(std::move(event));
     if (!waits_ || rung_) return;
-    set_waits(false);
+    waits_ = false;
     rung_ = true;
     const std::uint64_t one = 1;
     static_cast<void>(!::write(bell_, &one, sizeof one));
@@ -353,7 +354,8 @@ class MpiTransport : public Transport {
 
   const std::shared_ptr<MpiNode::State> node_;
   const int bell_;
-  bool waits_ = false;  ///< the owner found nothing and may sleep
+  bool asleep_ = false;
+  bool waits_ = true;  ///< the owner found nothing and may sleep
   bool rung_ = false;
   std::uint64_t last_connection_ = 0;
   std::uint64_t malformed_ = 0;
@@ -407,9 +409,9 @@ void MpiNode::State::wake(int other) {
 
 /// Whoever sends something from now on rings at the door, if an owner may sleep; what came before is received.
 void MpiNode::State::ask_for_bell() {
-  if (!doors) return;
+  if (!doors || finished) return;
   if (own_bell().rings.load() != rings_heard) rings_heard += doors->clear();
-  if (waiting == 0 || own_bell().sleeping.load() != 0) return;
+  if (own_bell().sleeping.load() != 0) return;
   own_bell().sleeping.store(1);
   // What a probe finds may show only at a later one.
   for (int i = 0; i < kLooks && !nothing_there(); ++i) progress();

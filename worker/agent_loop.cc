@@ -22,6 +22,8 @@ namespace {
 
 constexpr Duration kRetryInterval = milliseconds(200);
 /// Messages taken from the transport before effects leave and rings are looked at.
+/// Processes end, and the last outcomes arrive, before an allocation does.
+constexpr Duration kEndReserve = seconds(3);
 constexpr int kMessagesPerTurn = 256;
 
 std::string hex(std::uint64_t value) {
@@ -280,6 +282,15 @@ void AgentLoop::request_stop() {
   feed(StopAsked{});
 }
 
+void AgentLoop::request_drain(const std::string& why) {
+  const TimePoint now = monotonic_now();
+  drain_until_ = std::min({drain_until_, now + options_.drain_time, end_of_work()});
+  if (std::exchange(draining_, true) || stopping_) return;
+  observer_.log(why + "; what runs may end, the rest goes back");
+  sample_load(now);
+  fed_ = true;
+}
+
 void AgentLoop::kill() { finish(End::kStopped, "killed"); }
 
 SeatId AgentLoop::open_seat(Port port, std::string payload) {
@@ -492,6 +503,7 @@ bool AgentLoop::turn(TimePoint deadline) {
   }
   if (retry_at_ <= now && end_ == End::kRunning && !stopping_) look_for_scheduler();
   if (sample_at_ <= now) sample_load(now);
+  look_after_end(now);
   if (session_ == Session::kOpen && values_.next_deadline() <= now) values_.on_deadline(now);
   if (links_.next_deadline() <= now) links_.on_deadline(now);
   if (fed_ || core_.next_deadline() <= now) {
@@ -505,13 +517,33 @@ bool AgentLoop::turn(TimePoint deadline) {
 
 void AgentLoop::sample_load(TimePoint now) {
   sample_at_ = now + kSampleInterval;
-  feed(sampler_.sample(now, executor_.pids()));
+  LoadSampled load = sampler_.sample(now, executor_.pids());
+  load.paused =
+      load.paused || draining_;  // to the core and its scheduler, draining is a pause that does not end
+  feed(std::move(load));
+}
+
+/// The host's time is over soon, or what ran when it was told to end is over.
+void AgentLoop::look_after_end(TimePoint now) {
+  if (stopping_) return;
+  if (!draining_ && end_deadline() <= now) request_drain("the allocation ends soon");
+  if (draining_ && (core_.settled() || drain_until_ <= now)) request_stop();
+}
+
+/// When nothing may run any more.
+TimePoint AgentLoop::end_of_work() const {
+  return options_.ends == TimePoint::never() ? options_.ends : TimePoint{options_.ends.ns - kEndReserve.ns};
+}
+
+TimePoint AgentLoop::end_deadline() const {
+  if (stopping_ || (!draining_ && options_.ends == TimePoint::never())) return TimePoint::never();
+  return draining_ ? drain_until_ : TimePoint{options_.ends.ns - options_.drain_time.ns};
 }
 
 /// Sleeps until something happens. While outcomes come fast, slots are not asked to ring: a look now and then
 /// (WorkerCore::drain_interval()) is cheaper than a wake-up for each. A slot whose part ends rings in any case.
 void AgentLoop::wait(TimePoint deadline) {
-  deadline = std::min({deadline, core_.next_deadline(), sample_at_, links_.next_deadline(),
+  deadline = std::min({deadline, core_.next_deadline(), sample_at_, end_deadline(), links_.next_deadline(),
                        session_ == Session::kOpen ? values_.next_deadline() : TimePoint::never(),
                        stopping_ ? TimePoint::never() : session_deadline()});
   TimePoint now = monotonic_now();

@@ -32,6 +32,9 @@ PeerId make_peer_id();
 /// Where the agent with this id listens.
 std::string agent_socket_path(const std::string& socket_folder, PeerId self);
 
+/// What runs when a worker is told to end has so long to come to its end: less than Slurm's KillWait (30 s, unless set).
+inline constexpr Duration kDrainTime = seconds(25);
+
 class AgentLoop {
  public:
   struct Options {
@@ -55,6 +58,9 @@ class AgentLoop {
     int control_fd = -1;               ///< processes only
     int bell_fd = -1;
     bool echo = false;
+    /// When the host is taken away (an allocation's end): drains before that.
+    TimePoint ends = TimePoint::never();
+    Duration drain_time = kDrainTime;
   };
   /// What the owner wants to know. Called on the loop's thread.
   struct Observer {
@@ -92,6 +98,9 @@ class AgentLoop {
   // On the loop's thread.
   void feed(Event&& event);
   void request_stop();
+  /// Nothing more starts and what has not begun goes back; request_stop() once what runs is over, at the latest after
+  /// Options::drain_time. Idempotent.
+  void request_drain(const std::string& why);
   /// Everything dies now.
   void kill();
   SeatId open_seat(Port port, std::string payload);
@@ -142,6 +151,9 @@ class AgentLoop {
   void run_jobs();
   void wait(TimePoint deadline);
   void sample_load(TimePoint now);
+  void look_after_end(TimePoint now);
+  TimePoint end_of_work() const;
+  TimePoint end_deadline() const;
   void carry_out(SpawnSeat&& e);
   void carry_out(KillSeat&& e);
   void carry_out(DiscardSeat&& e);
@@ -179,6 +191,8 @@ class AgentLoop {
   std::string end_text_;
   std::string last_trouble_;  // why the last connection to the scheduler ended
   bool stopping_ = false;
+  bool draining_ = false;
+  TimePoint drain_until_ = TimePoint::never();
   bool template_announced_ = false;
 
   Session session_ = Session::kNone;

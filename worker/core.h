@@ -95,6 +95,8 @@ class WorkerCore {
   SeatId next_seat() const { return {static_cast<std::uint32_t>(seats_.size())}; }
   std::uint64_t steals() const { return steals_; }
   std::size_t direct_calls() const { return direct_.size() - lanes_; }
+  /// No lease is held, and the scheduler has acknowledged what came of those before.
+  bool settled() const { return leases_.empty() && unacked_.empty(); }
   bool idle() const { return leases_.empty() && direct_calls() == 0; }
   /// Checks every invariant across all tables (tests, and the end of simulations).
   void sanity_check() const;

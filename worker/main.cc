@@ -44,6 +44,7 @@ struct Arguments {
   int host_fd = -1;
   std::uint16_t port = 0;
   std::uint32_t host_slots = 1;
+  double ends_in_s = 0, drain_s = 0;
   bool background = false, echo = false, ignore_sigint = false;
   int die_with_fd = -1, ready_fd = -1;
   std::string log_level = "info";
@@ -71,6 +72,11 @@ void add_options(CLI::App& app, Arguments& a) {
   app.add_option("--host-fd", a.host_fd, "Host the box whose definition is read from this descriptor");
   app.add_option("--port", a.port, "The port of that box");
   app.add_option("--host-slots", a.host_slots, "Instances of that box")->check(CLI::Range(1U, kMaxSlots));
+  app.add_option("--ends-in", a.ends_in_s,
+                 "Seconds until this host is taken away (0: never): drains before that")
+      ->check(CLI::Range(0.0, 1e8));
+  app.add_option("--drain", a.drain_s, "Seconds for what runs to end when told to end (default: 25)")
+      ->check(CLI::Range(0.001, 1e8));
   app.add_flag("--background", a.background, "Does not keep a bus alive that started itself");
   app.add_flag("--echo", a.echo, "Also write what slots print to this process's output, tagged");
   app.add_flag("--ignore-sigint", a.ignore_sigint, "Another process handles the terminal's SIGINT");
@@ -167,7 +173,7 @@ class Worker : public AgentLoop::Observer {
   std::string failure_;
 };
 
-/// SIGTERM and SIGINT stop; a second SIGINT kills at once.
+/// SIGTERM and SIGUSR1 drain, a second SIGTERM stops; SIGINT stops, a second one kills at once.
 class Signals {
  public:
   explicit Signals(bool ignore_sigint) {
@@ -177,6 +183,7 @@ class Signals {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGUSR1);
     if (!ignore_sigint) sigaddset(&set, SIGINT);
     ::sigprocmask(SIG_BLOCK, &set, nullptr);
     fd_ = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -185,8 +192,12 @@ class Signals {
     loop.watch(fd_, [this, &loop] {
       signalfd_siginfo info{};
       while (::read(fd_, &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
-        const bool again = info.ssi_signo == SIGINT && ++interrupts_ > 1;
-        again ? loop.kill() : loop.request_stop();
+        if (info.ssi_signo == SIGUSR1 || (info.ssi_signo == SIGTERM && ++terminations_ == 1)) {
+          loop.request_drain("told to end");
+        } else {
+          const bool again = info.ssi_signo == SIGINT && ++interrupts_ > 1;
+          again ? loop.kill() : loop.request_stop();
+        }
       }
       return true;
     });
@@ -194,7 +205,7 @@ class Signals {
 
  private:
   int fd_ = -1;
-  int interrupts_ = 0;
+  int interrupts_ = 0, terminations_ = 0;
 };
 
 struct TemplateProcess {
@@ -274,6 +285,8 @@ void check_descriptors(const Arguments& a) {
   }
 }
 
+Duration duration_of(double seconds) { return {static_cast<std::int64_t>(seconds * 1e9)}; }
+
 int run(const Arguments& a) {
   AgentLoop::Options options;
   take_capacity(a, options);
@@ -298,6 +311,8 @@ int run(const Arguments& a) {
   options.control_fd = forked.control_fd;
   options.bell_fd = forked.bell_fd;
   options.echo = a.echo;
+  if (a.ends_in_s > 0) options.ends = monotonic_now() + duration_of(a.ends_in_s);
+  if (a.drain_s > 0) options.drain_time = duration_of(a.drain_s);
   Worker worker(a, *log);
   int code = 0;
   {

@@ -1,4 +1,4 @@
-"""The program ``betterbox``: scheduler, worker, serve, run, mpi, status, doctor."""
+"""The program ``betterbox``: scheduler, worker, serve, run, status, mpi, slurm, doctor."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _status_parser(verbs)
     _mpi_parser(verbs)
     _doctor_parser(verbs)
+    _slurm_parser(verbs)
     return parser
 
 
@@ -179,6 +180,19 @@ def _mpi_parser(verbs: Any) -> None:
     parser.set_defaults(run=_mpi)
 
 
+def _slurm_parser(verbs: Any) -> None:
+    from betterbox import _slurm
+
+    parser = _verb(
+        verbs,
+        "slurm",
+        "print an sbatch file with a bus in it, or keep worker jobs by demand",
+        "betterbox slurm script --nodes 4 --time 1:00:00 -- script.py --its --own options > job.sh && sbatch job.sh\n"
+        "betterbox slurm scale --bus /shared/me/bus.json --max 16 --slots-per-node 32",
+    )
+    _slurm.add_parser(parser)
+
+
 def _status_parser(verbs: Any) -> None:
     parser = _verb(
         verbs, "status", "show who is on the bus and what is under way", "betterbox status\nbetterbox status --json"
@@ -243,17 +257,22 @@ def _worker_command(args: argparse.Namespace, slots: int) -> list[str]:
 
 
 def _worker(args: argparse.Namespace) -> int:
+    from betterbox._allocation import read_allocation
     from betterbox._resources import worker_arguments
 
+    allocation = read_allocation()
+    memory = args.memory or (str(allocation.memory) if allocation.memory else None)
     try:
-        capacity = worker_arguments(args.cpus, args.memory, args.gpus, dict(args.resource))
+        capacity = worker_arguments(args.cpus, memory, args.gpus, dict(args.resource))
     except ValueError as error:
         raise _UsageError(str(error)) from error
-    _exec([*_worker_command(args, args.slots or _settings.cpu_count()), *capacity])
+    slots = args.slots or min(_settings.cpu_count(), allocation.cores or _settings.cpu_count())
+    _exec([*_worker_command(args, slots), *capacity, *allocation.worker_arguments()])
 
 
 def _serve(args: argparse.Namespace) -> int:
     from betterbox import _registry
+    from betterbox._allocation import read_allocation
     from betterbox._deploy import find_class, make_payload
 
     sys.path.insert(0, os.getcwd())
@@ -267,7 +286,7 @@ def _serve(args: argparse.Namespace) -> int:
     with open(fd, "wb", closefd=False) as stream:
         stream.write(payload)
     os.lseek(fd, 0, os.SEEK_SET)
-    command = _worker_command(args, 0)
+    command = [*_worker_command(args, 0), *read_allocation().worker_arguments()]
     _exec([*command, "--host-fd", str(fd), "--port", str(args.port), "--host-slots", str(args.slots)])
 
 

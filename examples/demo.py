@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from betterbox import Box, LocalCluster, SpreadBox, deploy, spread, use_box
@@ -167,8 +168,9 @@ class SpreadRun(NamedTuple):
 
 
 def run_spread(root: bytes, files: list[File], slots: int, preset: int) -> SpreadRun:
-    """Over the boxes of a private bus."""
-    with LocalCluster(slots=slots), deploy(Compressor, PORT, slots=slots):
+    """Over the boxes of a private bus, or of the one that ``BETTERBOX_BUS`` names."""
+    bus = nullcontext() if os.environ.get("BETTERBOX_BUS") else LocalCluster(slots=slots)
+    with bus, deploy(Compressor, PORT, slots=slots):
 
         @use_box(PORT, require=slots, timeout=30)
         class Compressors(SpreadBox):
@@ -301,6 +303,7 @@ def report(
         "compressed_bytes": compressed,
         "digest": digest,
         "items_per_slot": [items for items, _ in seats],
+        "hosts": sorted({agent["host"] for agent in run.explanation.get("agents", ()) if agent["items"] > 0}),
         "makespan_over_greedy": ratio,
         "speedup": speedup,
         "busy_per_slot_s": [busy for _, busy in seats],

@@ -130,6 +130,12 @@ def _worker_parser(verbs: Any) -> None:
         metavar="NAME=AMOUNT",
         help="something else that items may ask for; may come several times",
     )
+    parser.add_argument(
+        "--drain",
+        type=_positive,
+        metavar="SECONDS",
+        help="what runs when it is told to end, or its allocation ends, may take so long (default: 25)",
+    )
     parser.set_defaults(run=_worker)
 
 
@@ -267,7 +273,8 @@ def _worker(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise _UsageError(str(error)) from error
     slots = args.slots or min(_settings.cpu_count(), allocation.cores or _settings.cpu_count())
-    _exec([*_worker_command(args, slots), *capacity, *allocation.worker_arguments()])
+    drain = ["--drain", str(args.drain)] if args.drain else []
+    _exec([*_worker_command(args, slots), *capacity, *allocation.worker_arguments(), *drain])
 
 
 def _serve(args: argparse.Namespace) -> int:

@@ -478,8 +478,12 @@ struct Load {
   std::uint32_t busy_slots = 0;
   std::uint32_t others_cpus_milli = 0;  ///< cores of its host that processes of others take, in thousandths
   std::uint64_t memory_bytes = 0;       ///< taken by its slots
-  bool paused = false;                  ///< too little memory is left: it starts nothing
-  template <class A> void serialize(A& a) { a(busy_slots, others_cpus_milli, memory_bytes, paused); }
+  bool paused = false;                  ///< it starts nothing: too little memory is left, or it is `ending`
+  bool ending = false;                  ///< it was told to end, or its allocation ends
+  std::uint64_t time_left_ms = 0;       ///< for items to run, as of when this was sent; 0: no end is known
+  template <class A> void serialize(A& a) {
+    a(busy_slots, others_cpus_milli, memory_bytes, paused, ending, time_left_ms);
+  }
 };
 
 // --- deployment ------------------------------------------------------------------------------------

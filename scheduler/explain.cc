@@ -84,6 +84,7 @@ struct Room {
   std::size_t able = 0;      ///< members that can run items at all
   std::size_t away = 0;      ///< of these
   std::size_t paused = 0;    ///< of these
+  std::size_t ending = 0;    ///< of these
   const Peer* an_away_one = nullptr;
 };
 
@@ -96,6 +97,8 @@ Room room_for(const CallState& call, const Pool& pool) {
     if (!member->agent->connected()) {
       ++room.away;
       room.an_away_one = member->agent;
+    } else if (member->agent->agent.load.ending) {
+      ++room.ending;
     } else if (member->agent->agent.load.paused) {
       ++room.paused;
     } else {
@@ -128,6 +131,7 @@ void say_who_is_missing(const CallState& call, const Room& room, std::vector<std
   } else if (room.away > 0) {
     reasons.push_back(workers(room.away, room.able, call.port) + " away");
   }
+  if (room.ending > 0) reasons.push_back(workers(room.ending, room.able, call.port) + " about to end");
   if (room.paused > 0)
     reasons.push_back(workers(room.paused, room.able, call.port) +
                       " paused: too little memory is left there");

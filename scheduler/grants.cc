@@ -107,12 +107,30 @@ Duration report_interval(const Pool& pool) {
   return std::max(kReportInterval, kReportCost * static_cast<std::int64_t>(pool.members.size()));
 }
 
+/// How many more items of the call the agent can bring to an end before its own, by the times that are known.
+std::uint64_t items_before_end(const Turn& turn, const CallState& call, const Peer& agent,
+                               std::uint64_t slots) {
+  constexpr std::uint64_t kAny = ~std::uint64_t{0};
+  if (agent.agent.ends == TimePoint::never()) return kAny;
+  const auto known = call.shares.find(agent.id);
+  const bool is_known = known != call.shares.end();
+  const double mean = (is_known ? known->second.times : ItemTimes()).mean_among(call.times.mean());
+  const double left = static_cast<double>((agent.agent.ends - turn.now).ns);
+  if (left <= 0) return 0;
+  const double each =
+      mean > 0 ? std::min(std::floor(left / mean), 1e9) : 1;  // one, to learn how long they take
+  const auto most = static_cast<std::uint64_t>(each * static_cast<double>(slots));
+  return most - std::min(most, is_known ? known->second.outstanding : 0);
+}
+
 /// How much of what a victim has not begun a thief should get, so that both end at the same time; 0: not worth it.
 std::uint64_t items_to_steal(const Turn& turn, const Share& victim, const Member& thief) {
   const CallState& call = *victim.call;
   const std::uint64_t thief_slots = slots_for(call, thief);
   if (thief_slots == 0 || turn.state.peers.at(call.id.client).client.throttled) return 0;
-  const std::uint64_t most = victim.outstanding - std::min<std::uint64_t>(victim.outstanding, victim.slots);
+  const std::uint64_t most =
+      std::min(victim.outstanding - std::min<std::uint64_t>(victim.outstanding, victim.slots),
+               items_before_end(turn, call, *thief.agent, thief_slots));
   if (most == 0) return 0;
   const double victim_mean = victim.times.mean_among(call.times.mean());
   if (victim_mean <= 0) return (most + 1) / 2;  // nothing is known of the items
@@ -186,7 +204,9 @@ bool grant(const Turn& turn, CallState& call, Member& member) {
   if (slots == 0) return false;
   if (!taker.times.known()) taker.slots = slots_to_begin_with(call, member);
   const Work work = work_of(turn, call);
-  const std::uint64_t wanted = call.policy->items_to_give(work, taker, call.memory);
+  const std::uint64_t fitting = items_before_end(turn, call, agent, slots);
+  if (fitting == 0) return false;
+  const std::uint64_t wanted = std::min(call.policy->items_to_give(work, taker, call.memory), fitting);
   if (wanted == 0) {
     if (taker.outstanding < taker.slots) plan_to_offer_again(turn, call, time_without(work, taker));
     return false;

@@ -48,6 +48,9 @@ int kinds_met(const Resources& capacity, const Resources& needs) {
   return met;
 }
 
+/// What a peer says is not believed beyond ten years.
+constexpr std::uint64_t kMostTimeLeftMs = 315'360'000'000;
+
 void pause(const Turn& turn, Peer& agent) {
   for (LeaseState* lease = agent.agent.leases.front(); lease != nullptr;
        lease = LeasesOfAgent::next(*lease)) {
@@ -134,6 +137,9 @@ std::string why_unsatisfiable(const CallState& call, const Pool& pool) {
 void on_load(const Turn& turn, Peer& agent, const Load& load) {
   const bool was_paused = agent.agent.load.paused;
   agent.agent.load = load;
+  const std::uint64_t left_ms = std::min(load.time_left_ms, kMostTimeLeftMs);
+  agent.agent.ends =
+      left_ms > 0 ? turn.now + milliseconds(static_cast<std::int64_t>(left_ms)) : TimePoint::never();
   for (auto& [port, member] : agent.agent.memberships) {
     turn.state.reindex(member);
     if (was_paused && !load.paused) turn.state.mark_dirty(member);

@@ -185,8 +185,9 @@ struct Box {
 struct AgentPart {
   std::uint32_t function_slots = 0;
   Resources capacity;
-  Load load;             ///< as it said last
-  bool offered = false;  ///< in this session
+  Load load;                            ///< as it said last
+  TimePoint ends = TimePoint::never();  ///< nothing may run there then
+  bool offered = false;                 ///< in this session
   std::map<SeatId, Box> boxes;
   std::map<Port, Member> memberships;
   LeasesOfAgent leases;

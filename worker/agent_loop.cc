@@ -518,8 +518,10 @@ bool AgentLoop::turn(TimePoint deadline) {
 void AgentLoop::sample_load(TimePoint now) {
   sample_at_ = now + kSampleInterval;
   LoadSampled load = sampler_.sample(now, executor_.pids());
-  load.paused =
-      load.paused || draining_;  // to the core and its scheduler, draining is a pause that does not end
+  load.ending = draining_;
+  const TimePoint work_ends = std::min(end_of_work(), drain_until_);
+  if (work_ends != TimePoint::never()) load.time_left = std::max(work_ends - now, milliseconds(1));
+  load.paused = load.paused || draining_;  // draining is a pause that does not end
   feed(std::move(load));
 }
 

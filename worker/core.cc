@@ -438,19 +438,25 @@ bool differs(const Load& a, const Load& b) {
 /// A pause: idle processes give their memory back, waiting parts are not taken back unless the scheduler asks.
 void WorkerCore::on(LoadSampled&& e) {
   const bool was_paused = starts_nothing();
-  load_ = Load{busy_seats_, e.others_cpus_milli, e.memory_bytes, e.paused};
+  load_ = Load{busy_seats_, e.others_cpus_milli, e.memory_bytes, e.paused, e.ending, 0};
+  work_ends_ = e.time_left > Duration{} ? now_ + e.time_left : TimePoint::never();
   if (e.paused) {
     for (Seat& seat : seats_) {
       if (seat.kind == SeatKind::kFunction && seat.state == SeatState::kUp && seat.is_free()) discard(seat);
     }
   }
   const bool due = now_ - load_told_at_ >= kLoadInterval;
-  if (in_session_ && (e.paused != was_paused || (due && differs(*load_, told_load_)))) tell_load();
+  const bool news = e.paused != was_paused || e.ending != told_load_.ending ||
+                    (work_ends_ != TimePoint::never() && told_load_.time_left_ms == 0);
+  if (in_session_ && (news || (due && differs(*load_, told_load_)))) tell_load();
 }
 
 void WorkerCore::tell_load() {
   told_load_ = *load_;
   told_load_.busy_slots = busy_seats_;
+  if (work_ends_ != TimePoint::never())
+    told_load_.time_left_ms =
+        static_cast<std::uint64_t>(std::max<std::int64_t>(1, (work_ends_ - now_).ns / 1'000'000));
   load_told_at_ = now_;
   tell(told_load_);
 }

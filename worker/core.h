@@ -445,6 +445,7 @@ class WorkerCore {
   std::uint32_t busy_seats_ = 0;
   std::optional<Load> load_;  // as sampled; busy_slots is filled in when it is told
   Load told_load_;            // to the scheduler
+  TimePoint work_ends_ = TimePoint::never();
   TimePoint load_told_at_{};
   std::vector<std::uint32_t> device_left_;  // thousandths of each device
 

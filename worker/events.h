@@ -172,11 +172,14 @@ struct SeatDied {
 // --- the driver itself -----------------------------------------------------------------------------
 
 /// How this machine is, about once a second. `others_cpus_milli`: cores that processes of others take, in
-/// thousandths; `memory_bytes`: taken by the slots; `paused`: so little memory is left that nothing may start.
+/// thousandths; `memory_bytes`: taken by the slots; `paused`: nothing may start, since little memory is left or the agent is
+/// `ending`; `time_left`: for items to run, 0 without an end.
 struct LoadSampled {
   std::uint32_t others_cpus_milli = 0;
   std::uint64_t memory_bytes = 0;
   bool paused = false;
+  bool ending = false;
+  Duration time_left{};
 };
 /// Nothing more is there to report now: work is divided, outcomes leave, timers fire.
 struct TurnEnded {};

@@ -123,7 +123,7 @@ void start_over(const TemplateOptions& options) {
 }  // namespace
 
 void run_template_process(const TemplateOptions& options) {
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) std::signal(signal, SIG_IGN);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) std::signal(signal, SIG_IGN);
   std::signal(SIGPIPE, SIG_IGN);
   ::prctl(PR_SET_NAME, "betterbox-tmpl");
   set_thread_counts();

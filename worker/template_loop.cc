@@ -24,6 +24,19 @@ namespace {
 
 constexpr int kPassedFds = 3;
 
+/// Batch systems send what they tell a worker to every process of its job. A handler, since what is ignored would be
+/// so in programs that user code starts, too. What user code sends to itself has its usual effect.
+void leave_to_worker(int signal) {
+  struct sigaction action {};
+  action.sa_flags = SA_SIGINFO | SA_RESTART;
+  action.sa_sigaction = [](int number, siginfo_t* info, void*) {
+    if (info->si_pid != ::getpid()) return;
+    std::signal(number, SIG_DFL);
+    ::raise(number);
+  };
+  ::sigaction(signal, &action, nullptr);
+}
+
 class Template {
  public:
   Template(int control_fd, int bell_fd, const TemplateHooks& hooks)
@@ -51,7 +64,8 @@ class Template {
 
   /// The terminal's and the batch system's signals are the worker's to handle.
   void prepare_signals() {
-    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) std::signal(signal, SIG_IGN);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1})
+      std::signal(signal, SIG_IGN);
     sigset_t children;
     sigemptyset(&children);
     sigaddset(&children, SIGCHLD);
@@ -121,9 +135,13 @@ class Template {
     ::prctl(PR_SET_NAME, "betterbox-slot");
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != parent) ::_exit(1);  // the template died in between
-    for (int signal = 1; signal < NSIG; ++signal) std::signal(signal, SIG_DFL);
+    for (int signal = 1; signal < NSIG; ++signal) {
+      if (signal != SIGTERM && signal != SIGUSR1) std::signal(signal, SIG_DFL);
+    }
     std::signal(SIGINT, SIG_IGN);
     std::signal(SIGPIPE, SIG_IGN);  // as Python does: a broken pipe is an exception
+    leave_to_worker(SIGTERM);
+    leave_to_worker(SIGUSR1);
     sigset_t none;
     sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);

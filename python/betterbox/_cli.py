@@ -447,8 +447,14 @@ def _worker_row(peer: dict[str, Any]) -> tuple[Any, ...]:
         _size(load["memory"]),
         f"{capacity['gpus']:g}",
         named or "-",
-        "gone" if not peer["connected"] else "paused: little memory is left" if load["paused"] else "ready",
+        _state_of(peer["connected"], load),
     )
+
+
+def _state_of(connected: bool, load: dict[str, Any]) -> str:
+    if not connected:
+        return "gone"
+    return "ending" if load["ending"] else "paused: little memory is left" if load["paused"] else "ready"
 
 
 def _size(amount: float) -> str:

@@ -10,14 +10,13 @@ import sys
 import time
 from typing import Any
 
-from betterbox import _core, _settings
+from betterbox import _settings
 from betterbox._errors import BetterBoxError, BusError
 
 # What every file that Slurm runs begins with: sbatch starts it in another environment than this one.
 _ENVIRONMENT = """\
 set -u
 unset XDG_RUNTIME_DIR  # the one of the host where this was submitted
-umask 077
 export PYTHONPATH={package}${{PYTHONPATH:+:$PYTHONPATH}}
 """
 
@@ -26,6 +25,7 @@ _JOB = """
 export BETTERBOX_HOME={home}/slurm-"$SLURM_JOB_ID"
 export BETTERBOX_BUS="$BETTERBOX_HOME/bus.json"
 mkdir -p -m 700 "$BETTERBOX_HOME" || exit 1
+rm -f "$BETTERBOX_BUS"  # of a run before this job was queued again
 betterbox() {{ {python} -m betterbox "$@"; }}
 
 # Workers read the end of their allocation here; asked once for all of them where Slurm does not say it.
@@ -52,7 +52,7 @@ finish() {{  # workers end with their scheduler
 drain() {{  # the time is nearly over, or the job was cancelled: items that run may end, then the script is told
   interrupted=1
   trap '' TERM INT
-  scancel --signal=USR1 "$SLURM_JOB_ID" 2>/dev/null
+  scancel --signal=USR1 "$SLURM_JOB_ID.0" 2>/dev/null  # the first step: the workers
   (await "$workers" {drain}; alive "$script" && kill -TERM "$script") &
 }}
 trap finish EXIT
@@ -198,6 +198,8 @@ def job_name(bus: str) -> str:
 
 def bus_status(bus: str) -> dict[str, Any]:
     """What is on a bus."""
+    from betterbox import _core
+
     if not os.path.exists(bus):
         raise BusError(f"there is no bus at {bus}; start one: betterbox scheduler --bus {bus}")
     endpoint = _core.find_or_start_bus(bus, [], "", 5.0)["endpoint"]

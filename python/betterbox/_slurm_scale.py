@@ -27,7 +27,7 @@ class Seen:
     """What one look has shown."""
 
     items: int
-    """Items that have no result yet."""
+    """Items of plain functions that have no result yet."""
     other_slots: int
     """Slots of workers that are not ours."""
     pending: list[str] = field(default_factory=list)
@@ -115,7 +115,7 @@ class Scaler:
             self._slurm("scancel", "--state=PENDING", *todo.cancel)
             self._say(f"cancelled {' '.join(todo.cancel)}: not needed any more")
         if todo.retire:
-            self._slurm("scancel", "--batch", "--signal=TERM", *todo.retire)
+            self._slurm("scancel", "--batch", "--signal=USR1", *todo.retire)
             self._say(f"retired {' '.join(todo.retire)}: idle for {self._args.idle:g} s")
             for job in todo.retire:
                 self._idle_since[job] = now  # told again if it is still there after as long
@@ -127,7 +127,7 @@ class Scaler:
         return {job: state for job, state in (line.split() for line in lines)}
 
     def _see(self, report: dict[str, Any], jobs: dict[str, str], now: float) -> Seen:
-        items = sum(call["total"] - call["settled"] for call in report["calls"])
+        items = sum(call["total"] - call["settled"] for call in report["calls"] if not call["port"])
         workers = {worker["name"]: worker for worker in workers_in(report)}
         ours = {job: workers.pop(f"slurm-{job}", None) for job in jobs}
         for worker in ours.values():
@@ -157,13 +157,13 @@ class Scaler:
     def _end(self) -> int:
         try:
             jobs = self._jobs()
-            pending = [job for job, state in jobs.items() if state == "PENDING"]
-            running = [job for job in jobs if job not in pending]
-            if pending:
-                self._slurm("scancel", "--state=PENDING", *pending)
+            running = [job for job, state in jobs.items() if state == "RUNNING"]
+            others = [job for job, state in jobs.items() if state in ("PENDING", "CONFIGURING")]
+            if others:
+                self._slurm("scancel", *others)
             if running:
-                self._slurm("scancel", "--batch", "--signal=TERM", *running)
-            self._say(f"ends; {len(running)} jobs drain, {len(pending)} that waited are cancelled")
+                self._slurm("scancel", "--batch", "--signal=USR1", *running)
+            self._say(f"ends; {len(running)} jobs drain, {len(others)} that waited are cancelled")
         except (BetterBoxError, OSError, subprocess.SubprocessError) as error:
             self._say(f"could not end its jobs: {error}. By hand: scancel --name={self._name}")
             return 1
@@ -174,7 +174,8 @@ class Scaler:
             done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT)
         except FileNotFoundError:
             raise BetterBoxError(f"there is no {command[0]} here: run this where Slurm's commands are") from None
-        if done.returncode != 0 and "Invalid job id" not in done.stderr:  # it has ended by itself
+        over = "Invalid job id" in done.stderr or "already complet" in done.stderr  # it has ended by itself
+        if done.returncode != 0 and not over:
             raise BetterBoxError(f"{command[0]} failed ({done.returncode}): {done.stderr.strip() or 'it said nothing'}")
         return done.stdout
 

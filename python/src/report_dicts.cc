@@ -85,6 +85,9 @@ py::dict to_dict(const Load& load) {
   fields["others_cpus"] = static_cast<double>(load.others_cpus_milli) / 1000;
   fields["memory"] = load.memory_bytes;
   fields["paused"] = load.paused;
+  fields["ending"] = load.ending;
+  fields["time_left"] = load.time_left_ms == 0 ? py::object(py::none())
+                                               : py::float_(1e-3 * static_cast<double>(load.time_left_ms));
   return fields;
 }
 

@@ -54,7 +54,8 @@ DEATH = {'signal': 11, 'exit_code': 3, 'host': 'node1', 'pid': 4343, 'peak_kib':
          'stderr_tail': 'Fatal error: é'}
 RESOURCES = {'cpus_milli': 4_000, 'memory_bytes': 8_000_000_000, 'gpus_milli': 1_500,
              'named': [{'name': 'licence', 'milli': 2_000}, {'name': 'tape', 'milli': 500}]}
-LOAD = {'busy_slots': 2, 'others_cpus_milli': 1_250, 'memory_bytes': 3_000_000_000, 'paused': True}
+LOAD = {'busy_slots': 2, 'others_cpus_milli': 1_250, 'memory_bytes': 3_000_000_000, 'paused': True, 'ending': True,
+        'time_left_ms': 90_000}
 STORE = '0b8e5b8e-0000-4000-8000-123456789abc:25'
 VALUE = {'name': 'betterbox-0-1122334455667788-7', 'serial': 7, 'bytes': 1_052_672}
 WORKER = {'role': 2, 'peer': 0xA1A2A3A4A5A6A7A8, 'name': 'w-1', 'host': 'node1', 'pid': 4242,

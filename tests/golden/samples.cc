@@ -61,7 +61,7 @@ DeathReport death() { return {11, 3, "node1", 4343, 123456, "Fatal error: \xC3\x
 
 Resources resources() { return {4'000, 8'000'000'000, 1'500, {{"licence", 2'000}, {"tape", 500}}}; }
 
-Load load() { return {2, 1'250, 3'000'000'000, true}; }
+Load load() { return {2, 1'250, 3'000'000'000, true, true, 90'000}; }
 
 PeerStatus peer_status() {
   return {Role::kWorker,

@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import betterbox
 import pytest
 from betterbox import _slurm
 from betterbox._allocation import read_allocation
+from betterbox._slurm_scale import Plan, Seen, plan
 from helpers import Running, Scripts, wait_until
 from slurm_cluster import NODES, SlurmCluster, why_not
 
@@ -178,6 +180,38 @@ def test_a_second_sigterm_ends_a_worker_at_once(
     assert worker.end() == 0
 
 
+def test_demand_decides_what_is_submitted_cancelled_and_retired() -> None:
+    def planned(seen: Seen) -> Plan:
+        return plan(seen, 100.0, least=1, most=20, slots=4, idle=10.0)
+
+    assert planned(Seen(0, 0)) == Plan(submit=1)  # the least
+    assert planned(Seen(9, 0)) == Plan(submit=3)
+    assert planned(Seen(10**6, 0)) == Plan(submit=8)  # not all at once
+    assert planned(Seen(9, 5, ["1"])) == Plan()  # others take some
+    assert planned(Seen(0, 0, ["8", "9", "10"], ["7"], {"7": 0.0})) == Plan(cancel=["10", "9", "8"])
+    assert planned(Seen(0, 0, [], ["5", "6", "7"], {"5": 85.0, "6": 80.0, "7": 95.0})) == Plan(retire=["6", "5"])
+
+
+def test_a_refusal_of_sbatch_is_told_and_tried_again(scripts: Scripts, home: Path, tmp_path: Path) -> None:
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, text in {
+        "squeue": "true",
+        "sbatch": f"[ -e {tmp_path}/open ] || {{ echo 'no such partition' >&2; exit 1; }}; touch {tmp_path}/made; echo 77",
+        "scancel": "true",
+    }.items():
+        (commands / name).write_text(f"#!/bin/sh\n{text}\n")
+        (commands / name).chmod(0o755)
+    scripts.cli("scheduler")
+    wait_until((home / "bus.json").exists, "a bus")
+    scale = script(min=1, max=1, interval=0.05)
+    scaler = scripts.cli("slurm", "scale", *scale, PATH=f"{commands}:/usr/bin:/bin", BETTERBOX_BUS=str(home / "bus.json"))
+    scaler.wait_for("sbatch failed (1): no such partition; the next try comes in")
+    (tmp_path / "open").touch()
+    scaler.wait_for("submitted 77")
+    assert scaler.end() == 0, scaler.output
+
+
 # --- on four nodes ----------------------------------------------------------------------------------
 
 
@@ -252,9 +286,38 @@ def test_srun_starts_a_worker_on_each_node(slurm: SlurmCluster, shared: Path, lo
     workers = [peer for peer in report["peers"] if peer["role"] == "worker"]
     assert {worker["host"] for worker in workers} == set(NODES)
     assert slurm.queue()
-    step.process.send_signal(signal.SIGINT)
-    step.process.send_signal(signal.SIGINT)
-    step.wait()
+
+    def told() -> bool:
+        peers = json.loads(cli(slurm, shared, "status", "--json"))["peers"]
+        left = [peer["load"]["time_left"] for peer in peers if peer["role"] == "worker"]
+        return all(each is not None and 200 < each < 300 for each in left)
+
+    slurm.wait_until(told, "workers that have told how much of five minutes is left")
+    (job,) = {line.split()[0] for line in slurm.queue()}
+    slurm.run("scancel", "--signal=TERM", job, check=True)
+    assert step.wait() == 0, step.output
+
+
+@real_slurm
+def test_a_cancelled_worker_job_gives_back_what_it_has_not_begun(
+    slurm: SlurmCluster, shared: Path, login_bus: Path
+) -> None:
+    scale = ["slurm", "scale", "--max=1", "--slots-per-node=2", "--interface=lo", "--time=5", "--dry-run"]
+    (shared / "job.sh").write_text(cli(slurm, shared, *scale))
+    jobs = [slurm.run("sbatch", "--parsable", str(shared / "job.sh"), check=True).strip() for _ in range(2)]
+    cli(slurm, shared, "slurm", "wait", "--workers", "2", "--timeout", "30")
+    (shared / "runs").mkdir()
+    (shared / "items.py").write_text(textwrap.dedent(LONG_ITEMS))
+    client = start(
+        slurm, shared, "client", sys.executable, str(shared / "items.py"), str(shared / "runs"), "24", "0.3",
+        BETTERBOX_BUS=str(login_bus),
+    )  # fmt: skip
+    wait_until(lambda: len(list((shared / "runs").iterdir())) >= 4, "items that run")
+    slurm.run("scancel", jobs[0], check=True)
+    assert slurm.wait_for_job(jobs[0])["JobState"] == "CANCELLED"
+    assert client.wait() == 0, client.output
+    assert "runs each once" in client.output
+    slurm.run("scancel", jobs[1], check=True)
 
 
 @real_slurm

@@ -108,6 +108,22 @@ TEST_F(ResourcesTest, AWorkerThatOffersMoreIsAskedAgain) {
   pass(seconds(20));
 }
 
+TEST_F(ResourcesTest, NoLeaseOutlivesItsWorker) {
+  const Actor w1 = worker(1, 2);
+  const Actor c = client();
+  say(w1, Load{0, 0, 0, false, false, 60'000});
+  start_call(c, 1, 100);
+  const Lease probe = expect_first_lease(w1);
+  finish(w1, probe.lease, probe.range, seconds(40));
+  const Lease lease = expect<Lease>(w1);
+  EXPECT_LE(lease.range.size(), 2U) << "each slot can run one more";
+  finish(w1, lease.lease, lease.range, seconds(400));
+  EXPECT_FALSE(has_message(w1)) << "an item takes longer than what is left";
+  const Actor w2 = worker(2, 2);
+  EXPECT_EQ(expect_first_lease(w2).range.begin, lease.range.end);
+  forget_unread();
+}
+
 TEST_F(ResourcesTest, APausedWorkerGivesBackWhatItHasNotBegunAndGetsNothing) {
   const Actor w1 = worker(1, 2);
   const Actor c = client();

@@ -230,6 +230,22 @@ TEST_F(Loads, AreToldWhenTheyChangeByMoreThanATenth) {
   run_all(2);
 }
 
+TEST_F(Loads, SayOnceHowMuchTimeIsLeftAndThatTheAgentEnds) {
+  make(1);
+  now_ = now_ + seconds(1);
+  feed(LoadSampled{0, 0, false, false, seconds(100)});
+  const auto told = take<Load>();
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_EQ(told[0].time_left_ms, 100'000u);
+  now_ = now_ + seconds(1);
+  feed(LoadSampled{0, 0, false, false, seconds(99)});
+  EXPECT_TRUE(take<Load>().empty());
+  feed(LoadSampled{0, 0, true, true, seconds(99)});
+  const auto ending = take<Load>();
+  ASSERT_EQ(ending.size(), 1u);
+  EXPECT_TRUE(ending[0].ending && ending[0].paused);
+}
+
 TEST_F(Loads, AreToldAgainInANewSession) {
   make(1);
   sample(1000, 0, false);

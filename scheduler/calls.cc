@@ -184,7 +184,7 @@ void on_forget(const Turn& turn, Peer& client, std::uint64_t serial) {
 void on_explain(const Turn& turn, Peer& client, std::uint64_t serial) {
   Explanation answer{serial, {}};
   if (const CallState* call = turn.state.find_call({client.id, serial}))
-    answer.stats = call_stats(turn.state, *call);
+    answer.stats = call_stats(turn, *call);
   turn.send(client, std::move(answer));
 }
 
@@ -238,7 +238,7 @@ void finish_calls(const Turn& turn) {
     if (may_copy(call)) state.pool(call.port).copying.erase(id);
     watch_for_missing_boxes(turn, state.pool(call.port));
     if (const Peer* client = state.find_peer(id.client)) {
-      turn.send(*client, Settled{id.serial, call_stats(state, call)});
+      turn.send(*client, Settled{id.serial, call_stats(turn, call)});
     }
   }
 }
@@ -262,7 +262,7 @@ std::vector<KnownCall> reconcile_calls(const Turn& turn, Peer& client,
 void resend_settled(const Turn& turn, Peer& client, const std::vector<KnownCall>& known) {
   for (const KnownCall& k : known) {
     const CallState& call = turn.state.calls.at({client.id, k.serial});
-    if (call.done) turn.send(client, Settled{k.serial, call_stats(turn.state, call)});
+    if (call.done) turn.send(client, Settled{k.serial, call_stats(turn, call)});
   }
 }
 

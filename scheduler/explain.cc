@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "scheduler/lease_steps.h"
 #include "scheduler/resources.h"
 
 namespace betterbox::scheduler {
@@ -88,7 +89,7 @@ struct Room {
   const Peer* an_away_one = nullptr;
 };
 
-Room room_for(const CallState& call, const Pool& pool) {
+Room room_for(const Turn& turn, const CallState& call, const Pool& pool) {
   Room room;
   for (const auto& [id, member] : pool.members) {
     const std::uint64_t slots = slots_for(call, *member);
@@ -97,7 +98,8 @@ Room room_for(const CallState& call, const Pool& pool) {
     if (!member->agent->connected()) {
       ++room.away;
       room.an_away_one = member->agent;
-    } else if (member->agent->agent.load.ending) {
+    } else if (member->agent->agent.load.ending ||
+               (member->outstanding == 0 && items_before_end(turn, call, *member->agent, slots) == 0)) {
       ++room.ending;
     } else if (member->agent->agent.load.paused) {
       ++room.paused;
@@ -131,7 +133,8 @@ void say_who_is_missing(const CallState& call, const Room& room, std::vector<std
   } else if (room.away > 0) {
     reasons.push_back(workers(room.away, room.able, call.port) + " away");
   }
-  if (room.ending > 0) reasons.push_back(workers(room.ending, room.able, call.port) + " about to end");
+  if (room.ending > 0)
+    reasons.push_back(workers(room.ending, room.able, call.port) + " about to end, before an item would");
   if (room.paused > 0)
     reasons.push_back(workers(room.paused, room.able, call.port) +
                       " paused: too little memory is left there");
@@ -172,7 +175,7 @@ void keep_shares_as_history(const Turn& turn, Peer& agent) {
   agent.agent.calls.clear();
 }
 
-CallStats call_stats(const State& state, const CallState& call) {
+CallStats call_stats(const Turn& turn, const CallState& call) {
   CallStats stats;
   stats.total = call.items.known_end();
   stats.closed = call.closed;
@@ -183,7 +186,7 @@ CallStats call_stats(const State& state, const CallState& call) {
   stats.busy_ns = call.busy_ns;
   stats.longest_ns = call.longest_ns;
   stats.agents = agents_of(call);
-  stats.waiting = waiting_reason(state, call);
+  stats.waiting = waiting_reason(turn, call);
   stats.policy = call.policy->name;
   stats.pending = call.items.pending_items();
   stats.leases = call.leases_granted;
@@ -198,7 +201,8 @@ CallStats call_stats(const State& state, const CallState& call) {
   return stats;
 }
 
-std::string waiting_reason(const State& state, const CallState& call) {
+std::string waiting_reason(const Turn& turn, const CallState& call) {
+  const State& state = turn.state;
   if (call.items.unsettled_items() == 0) return "";
   std::vector<std::string> reasons;
   const auto client = state.peers.find(call.id.client);
@@ -214,7 +218,7 @@ std::string waiting_reason(const State& state, const CallState& call) {
     return joined(reasons);
   }
   const Pool& pool = it->second;
-  const Room room = room_for(call, pool);
+  const Room room = room_for(turn, call, pool);
   if (room.able == 0) reasons.push_back(why_unsatisfiable(call, pool));
   say_who_is_missing(call, room, reasons);
   say_who_is_busy(call, pool, room, reasons);

@@ -8,10 +8,10 @@
 
 namespace betterbox::scheduler {
 
-CallStats call_stats(const State& state, const CallState& call);
+CallStats call_stats(const Turn& turn, const CallState& call);
 
 /// Why items of the call wait; empty if none do. Several reasons are joined by "; ".
-std::string waiting_reason(const State& state, const CallState& call);
+std::string waiting_reason(const Turn& turn, const CallState& call);
 
 /// The agent is gone: its part in calls remains as statistics.
 void keep_shares_as_history(const Turn& turn, Peer& agent);

@@ -107,22 +107,6 @@ Duration report_interval(const Pool& pool) {
   return std::max(kReportInterval, kReportCost * static_cast<std::int64_t>(pool.members.size()));
 }
 
-/// How many more items of the call the agent can bring to an end before its own, by the times that are known.
-std::uint64_t items_before_end(const Turn& turn, const CallState& call, const Peer& agent,
-                               std::uint64_t slots) {
-  constexpr std::uint64_t kAny = ~std::uint64_t{0};
-  if (agent.agent.ends == TimePoint::never()) return kAny;
-  const auto known = call.shares.find(agent.id);
-  const bool is_known = known != call.shares.end();
-  const double mean = (is_known ? known->second.times : ItemTimes()).mean_among(call.times.mean());
-  const double left = static_cast<double>((agent.agent.ends - turn.now).ns);
-  if (left <= 0) return 0;
-  const double each =
-      mean > 0 ? std::min(std::floor(left / mean), 1e9) : 1;  // one, to learn how long they take
-  const auto most = static_cast<std::uint64_t>(each * static_cast<double>(slots));
-  return most - std::min(most, is_known ? known->second.outstanding : 0);
-}
-
 /// How much of what a victim has not begun a thief should get, so that both end at the same time; 0: not worth it.
 std::uint64_t items_to_steal(const Turn& turn, const Share& victim, const Member& thief) {
   const CallState& call = *victim.call;
@@ -152,6 +136,21 @@ std::uint64_t items_to_steal(const Turn& turn, const Share& victim, const Member
 }
 
 }  // namespace
+
+std::uint64_t items_before_end(const Turn& turn, const CallState& call, const Peer& agent,
+                               std::uint64_t slots) {
+  constexpr std::uint64_t kAny = ~std::uint64_t{0};
+  if (agent.agent.ends == TimePoint::never()) return kAny;
+  const auto known = call.shares.find(agent.id);
+  const bool is_known = known != call.shares.end();
+  const double mean = (is_known ? known->second.times : ItemTimes()).mean_among(call.times.mean());
+  const double left = static_cast<double>((agent.agent.ends - turn.now).ns);
+  if (left <= 0) return 0;
+  const double each =
+      mean > 0 ? std::min(std::floor(left / mean), 1e9) : 1;  // one, to learn how long they take
+  const auto most = static_cast<std::uint64_t>(each * static_cast<double>(slots));
+  return most - std::min(most, is_known ? known->second.outstanding : 0);
+}
 
 void expect_finish(const Turn& turn, const CallState& call, Share& share) {
   const double mean = share.times.mean_among(call.times.mean());

@@ -1,4 +1,4 @@
-// The steps that everything done with leases is made of. For leases.cc, grants.cc and copies.cc.
+// The steps that everything done with leases is made of. For leases.cc, grants.cc, copies.cc and explain.cc.
 #pragma once
 
 #include "scheduler/state.h"
@@ -8,6 +8,11 @@ namespace betterbox::scheduler {
 /// Gives items to the member in a new lease and tells its agent. The caller sees to it that these are not pending, and
 /// calls State::reindex_waiting. REQUIRES: the member is grantable and can run items of the call.
 LeaseState& lend(const Turn& turn, CallState& call, Member& member, Range range, std::uint32_t attempt);
+
+/// How many more items of the call the agent can bring to an end in the time that it has left, by the times that are
+/// known. Nothing is known: one for each of its `slots`.
+std::uint64_t items_before_end(const Turn& turn, const CallState& call, const Peer& agent,
+                               std::uint64_t slots);
 
 /// Foresees when the share's agent will be through with what it holds, by what is known of the items here or elsewhere.
 void expect_finish(const Turn& turn, const CallState& call, Share& share);

@@ -119,6 +119,8 @@ TEST_F(ResourcesTest, NoLeaseOutlivesItsWorker) {
   EXPECT_LE(lease.range.size(), 2U) << "each slot can run one more";
   finish(w1, lease.lease, lease.range, seconds(400));
   EXPECT_FALSE(has_message(w1)) << "an item takes longer than what is left";
+  for (int i = 0; i < 2; ++i) expect<Results>(c);
+  EXPECT_THAT(waiting(c, 1), HasSubstr("the only worker for it is about to end"));
   const Actor w2 = worker(2, 2);
   EXPECT_EQ(expect_first_lease(w2).range.begin, lease.range.end);
   forget_unread();

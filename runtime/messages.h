@@ -13,6 +13,7 @@
 #include "runtime/frame.h"
 #include "runtime/ids.h"
 #include "runtime/range.h"
+#include "runtime/relay_message.h"
 #include "runtime/value_messages.h"
 
 namespace betterbox {
@@ -572,14 +573,6 @@ struct StatusReport {
   std::vector<Counter> counters;  ///< e.g. malformed_messages, stale_outcomes, sessions_ended
   std::vector<ValueStatus> values;
   template <class A> void serialize(A& a) { a(scheduler, uptime_ns, peers, boxes, calls, counters, values); }
-};
-
-/// client -> scheduler -> agent and back: a message of a link between these two that cannot be made directly. `peer`: to
-/// whom; where it arrives, from whom. `over`: the link has ended. frames: [first frame, its payload...], none if over
-struct Relay {
-  PeerId peer;
-  bool over = false;
-  template <class A> void serialize(A& a) { a(peer, over); }
 };
 
 // --- all of them -----------------------------------------------------------------------------------

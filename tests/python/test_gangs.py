@@ -160,6 +160,7 @@ def test_a_gang_that_waits_ends_by_its_timeout_or_a_cancel_and_holds_nobody(scri
         gate = sys.argv[1]
 
         def hold(path):
+            open(path + ".held", "w").close()
             while not os.path.exists(path):
                 time.sleep(0.01)
 
@@ -167,6 +168,8 @@ def test_a_gang_that_waits_ends_by_its_timeout_or_a_cancel_and_holds_nobody(scri
             return comm.allreduce(1)
 
         held = betterbox.submit(hold, gate)
+        while not os.path.exists(gate + ".held"):
+            time.sleep(0.01)
         late = betterbox.options(ranks=2, timeout=0.5).submit(size, 1)
         try:
             late.result(30)

@@ -286,6 +286,7 @@ void AgentLoop::request_drain(const std::string& why) {
   const TimePoint now = monotonic_now();
   drain_until_ = std::min({drain_until_, now + options_.drain_time, end_of_work()});
   if (std::exchange(draining_, true) || stopping_) return;
+  drain_asked_ = now;
   observer_.log(why + "; what runs may end, the rest goes back");
   sample_load(now);
   fed_ = true;
@@ -529,7 +530,7 @@ void AgentLoop::sample_load(TimePoint now) {
 void AgentLoop::look_after_end(TimePoint now) {
   if (stopping_) return;
   if (!draining_ && end_deadline() <= now) request_drain("the allocation ends soon");
-  if (draining_ && (core_.settled() || drain_until_ <= now)) request_stop();
+  if (draining_ && (core_.settled() || drain_deadline() <= now)) request_stop();
 }
 
 /// When nothing may run any more.
@@ -537,9 +538,14 @@ TimePoint AgentLoop::end_of_work() const {
   return options_.ends == TimePoint::never() ? options_.ends : TimePoint{options_.ends.ns - kEndReserve.ns};
 }
 
+TimePoint AgentLoop::drain_deadline() const {
+  if (session_ == Session::kOpen) return drain_until_;
+  return std::min(drain_until_, std::max(drain_asked_, lost_since_) + kDrainWithoutScheduler);
+}
+
 TimePoint AgentLoop::end_deadline() const {
   if (stopping_ || (!draining_ && options_.ends == TimePoint::never())) return TimePoint::never();
-  return draining_ ? drain_until_ : TimePoint{options_.ends.ns - options_.drain_time.ns};
+  return draining_ ? drain_deadline() : TimePoint{options_.ends.ns - options_.drain_time.ns};
 }
 
 /// Sleeps until something happens. While outcomes come fast, slots are not asked to ring: a look now and then

@@ -34,6 +34,8 @@ std::string agent_socket_path(const std::string& socket_folder, PeerId self);
 
 /// What runs when a worker is told to end has so long to come to its end: less than Slurm's KillWait (30 s, unless set).
 inline constexpr Duration kDrainTime = seconds(25);
+/// And so long without a scheduler, which alone could take outcomes: often everything is told to end at once.
+inline constexpr Duration kDrainWithoutScheduler = seconds(3);
 
 class AgentLoop {
  public:
@@ -153,6 +155,7 @@ class AgentLoop {
   void sample_load(TimePoint now);
   void look_after_end(TimePoint now);
   TimePoint end_of_work() const;
+  TimePoint drain_deadline() const;
   TimePoint end_deadline() const;
   void carry_out(SpawnSeat&& e);
   void carry_out(KillSeat&& e);
@@ -192,6 +195,7 @@ class AgentLoop {
   std::string last_trouble_;  // why the last connection to the scheduler ended
   bool stopping_ = false;
   bool draining_ = false;
+  TimePoint drain_asked_{};
   TimePoint drain_until_ = TimePoint::never();
   bool template_announced_ = false;
 

@@ -61,11 +61,7 @@ def scripts(home: Path, tmp_path: Path) -> Iterator[Scripts]:
     """Starts scripts; those still running at the end are stopped with SIGTERM."""
     made = Scripts(tmp_path)
     yield made
-    for running in made.running:
-        if running.process.poll() is None:
-            running.process.terminate()
-    for running in made.running:
-        running.wait()
+    made.end()
 
 
 @pytest.fixture

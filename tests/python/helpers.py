@@ -118,3 +118,11 @@ class Scripts:
     def cli(self, *args: str, **env: str) -> Running:
         """Start ``betterbox ARGS``."""
         return self.command("-m", "betterbox", *args, **env)
+
+    def end(self) -> None:
+        """Stop those still running with SIGTERM."""
+        for running in self.running:
+            if running.process.poll() is None:
+                running.process.terminate()
+        for running in self.running:
+            running.wait()

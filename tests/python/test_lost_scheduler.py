@@ -8,7 +8,7 @@ from pathlib import Path
 
 import betterbox
 import work
-from helpers import LONG, processes_of, wait_until
+from helpers import LONG, Scripts, processes_of, wait_until
 
 
 def schedulers(home: Path) -> list[int]:
@@ -35,3 +35,25 @@ def test_submissions_each_have_their_one_outcome_though_their_scheduler_is_kille
     wait_until(lambda: len(heard) == 300, lambda: f"each callback ran once, but {len(heard)} did")
     assert sorted(heard) == [2 * i for i in range(300)]
     assert killed and not set(killed) & set(schedulers(home))
+
+
+def test_a_worker_told_to_end_does_not_wait_for_a_scheduler_that_is_away(
+    home: Path, scripts: Scripts, tmp_path: Path
+) -> None:
+    scheduler = scripts.cli("scheduler")
+    wait_until((home / "bus.json").exists, "a bus")
+    worker = scripts.cli("worker", "--slots", "1", "--drain", "1000")
+    begun = tmp_path / "begun"
+    user = """
+        import sys, time, betterbox
+        def begin(path):
+            open(path, "w").close()
+            time.sleep(1000)
+        betterbox.submit(begin, sys.argv[1]).result()
+    """
+    scripts.start("user.py", user, str(begun), BETTERBOX_BUS=str(home / "bus.json"))
+    wait_until(begun.exists, "an item that runs")
+    scheduler.process.kill()
+    scheduler.wait()
+    worker.process.terminate()
+    assert worker.wait() == 0, worker.output

@@ -42,6 +42,7 @@ def hosts(home: Path, scripts: Scripts, monkeypatch: pytest.MonkeyPatch) -> Iter
         monkeypatch.setenv("BETTERBOX_BUS", str(file))
         assert json.loads(file.read_text())["network_endpoint"].startswith("tcp://10.99.0.1:")
         yield made
+        scripts.end()  # while they reach each other
     finally:
         made.close()
 

@@ -71,8 +71,8 @@ suite_tsan() {
   # Kernels with many bits of address randomisation put memory where ThreadSanitizer expects none.
   local no_aslr=()
   setarch "$(uname -m)" -R true 2>/dev/null && no_aslr=(setarch "$(uname -m)" -R)
-  # Left out: what uses libzmq or forks, which ThreadSanitizer does not see into; and what was not built.
-  TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 run_native tsan tsan -E 'Zmq|Linked|BusStart|BusFile|NOT_BUILT'
+  # Left out: what uses libzmq, MPI or forks, which ThreadSanitizer does not see into; and what was not built.
+  TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 run_native tsan tsan -E 'Zmq|Mpi|Linked|BusStart|BusFile|NOT_BUILT'
 }
 
 no_aslr=()

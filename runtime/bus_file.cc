@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cereal/archives/json.hpp>
 #include <cereal/types/string.hpp>
 #include <cerrno>
@@ -123,12 +124,16 @@ void make_private_folder(const std::string& folder) {
   check_private_folder(folder);
 }
 
-/// FNV-1a: names a folder, protects nothing.
-std::string hash_name(const std::string& text) {
+/// FNV-1a: names things, protects nothing.
+std::uint64_t hash_of(const std::string& text) {
   std::uint64_t hash = 0xCBF29CE484222325ULL;
   for (const unsigned char c : text) hash = (hash ^ c) * 0x100000001B3ULL;
+  return hash;
+}
+
+std::string hash_name(const std::string& text) {
   char name[17];
-  std::snprintf(name, sizeof name, "%016llx", static_cast<unsigned long long>(hash));
+  std::snprintf(name, sizeof name, "%016llx", static_cast<unsigned long long>(hash_of(text)));
   return name;
 }
 
@@ -145,6 +150,10 @@ bool is_dead_socket(const std::string& path) {
 }
 
 }  // namespace
+
+std::uint64_t incarnation_of(const BusKeys& keys) {
+  return std::max(hash_of(keys.public_key), std::uint64_t{1});
+}
 
 std::optional<BusInfo> read_bus_file(const std::string& path) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));

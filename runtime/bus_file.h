@@ -23,12 +23,16 @@ struct BusInfo {
   std::string socket_folder;     ///< where peers of this bus put their sockets
   std::string host;
   std::string boot_id;
-  std::uint64_t incarnation = 0;  ///< the scheduler's PeerId
+  std::uint64_t incarnation = 0;  ///< the scheduler's PeerId: incarnation_of(keys)
   std::uint32_t pid = 0;
   std::string python;         ///< "3.11"
   bool self_started = false;  ///< ends by itself; peers may start it again
   std::string version = {};   ///< of the product; empty: the file does not say
 };
+
+/// The scheduler that made these keys. So a file whose keys are another bus's is found out on hosts, too, where nobody
+/// needs a key to reach the scheduler.
+std::uint64_t incarnation_of(const BusKeys& keys);
 
 /// Result: the info; nothing if there is no such file. Throws std::runtime_error (says what and where)
 /// if it is there but unreadable, of another owner, open to other users, or no bus file.

@@ -24,6 +24,7 @@
 #include "runtime/descriptor.h"
 #include "runtime/limits.h"
 #include "runtime/network.h"
+#include "runtime/zmq_keys.h"
 
 namespace betterbox {
 namespace {
@@ -286,6 +287,7 @@ FoundBus find_or_start_bus(const std::string& bus_file, const std::vector<std::s
   const auto reached = [&]() -> std::optional<FoundBus> {
     if (!info) return std::nullopt;
     if (const auto endpoint = reach_bus(*info, kFirstReach)) {
+      check_bus_keys(*info, bus_file);
       return FoundBus{*info, *endpoint,
                       *endpoint == info->endpoint ? info->socket_folder : make_socket_folder(bus_file)};
     }

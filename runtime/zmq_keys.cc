@@ -29,6 +29,17 @@ std::string decode_key(const std::string& text) {
   return ok ? key : std::string();
 }
 
+/// Why these are no keys; empty if they are a pair.
+std::string key_trouble(const BusKeys& keys) {
+  if (decode_key(keys.public_key).empty() || decode_key(keys.secret_key).empty()) {
+    return "its keys are not 40 characters of Z85";
+  }
+  std::array<char, kKeyText + 1> derived{};
+  if (zmq_curve_public(derived.data(), keys.secret_key.c_str()) != 0)
+    return "this ZeroMQ library has no CURVE";
+  return keys.public_key == derived.data() ? "" : "its two keys do not belong together";
+}
+
 }  // namespace
 
 BusKeys make_bus_keys() {
@@ -39,14 +50,13 @@ BusKeys make_bus_keys() {
   return {public_key.data(), secret_key.data()};
 }
 
-std::string check_bus_keys(const BusKeys& keys) {
-  if (decode_key(keys.public_key).empty() || decode_key(keys.secret_key).empty()) {
-    return "its keys are not 40 characters of Z85";
-  }
-  std::array<char, kKeyText + 1> derived{};
-  if (zmq_curve_public(derived.data(), keys.secret_key.c_str()) != 0)
-    return "this ZeroMQ library has no CURVE";
-  return keys.public_key == derived.data() ? "" : "its two keys do not belong together";
+void check_bus_keys(const BusInfo& bus, const std::string& path) {
+  std::string wrong = key_trouble(bus.keys);
+  if (wrong.empty() && bus.incarnation != incarnation_of(bus.keys))
+    wrong = "its keys are those of another bus";
+  if (wrong.empty()) return;
+  throw std::runtime_error("the bus file " + path + " opens no bus: " + wrong +
+                           "; copy it again from the scheduler's host");
 }
 
 KeySource keys_in(const std::string& path) {
@@ -54,10 +64,7 @@ KeySource keys_in(const std::string& path) {
   return [path]() -> std::optional<BusKeys> {
     const auto bus = read_bus_file(path);
     if (!bus) return std::nullopt;
-    if (const std::string wrong = check_bus_keys(bus->keys); !wrong.empty()) {
-      throw std::runtime_error("the bus file " + path + " opens no bus: " + wrong +
-                               "; copy it again from the scheduler's host");
-    }
+    check_bus_keys(*bus, path);
     return bus->keys;
   };
 }

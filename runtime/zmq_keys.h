@@ -17,12 +17,12 @@ namespace betterbox {
 
 /// New keys. Throws std::runtime_error if this ZeroMQ has no CURVE.
 BusKeys make_bus_keys();
-/// Result: why these are no keys; empty if they are a pair.
-std::string check_bus_keys(const BusKeys& keys);
+/// Throws std::runtime_error if the keys are no pair, or not those of the scheduler that `bus` names. `path`: its file.
+void check_bus_keys(const BusInfo& bus, const std::string& path);
 
 /// The keys of the bus as they are now; nothing: there are none.
 using KeySource = std::function<std::optional<BusKeys>()>;
-/// Those in a bus file, which throws std::runtime_error if they are no pair. `path` empty: none.
+/// Those in a bus file, which throws as check_bus_keys() does. `path` empty: none.
 KeySource keys_in(const std::string& path);
 
 /// Makes a socket a CURVE server or client under `keys`. Throws std::runtime_error.

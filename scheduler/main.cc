@@ -5,7 +5,6 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -56,14 +55,6 @@ constexpr int kLockPatienceMs = 5'000;
 
 [[noreturn]] void fail(const std::string& what) {
   throw std::system_error(errno, std::generic_category(), what);
-}
-
-std::uint64_t draw_incarnation() {
-  std::uint64_t value = 0;
-  while (value == 0) {
-    if (::getrandom(&value, sizeof value, 0) != sizeof value) fail("cannot draw random bits");
-  }
-  return value;
 }
 
 std::string read_owner(int fd) {
@@ -186,7 +177,7 @@ void serve(Arguments& arguments) {
   check_old_bus_file(bus_file);
   const BusKeys keys = make_bus_keys();
 
-  const std::uint64_t incarnation = draw_incarnation();
+  const std::uint64_t incarnation = incarnation_of(keys);
   const std::string folder = make_socket_folder(bus_file);
   start_sweeper(
       {bus_file, lock_file, folder, incarnation, arguments.ephemeral});  // its pipe closes with this process

@@ -158,7 +158,7 @@ def test_a_bus_over_ipv6_serves_functions_and_boxes(home: Path, scripts: Scripts
 EXECUTED = "print('exe' + 'cuted')"
 
 
-def forge(bus: Path, **changes: str) -> Path:
+def forge(bus: Path, **changes: object) -> Path:
     """A copy of a bus file with other keys."""
     copy = bus.parent / f"forged-{len(list(bus.parent.iterdir()))}.json"
     copy.write_text(json.dumps({**json.loads(bus.read_text()), **changes}))
@@ -169,7 +169,7 @@ def forge(bus: Path, **changes: str) -> Path:
 @far_hosts
 def test_wrong_keys_open_no_entry(bus: Path, scripts: Scripts, tmp_path: Path) -> None:
     stranger = start_bus(scripts, tmp_path / "other" / "bus.json", "--interface", "lo")
-    theirs = {name: str(stranger[name]) for name in ("public_key", "secret_key")}
+    theirs = {name: stranger[name] for name in ("public_key", "secret_key", "incarnation")}
     ours = json.loads(bus.read_text())
     files = {
         "another bus's": forge(bus, **theirs),
@@ -213,6 +213,17 @@ def test_wrong_keys_open_no_entry(bus: Path, scripts: Scripts, tmp_path: Path) -
         assert "key" in trial.output, (keys, name, trial.output)
     peers = _core.Client(str(ours["endpoint"]), "look", True, None, str(bus)).status(5.0)["peers"]
     assert [peer["name"] for peer in peers] == ["look"]
+
+
+def test_wrong_keys_are_no_way_in_on_the_schedulers_host_either(bus: Path, scripts: Scripts, tmp_path: Path) -> None:
+    stranger = start_bus(scripts, tmp_path / "other" / "bus.json", "--interface", "lo")
+    theirs = {name: stranger[name] for name in ("public_key", "secret_key")}
+    for changes in (theirs, {"secret_key": theirs["secret_key"]}, {"public_key": "", "secret_key": ""}):
+        file = forge(bus, **changes)
+        trials = [scripts.cli(*args, BETTERBOX_BUS=str(file)) for args in (("status",), ("worker", "--slots", "1"))]
+        for trial in trials:
+            assert trial.wait() == 1, trial.output
+            assert "key" in trial.output and "copy it again" in trial.output, trial.output
 
 
 # --- many at once, and few descriptors --------------------------------------------------------------

@@ -1,5 +1,6 @@
 // Starting daemons for real: what they inherit, how they fail, and that many starters start one.
 #include "runtime/bus_start.h"
+#include "runtime/zmq_keys.h"
 #include "runtime/zmq_transport.h"
 
 #include <fcntl.h>
@@ -26,10 +27,10 @@ namespace fs = std::filesystem;
 TimePoint soon() { return monotonic_now() + seconds(30); }
 
 /// A scheduler as far as starting goes: listens, writes the bus file, says so, lives until it is killed.
-/// Its arguments: bus file, socket, log of starts, --ready-fd, N.
+/// Its arguments: bus file, socket, log of starts, public key, secret key, incarnation, --ready-fd, N.
 constexpr char kFakeScheduler[] = R"(
 import json, os, platform, signal, socket, sys
-bus, path, starts = sys.argv[1:4]
+bus, path, starts, public, secret, incarnation = sys.argv[1:7]
 with open(starts, 'a') as log: log.write('%d\n' % os.getpid())
 listener = socket.socket(socket.AF_UNIX)
 if os.path.exists(path): os.unlink(path)
@@ -38,13 +39,13 @@ listener.listen(100)
 boot = open('/proc/sys/kernel/random/boot_id').read().strip()
 with open(bus + '.new', 'w') as f:
     json.dump(dict(endpoint='ipc://' + path, socket_folder=os.path.dirname(path),
-                   network_endpoint='', public_key='', secret_key='',
+                   network_endpoint='', public_key=public, secret_key=secret,
                    host=platform.node(), boot_id=boot,
-                   incarnation=os.getpid(), pid=os.getpid(), python='3.11', self_started=True), f)
+                   incarnation=int(incarnation), pid=os.getpid(), python='3.11', self_started=True), f)
 os.chmod(bus + '.new', 0o600)
 os.rename(bus + '.new', bus)
-os.write(int(sys.argv[5]), b'ready %d\n' % os.getpid())
-os.close(int(sys.argv[5]))
+os.write(int(sys.argv[8]), b'ready %d\n' % os.getpid())
+os.close(int(sys.argv[8]))
 signal.pause()
 )";
 
@@ -73,7 +74,16 @@ class BusStartTest : public testing::Test {
     return {"/bin/sh", "-c", script, "daemon"};
   }
   std::vector<std::string> scheduler() const {
-    return {"/usr/bin/python3", "-c", kFakeScheduler, bus(), path("s"), path("starts")};
+    const BusKeys keys = make_bus_keys();
+    return {"/usr/bin/python3",
+            "-c",
+            kFakeScheduler,
+            bus(),
+            path("s"),
+            path("starts"),
+            keys.public_key,
+            keys.secret_key,
+            std::to_string(incarnation_of(keys))};
   }
   std::vector<pid_t> started() const {
     std::istringstream lines(read_text(path("starts")));
@@ -107,7 +117,8 @@ class BusStartTest : public testing::Test {
     }
   }
   BusInfo dead_bus(const std::string& host, const std::string& boot) const {
-    return {"ipc://" + path("dead"), "", {}, folder_, host, boot, 1, 4242, "3.11", true};
+    const BusKeys keys = make_bus_keys();
+    return {"ipc://" + path("dead"), "", keys, folder_, host, boot, incarnation_of(keys), 4242, "3.11", true};
   }
 
   std::string folder_;

@@ -46,13 +46,18 @@ void expect_refused(ZmqTransport& server, ZmqTransport& client, ConnectionId con
   EXPECT_FALSE(server.receive());
 }
 
-TEST(BusKeysTest, NewKeysBelongTogetherAndAreNeverTheSame) {
+TEST(BusKeysTest, NewKeysBelongTogetherAndToTheirSchedulerAndAreNeverTheSame) {
   const BusKeys one = make_bus_keys(), other = make_bus_keys();
-  EXPECT_EQ(check_bus_keys(one), "");
   EXPECT_NE(one, other);
-  EXPECT_NE(check_bus_keys({one.public_key, other.secret_key}), "");
-  EXPECT_NE(check_bus_keys({"", ""}), "");
-  EXPECT_NE(check_bus_keys({one.public_key.substr(1), one.secret_key}), "");
+  BusInfo bus;
+  bus.keys = one;
+  bus.incarnation = incarnation_of(one);
+  EXPECT_NO_THROW(check_bus_keys(bus, "f"));
+  for (const BusKeys& wrong : {BusKeys{one.public_key, other.secret_key}, BusKeys{"", ""},
+                               BusKeys{one.public_key.substr(1), one.secret_key}, other}) {
+    bus.keys = wrong;
+    EXPECT_THROW(check_bus_keys(bus, "f"), std::runtime_error);
+  }
 }
 
 TEST(ZmqNetworkTest, CarriesMessagesBothWaysUnderTheSameKeys) {

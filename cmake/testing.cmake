@@ -26,7 +26,7 @@ function(betterbox_finish_tests folder)
     set_target_properties(${name} PROPERTIES BETTERBOX_TEST TRUE)
     # Little optimisation: it is the product that must be fast. (At -O3 GCC 12 also sees uninitialised vectors in
     # aggregates where there are none.)
-    target_compile_options(${name} PRIVATE -O1 -Wno-maybe-uninitialized)
+    target_compile_options(${name} PRIVATE -O1 $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
     get_target_property(sources ${name} SOURCES)
     list(LENGTH sources count)
     if(type STREQUAL "EXECUTABLE" AND count GREATER 3)

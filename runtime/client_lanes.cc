@@ -242,7 +242,8 @@ void Client::drain_lanes() {
 
 /// Cancelled, or too late: what has not begun is not to begin.
 void Client::drop_direct(const CallPtr& call) {
-  for (auto& [agent, link] : links_) {
+  for (auto& [agent, connected] : links_) {
+    Link& link = connected;
     std::vector<BoxRoute*> freed;
     std::erase_if(link.in_flight, [&](const auto& entry) {
       if (entry.second.call != call) return false;

@@ -17,10 +17,6 @@
 #include <string>
 #include <utility>
 
-// The fences order the wake-up handshake only (runtime/shm.cc).
-#pragma GCC diagnostic ignored "-Wpragmas"
-#pragma GCC diagnostic ignored "-Wtsan"
-
 namespace betterbox {
 namespace {
 

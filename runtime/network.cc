@@ -126,7 +126,8 @@ std::vector<Interface> interfaces() {
     if (std::string text = text_of(each->ifa_addr); !text.empty()) result.push_back({each->ifa_name, text});
   }
   ::freeifaddrs(list);
-  std::ranges::stable_partition(result, [](const Interface& each) { return each.address.front() != '['; });
+  std::stable_partition(result.begin(), result.end(),
+                        [](const Interface& each) { return each.address.front() != '['; });
   return result;
 }
 

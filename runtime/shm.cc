@@ -27,11 +27,6 @@
 
 #include "runtime/check.h"
 
-// The fences order the wake-up handshake only; data is published by release stores, which
-// ThreadSanitizer understands.
-#pragma GCC diagnostic ignored "-Wpragmas"
-#pragma GCC diagnostic ignored "-Wtsan"
-
 namespace betterbox {
 namespace {
 

@@ -118,8 +118,8 @@ void State::check_values() const {
   for (const auto& [name, value] : values.by_name) {
     BB_CHECK(value.id.name == name && values.names.at(value.number) == name);
     BB_CHECK(value.holders.empty() == (value.unheld_at != TimePoint::never()));
-    const auto knows = [&](PeerId id) {
-      return peers.contains(id) && values.touched.contains(id) && values.touched.at(id).contains(name);
+    const auto knows = [&, &known = name](PeerId id) {
+      return peers.contains(id) && values.touched.contains(id) && values.touched.at(id).contains(known);
     };
     for (const PeerId id : value.holders) BB_CHECK(knows(id));
     std::uint32_t wanted = 0;

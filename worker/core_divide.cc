@@ -172,8 +172,9 @@ void WorkerCore::assign() {
     if (given && call->undivided > 0) continue;
     candidates_.erase(next);
     if (given || !is_held_up(*call)) continue;
-    std::erase_if(candidates_,
-                  [&](const auto& c) { return c.second->context.priority <= call->context.priority; });
+    std::erase_if(candidates_, [&, held = call](const auto& c) {
+      return c.second->context.priority <= held->context.priority;
+    });
   }
 }
 

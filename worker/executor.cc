@@ -15,9 +15,6 @@
 #include "runtime/bus_file.h"
 #include "runtime/check.h"
 
-#pragma GCC diagnostic ignored "-Wpragmas"
-#pragma GCC diagnostic ignored "-Wtsan"  // the fence orders the wake-up only (runtime/shm.cc)
-
 namespace betterbox {
 namespace {
 

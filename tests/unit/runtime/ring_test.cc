@@ -11,10 +11,6 @@
 
 #include "runtime/shm.h"
 
-#pragma GCC diagnostic ignored "-Wpragmas"
-#pragma GCC diagnostic ignored \
-    "-Wtsan"  // the fence orders the wake-up only, the data goes by release and acquire
-
 namespace betterbox {
 namespace {
 

@@ -471,7 +471,9 @@ struct Outcomes {
   std::vector<SeatWork> seats;
   std::vector<LostItem> lost;
   std::uint32_t steals = 0;  ///< cuts between the agent's own slots since its last Outcomes
-  template <class A> void serialize(A& a) { a(ack, lease, spans, seats, lost, steals); }
+  /// From the arrival of the lease to this message, so that the scheduler learns how long the way takes; 0: not said.
+  std::int64_t held_ns = 0;
+  template <class A> void serialize(A& a) { a(ack, lease, spans, seats, lost, steals, held_ns); }
 };
 
 /// agent -> scheduler: how the agent is. Sent when it changes, at most once a second but for a change of `paused`.
@@ -578,12 +580,12 @@ struct StatusReport {
 // --- all of them -----------------------------------------------------------------------------------
 
 /// The order is the wire number (from 1): append only.
-using Body = std::variant<Hello, Welcome, Refused, Bye, Offer, Watch, Unwatch, Boxes, BoxCall, BoxCancel,
-                          BoxReply, Call, Items, Cancel, Forget, Results, Acknowledge, Settled, Explain,
-                          Explanation, Context, Lease, Revoke, Released, Abandon, DropCall, Outcomes, Deploy,
-                          Host, Hosted, Deployed, Undeploy, Status, StatusReport, Accepted, Load, OpenLane,
-                          Hold, Drop, Keep, Kept, Discard, Locate, Source, Fetch, Chunk, Fetched, Broadcast,
-                          Relay>;
+using Body =
+    std::variant<Hello, Welcome, Refused, Bye, Offer, Watch, Unwatch, Boxes, BoxCall, BoxCancel, BoxReply,
+                 Call, Items, Cancel, Forget, Results, Acknowledge, Settled, Explain, Explanation, Context,
+                 Lease, Revoke, Released, Abandon, DropCall, Outcomes, Deploy, Host, Hosted, Deployed,
+                 Undeploy, Status, StatusReport, Accepted, Load, OpenLane, Hold, Drop, Keep, Kept, Discard,
+                 Locate, Source, Fetch, Chunk, Fetched, Broadcast, Relay>;
 
 struct Message {
   Body body;

@@ -7,7 +7,7 @@
 namespace betterbox {
 namespace {
 
-/// A lease as short as this is not worth cutting smaller.
+/// A lease as short as this is not worth cutting smaller, however near its taker is.
 constexpr Duration kShortLease = microseconds(500);
 constexpr double kTrust = 16;
 constexpr double kFactor = 0.5;  ///< of a taker's share of what remains, in one lease
@@ -33,11 +33,25 @@ double items_per_ns(const Work& work, const Taker& taker) {
 /// How many items may be given for being short: a few times as many as were seen to be.
 double trusted(const Taker& taker) { return kTrust * std::max<double>(1, taker.times.weight()); }
 
+/// How soon an item may be over, for what must be there in time. Where items are shorter elsewhere, either this taker is
+/// slow or its items were long, and the next ones may be short: halfway between, as ratios go.
+double soonest_ns(const Taker& taker, double mean_ns) {
+  const double here = taker.times.soonest();
+  return mean_ns > 0 && mean_ns < here ? std::sqrt(here * mean_ns) : here;
+}
+
 std::uint64_t auto_low_water(const Taker& taker, Duration round_trip) {
   if (!taker.times.known()) return taker.slots - 1;
-  const double ahead =
-      static_cast<double>(round_trip.ns) * static_cast<double>(taker.slots) / taker.times.mean();
+  const double ahead = static_cast<double>(round_trip.ns) * static_cast<double>(taker.slots) /
+                       soonest_ns(taker, taker.mean_ns);
   return std::max(taker.slots, to_items(std::ceil(std::min(ahead, trusted(taker)))));
+}
+
+/// A lease that is run in half a round trip, or very soon, is not worth being cut smaller.
+double items_worth_a_message(const Work& work, const Taker& taker, double rate) {
+  const double ns = static_cast<double>(std::max(kShortLease.ns, work.round_trip.ns / 2));
+  const double soonest = soonest_ns(taker, work.mean_ns);
+  return ns * (soonest > 0 ? std::max(rate, static_cast<double>(taker.slots) / soonest) : rate);
 }
 
 /// Nothing is known: one item for each free slot, so that all of them tell how long items take.
@@ -58,7 +72,7 @@ std::uint64_t auto_items(const Work& work, const Taker& taker, PolicyMemory&) {
   const double all = std::max(work.items_per_ns, rate);
   const double share = static_cast<double>(work.remaining) * rate / all;
   const std::uint64_t free = free_slots(taker);
-  const double worth_a_message = std::min(trusted(taker), rate * static_cast<double>(kShortLease.ns));
+  const double worth_a_message = std::min(trusted(taker), items_worth_a_message(work, taker, rate));
   if (work.remaining <= work.total_slots) {
     // The tail: nothing ahead of time but what is not worth a message, and the rest among those that are idle.
     const double of_idle = static_cast<double>(work.remaining) * static_cast<double>(free) /
@@ -159,6 +173,8 @@ void ItemTimes::add(std::uint64_t items, double busy_ns, double squares) {
     const double keep = weight_ > 0 ? std::max(0.0, kMemory - fresh) / weight_ : 0;
     weight_ *= keep, sum_ *= keep, squares_ *= keep;
   }
+  const double each = std::max(busy_ns, fresh) / fresh;
+  recent_ = weight_ > 0 ? recent_ + (each - recent_) * std::min(1.0, fresh / kRecent) : each;
   weight_ += fresh;
   sum_ += std::max(busy_ns, fresh);  // no item takes less than a nanosecond
   squares_ += squares;

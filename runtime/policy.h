@@ -3,6 +3,7 @@
 // remember about a call is in PolicyMemory. No time, no randomness, no I/O.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -17,6 +18,7 @@ class ItemTimes {
  public:
   static constexpr double kMemory = 64;
   static constexpr double kPrior = 4;
+  static constexpr double kRecent = 8;
 
   /// `items` took `busy_ns` together; `squares` is the sum of the squares of their times, in ns^2.
   void add(std::uint64_t items, double busy_ns, double squares);
@@ -25,6 +27,9 @@ class ItemTimes {
   double weight() const { return weight_; }
   /// In ns; 0 while nothing is known.
   double mean() const { return weight_ > 0 ? sum_ / weight_ : 0; }
+  /// The mean, or that of about the last kRecent items if they were shorter: what must be there in time is reckoned by this,
+  /// since items often come sorted.
+  double soonest() const { return std::min(mean(), recent_); }
   /// Mean of this taker where `others` is the mean of all: a few items say little, so they count as if kPrior items
   /// of the mean of all had been among them. `others` 0: nothing is known of them.
   double mean_among(double others) const;
@@ -33,6 +38,7 @@ class ItemTimes {
 
  private:
   double weight_ = 0, sum_ = 0, squares_ = 0;
+  double recent_ = 0;
 };
 
 /// Who asks for items of a call: a worker (or, inside of a worker, a slot).
@@ -40,6 +46,7 @@ struct Taker {
   std::uint64_t slots = 1;        ///< that may run items of the call; never 0
   std::uint64_t outstanding = 0;  ///< items of the call that it was given and has not finished
   ItemTimes times;                ///< of the call's items, here
+  double mean_ns = 0;             ///< of the call's items, wherever they ran; 0: not said
 };
 
 /// One call, as the giver sees it.

@@ -89,6 +89,7 @@ Member* find_helper(const Turn& turn, const CallState& call, const Pool& pool, c
   int looked = 0;
   for (Member* member = pool.idle.front(); member != nullptr && looked < kHelpersLookedAt;
        member = List<Member, &Member::in_idle>::next(*member), ++looked) {
+    if (member->free_slots == 0) continue;
     if (slots_for(call, *member) == 0 || items_before_end(turn, call, *member->agent, 1) == 0) continue;
     if (member == candidate.lease->member) {
       if (turn.now - candidate.since >= candidate.limit * kLongerForOwnAgent) own = member;

@@ -68,7 +68,7 @@ std::uint64_t to_count(double average_items) {
   return static_cast<std::uint64_t>(std::clamp(average_items, 1.0, kMost));
 }
 
-Work work_of(const Turn& turn, const CallState& call) {
+Work work_of(const Turn& turn, const CallState& call, const Peer& agent) {
   const Pool& pool = turn.state.pool(call.port);
   Work work;
   work.remaining = call.items.pending_items();
@@ -89,7 +89,7 @@ Work work_of(const Turn& turn, const CallState& call) {
     work.scatter = static_cast<double>(pool.slots) * call.times.variance() / work.mean_ns;
   }
   work.since_given = turn.now - call.last_grant;
-  work.round_trip = kRoundTrip;
+  work.round_trip = agent.agent.round_trip.ahead();
   work.least_lease = kLeaseCost * static_cast<std::int64_t>(work.takers);
   return work;
 }
@@ -122,7 +122,10 @@ std::uint64_t items_to_steal(const Turn& turn, const Share& victim, const Member
   const double thief_mean =
       (known != call.shares.end() ? known->second.times : ItemTimes()).mean_among(call.times.mean());
   const double left = static_cast<double>((victim.finish - turn.now).ns);
-  const double steal_ns = static_cast<double>(kRoundTrip.ns);
+  const Duration way =
+      std::max(victim.agent->agent.round_trip.expected(), thief.agent->agent.round_trip.expected());
+  const Duration own = known == call.shares.end() ? Duration{0} : known->second.finish - turn.now;
+  const double steal_ns = static_cast<double>(std::max(way, own).ns);  // until it can begin with them
   double untouched = static_cast<double>(most);
   if (left > 0) {
     if (steal_ns + thief_mean >= left) return 0;
@@ -169,6 +172,7 @@ LeaseState& lend(const Turn& turn, CallState& call, Member& member, Range range,
   lease.attempt = attempt;
   lease.open.insert(range);
   lease.granted = turn.now;
+  lease.session = member.agent->session;
   member.outstanding += range.size();
   share.outstanding += range.size();
   call.outstanding += range.size();
@@ -181,7 +185,10 @@ LeaseState& lend(const Turn& turn, CallState& call, Member& member, Range range,
   send_context(turn, call, share);
   Lease message{lease.id, call.id, range, attempt, {}};
   message.costs = call.items.costs_of(range);
-  message.low_water = call.policy->low_water({share.slots, share.outstanding, share.times}, kRoundTrip);
+  const RoundTrip& round_trip = member.agent->agent.round_trip;
+  message.low_water = call.policy->low_water({share.slots, share.outstanding, share.times, call.times.mean()},
+                                             round_trip.ahead());
+  member.reserve = round_trip.is_far() ? message.low_water : 0;
   message.report_interval_ns = report_interval(pool).ns;
   Frames frames;
   call.items.pages_of(range, message.spans, frames);
@@ -202,7 +209,7 @@ bool grant(const Turn& turn, CallState& call, Member& member) {
     taker.outstanding = known->second.outstanding, taker.times = known->second.times;
   if (slots == 0) return false;
   if (!taker.times.known()) taker.slots = slots_to_begin_with(call, member);
-  const Work work = work_of(turn, call);
+  const Work work = work_of(turn, call, agent);
   const std::uint64_t fitting = items_before_end(turn, call, agent, slots);
   if (fitting == 0) return false;
   const std::uint64_t wanted = std::min(call.policy->items_to_give(work, taker, call.memory), fitting);

@@ -259,6 +259,8 @@ Complaint on_outcomes(const Turn& turn, Peer& agent, Outcomes&& outcomes, Frames
     turn.state.counters.stale_outcomes += outcomes.spans.size() + outcomes.lost.size();
     return std::nullopt;
   }
+  if (outcomes.held_ns > 0 && lease->session == agent.session)  // what was sent again says nothing
+    agent.agent.round_trip.add(turn.now - lease->granted - Duration{outcomes.held_ns});
   if (lease->share->outstanding > lease->share->slots) lease->share->running_since = turn.now;
   lease->share->steals += outcomes.steals;
   const double weight = lease->call->items.has_costs() ? weight_of(*lease, outcomes.spans) : 1;

@@ -60,8 +60,10 @@ void State::reindex(Member& member) {
     if (bucket >= 0) p.by_load.add(member, bucket);
     member.bucket = bucket;
   }
-  const bool idle = member.grantable && !member.stealing && member.outstanding < member.slots;
-  const std::uint64_t free_slots = idle ? member.slots - member.outstanding : 0;
+  const bool idle = member.grantable && !member.stealing &&
+                    member.outstanding < std::max<std::uint64_t>(member.slots, member.reserve);
+  const std::uint64_t free_slots =
+      idle && member.outstanding < member.slots ? member.slots - member.outstanding : 0;
   p.idle_slots += free_slots - member.free_slots;
   member.free_slots = free_slots;
   if (idle == p.idle.contains(member)) return;
@@ -79,7 +81,8 @@ void State::reindex(CallState& call, Share& share) {
 
   const bool hungry =
       slots > 0 &&
-      share.outstanding <= call.policy->low_water({slots, share.outstanding, share.times}, kRoundTrip);
+      share.outstanding <= call.policy->low_water({slots, share.outstanding, share.times, call.times.mean()},
+                                                  share.agent->agent.round_trip.ahead());
   if (hungry != call.hungry_shares.contains(share)) {
     if (hungry) {
       call.hungry_shares.push_back(share);

@@ -25,13 +25,11 @@
 #include "scheduler/list.h"
 #include "scheduler/load_index.h"
 #include "scheduler/lookup.h"
+#include "scheduler/round_trip.h"
 #include "scheduler/value_table.h"
 #include "scheduler/work_done.h"
 
 namespace betterbox::scheduler {
-
-/// From the report that an agent runs dry to the items that it then has, with a margin.
-inline constexpr Duration kRoundTrip = milliseconds(1);
 
 /// Constant over the life of a scheduler.
 struct Config {
@@ -60,6 +58,8 @@ struct Member {
   std::uint64_t outstanding = 0;  ///< items in its leases, over all calls of the pool
   std::size_t leases = 0;
   bool stealing = false;  ///< a revoke on its behalf is in flight
+  /// So many items are done before others can come from afar: with fewer left it looks for more; 0: it is near.
+  std::uint64_t reserve = 0;
   // Kept by State::reindex.
   bool grantable = false;
   int bucket = -1;  ///< in Pool::by_load; -1: not grantable
@@ -76,6 +76,7 @@ struct LeaseState {
   std::uint32_t attempt = 0;
   RangeSet open;  ///< its items that have no outcome and were not given back
   TimePoint granted;
+  std::uint64_t session = 0;       ///< of the agent, then
   bool revoking = false;           ///< a Revoke is unanswered
   bool nothing_to_revoke = false;  ///< the last one was answered with nothing; until the lease changes
   PeerId thief;                    ///< on whose behalf
@@ -185,7 +186,8 @@ struct Box {
 struct AgentPart {
   std::uint32_t function_slots = 0;
   Resources capacity;
-  Load load;                            ///< as it said last
+  Load load;  ///< as it said last
+  RoundTrip round_trip;
   TimePoint ends = TimePoint::never();  ///< nothing may run there then
   bool offered = false;                 ///< in this session
   std::map<SeatId, Box> boxes;

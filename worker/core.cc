@@ -197,6 +197,7 @@ void WorkerCore::on(LeaseGranted&& e) {
   }
   LeaseState& lease = leases_.emplace(id, std::move(fresh)).first->second;
   lease.report_interval = {std::max<std::int64_t>(0, e.lease.report_interval_ns)};
+  lease.arrived = now_;
   lease.open.insert(lease.range);
   call->report_interval = std::min(call->report_interval, lease.report_interval);
   call->low_water = e.lease.low_water;

@@ -212,6 +212,7 @@ class WorkerCore {
     std::vector<double> costs;            // empty, or costs[i]: of the first i items together
     std::optional<std::uint64_t> revoke;  // items asked back; answered when no cut is awaited
     Gathered out;
+    TimePoint arrived;
     Duration report_interval{};
     std::uint32_t steals = 0;
     PolicyMemory memory;  // of a policy that does not adapt

@@ -268,6 +268,7 @@ void WorkerCore::send_outcomes(LeaseState& lease) {
   outcomes.seats = std::move(lease.out.seats);
   outcomes.lost = std::move(lease.out.lost);
   outcomes.steals = std::exchange(lease.steals, 0);
+  outcomes.held_ns = std::max<std::int64_t>(1, (now_ - lease.arrived).ns);
   Unacked sent{outcomes.ack, lease.out.bytes, {std::move(outcomes), std::move(lease.out.frames)}};
   lease.out = {};
   find_call(lease.call)->reported = now_;

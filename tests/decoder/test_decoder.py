@@ -118,7 +118,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
     'DropCall': ({'call': CALL}, []),
     'Outcomes': ({'ack': 7, 'lease': 5, 'spans': [{**span(10, 2), 'busy_ns': 3000}],
                   'seats': [{'seat': 1, 'items': 2, 'busy_ns': 3000, 'busy_squares': 5e6, 'longest_ns': 2000}],
-                  'lost': [{'index': 12, 'death': DEATH}], 'steals': 3}, [b'page a']),
+                  'lost': [{'index': 12, 'death': DEATH}], 'steals': 3, 'held_ns': 70_000}, [b'page a']),
     'Deploy': ({'serial': 4, 'port': 8090, 'slots': 4, 'name': 'keeper'}, [b'box']),
     'Host': ({'deployment': CALL, 'port': 8090, 'first': 2, 'slots': 2, 'total': 5, 'name': 'keeper'}, [b'box']),
     'Hosted': ({'deployment': CALL, 'ok': False}, [b'error']),

@@ -130,6 +130,23 @@ TEST(PolicyTest, AutoAsksAheadForARoundTripOfShortItems) {
   EXPECT_EQ(auto_policy().low_water(taker(1e9, 0, 2), microseconds(100)), 2U) << "one that runs on each slot";
 }
 
+TEST(PolicyTest, AutoAsksAheadByWhatIsShorterNowOrElsewhere) {
+  Taker sorted = taker(1e6);
+  sorted.times.add(8, 8 * 1e4, 8 * 1e8);
+  EXPECT_EQ(auto_policy().low_water(sorted, milliseconds(1)), 100U);
+  Taker slow_or_unlucky = taker(1e6);
+  slow_or_unlucky.mean_ns = 1e4;
+  EXPECT_EQ(auto_policy().low_water(slow_or_unlucky, milliseconds(1)), 10U) << "as if items took 100 us";
+}
+
+TEST(PolicyTest, AutoGivesAFarTakerWhatLastsForHalfARoundTripAtLeast) {
+  PolicyMemory memory;
+  Work w = work(40, 20, 1e6);
+  EXPECT_EQ(auto_policy().items_to_give(w, taker(1e6), memory), 1U);
+  w.round_trip = milliseconds(40);
+  EXPECT_EQ(auto_policy().items_to_give(w, taker(1e6), memory), 20U);
+}
+
 TEST(ItemTimesTest, LearnsMeanAndVariance) {
   ItemTimes times;
   EXPECT_FALSE(times.known());

@@ -183,8 +183,11 @@ class BusTest : public ::testing::Test {
     return id;
   }
 
-  void finish(const Actor& agent, LeaseId lease, Range range, Duration each = milliseconds(1)) {
+  /// `held`: since the lease arrived; 0: not said.
+  void finish(const Actor& agent, LeaseId lease, Range range, Duration each = milliseconds(1),
+              Duration held = {}) {
     Outcomes outcomes;
+    outcomes.held_ns = held.ns;
     outcomes.ack = ++outcomes_sent_[agent.hello.peer];
     outcomes.lease = lease;
     const std::int64_t busy = each.ns * static_cast<std::int64_t>(range.size());

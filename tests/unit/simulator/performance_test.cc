@@ -102,6 +102,20 @@ TEST(PerformanceRun, TellsCostsAndCopiesTheLastItems) {
   EXPECT_DOUBLE_EQ(measured.makespan_ns, static_cast<double>(last));
 }
 
+/// Far from the scheduler nobody waits for work, whatever the order of the items.
+TEST(PerformanceRun, GrantsARoundTripAhead) {
+  for (const char* order : {"constant", "exponential", "ramp-down", "ramp-up"}) {
+    Options options = small();
+    options.distribution = order;
+    options.items = 4000;
+    options.mean_us = 5000;
+    options.speed_spread = 1;
+    options.latency_us = 20'000;
+    const Measured measured = run(options);
+    EXPECT_LT(measured.makespan_ns, 1.1 * measured.greedy_ns) << order;
+  }
+}
+
 TEST(PerformanceRun, NeedsNoMessagesPerItem) {
   Options options = small();
   options.items = 100'000;

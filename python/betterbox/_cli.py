@@ -9,41 +9,20 @@ import sys
 from typing import Any, NoReturn
 
 from betterbox import _settings
+from betterbox._arguments import (
+    MOST_SLOTS,
+    UsageError,
+    amount,
+    check_script,
+    devices,
+    filled,
+    network_port,
+    port,
+    whole,
+)
 from betterbox._errors import BetterBoxError, BusError
 
 OK, FAILED, USAGE = 0, 1, 2
-
-
-class _UsageError(BetterBoxError):
-    """An argument that argparse has let pass."""
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: ports go from 1 to 65535")
-    return int(text)
-
-
-def _network_port(text: str) -> int:
-    return 0 if text == "0" else _port(text)
-
-
-def _devices(text: str) -> int | list[str]:
-    return int(text) if text.isdecimal() else [device for device in text.split(",") if device]
-
-
-def _amount(text: str) -> tuple[str, float]:
-    name, equals, amount = text.partition("=")
-    try:
-        return name, float(amount if equals else "1")
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=AMOUNT") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,12 +56,15 @@ def _verb(verbs: Any, name: str, text: str, example: str) -> argparse.ArgumentPa
 
 
 def _add_bus(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bus", metavar="FILE", help="the bus file (default: BETTERBOX_BUS, else the one in BETTERBOX_HOME)")
+    parser.add_argument(
+        "--bus", type=filled, metavar="FILE", help="the bus file (default: BETTERBOX_BUS, else the one in BETTERBOX_HOME)"
+    )
 
 
 def _add_interface(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interface",
+        type=filled,
         metavar="NAME",
         help="the interface, or the address of this host, that other hosts are to use; none: this host only "
         "(default: BETTERBOX_INTERFACE, else by the routes)",
@@ -98,7 +80,7 @@ def _scheduler_parser(verbs: Any) -> None:
     )
     _add_bus(parser)
     _add_interface(parser)
-    parser.add_argument("--port", type=_network_port, metavar="N", help="the TCP port for other hosts (default: any that is free)")
+    parser.add_argument("--port", type=network_port, metavar="N", help="the TCP port for other hosts (default: any that is free)")
     parser.set_defaults(run=_scheduler)
 
 
@@ -112,19 +94,19 @@ def _worker_parser(verbs: Any) -> None:
     )
     _add_bus(parser)
     _add_worker_options(parser)
-    parser.add_argument("--slots", type=_positive, metavar="N", help="slots (default: one per CPU)")
+    parser.add_argument("--slots", type=whole(1, MOST_SLOTS), metavar="N", help="slots (default: one per CPU)")
     parser.add_argument(
         "--cpus", type=float, metavar="N", help="cores that items may take at a time (default: one per slot)"
     )
     parser.add_argument(
-        "--memory", metavar="SIZE", help='memory for items, in bytes or as in "64G" (default: what this machine has)'
+        "--memory", type=filled, metavar="SIZE", help='memory for items, in bytes or as in "64G" (default: what this machine has)'
     )
     parser.add_argument(
-        "--gpus", type=_devices, metavar="N|LIST", help="devices: how many, or which, as in 0,2 (default: none)"
+        "--gpus", type=devices, metavar="N|LIST", help="devices: how many, or which, as in 0,2 (default: none)"
     )
     parser.add_argument(
         "--resource",
-        type=_amount,
+        type=amount,
         action="append",
         default=[],
         metavar="NAME=AMOUNT",
@@ -132,7 +114,7 @@ def _worker_parser(verbs: Any) -> None:
     )
     parser.add_argument(
         "--drain",
-        type=_positive,
+        type=whole(1),
         metavar="SECONDS",
         help="what runs when it is told to end, or its allocation ends, may take so long (default: 25)",
     )
@@ -154,8 +136,8 @@ def _serve_parser(verbs: Any) -> None:
         "betterbox serve mymodule:ABox --port 8090\nbetterbox serve mymodule:ABox --port 8090 --slots 4",
     )
     parser.add_argument("target", metavar="MODULE:CLASS", help="the class, importable from here")
-    parser.add_argument("--port", type=_port, required=True, metavar="P", help="1 to 65535")
-    parser.add_argument("--slots", type=_positive, default=1, metavar="N", help="instances (default: 1)")
+    parser.add_argument("--port", type=port, required=True, metavar="P", help="1 to 65535")
+    parser.add_argument("--slots", type=whole(1, MOST_SLOTS), default=1, metavar="N", help="instances (default: 1)")
     _add_bus(parser)
     _add_worker_options(parser)
     parser.set_defaults(run=_serve)
@@ -168,7 +150,7 @@ def _run_parser(verbs: Any) -> None:
         "run a script with a private scheduler and worker (or on the bus that BETTERBOX_BUS names)",
         "betterbox run script.py\nbetterbox run --slots 4 script.py --its --own options",
     )
-    parser.add_argument("--slots", type=_positive, metavar="N", help="slots of the private worker (default: one per CPU)")
+    parser.add_argument("--slots", type=whole(1, MOST_SLOTS), metavar="N", help="slots of the private worker (default: one per CPU)")
     parser.add_argument("script", help="a Python script; it runs as __main__")
     parser.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")
     parser.set_defaults(run=_run)
@@ -271,7 +253,7 @@ def _worker(args: argparse.Namespace) -> int:
     try:
         capacity = worker_arguments(args.cpus, memory, args.gpus, dict(args.resource))
     except ValueError as error:
-        raise _UsageError(str(error)) from error
+        raise UsageError(str(error)) from error
     slots = args.slots or min(_settings.cpu_count(), allocation.cores or _settings.cpu_count())
     drain = ["--drain", str(args.drain)] if args.drain else []
     _exec([*_worker_command(args, slots), *capacity, *allocation.worker_arguments(), *drain])
@@ -298,8 +280,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if not os.path.exists(args.script):
-        raise BetterBoxError(f"there is no script {args.script}")
+    check_script(args.script)
     if os.environ.get("BETTERBOX_BUS"):
         if args.slots:
             raise BetterBoxError("--slots is for a private worker, but BETTERBOX_BUS names a bus; unset one of them")
@@ -317,8 +298,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _mpi(args: argparse.Namespace) -> int:
-    if not os.path.exists(args.script):
-        raise BetterBoxError(f"there is no script {args.script}")
+    check_script(args.script)
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bin", "betterbox-mpi")
     if not os.path.exists(program):
         raise BetterBoxError("this BetterBox was built without MPI; install its development files and build again")
@@ -489,7 +469,7 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except BetterBoxError as error:
         print(f"betterbox{verb}: {error}", file=sys.stderr)
-        return USAGE if isinstance(error, _UsageError) else FAILED
+        return USAGE if isinstance(error, UsageError) else FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

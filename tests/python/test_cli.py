@@ -27,7 +27,7 @@ class Plain:
 
 
 def test_every_verb_has_help(scripts: Scripts) -> None:
-    for verb in ("", "scheduler", "worker", "serve", "run", "status", "doctor"):
+    for verb in ("", "scheduler", "worker", "serve", "run", "status", "mpi", "slurm", "doctor"):
         running = scripts.cli(*([verb] if verb else []), "--help")
         assert running.wait() == 0
         assert "usage: betterbox" in running.output and ("example" in running.output or not verb)
@@ -42,7 +42,17 @@ def test_every_verb_has_help(scripts: Scripts) -> None:
         ["serve", "m:C", "--port", "0"],
         ["serve", "m:C", "--port", "70000"],
         ["worker", "--slots", "0"],
+        ["worker", "--slots", "99999"],
+        ["worker", "--gpus", "-1"],
+        ["worker", "--memory", ""],
+        ["scheduler", "--bus", ""],
         ["run"],
+        ["slurm", "script", "--nodes", "0"],
+        ["slurm", "script", "--slots-per-node", "-2"],
+        ["slurm", "script", "--sbatch", ""],
+        ["slurm", "scale", "--min", "2", "--max", "1"],
+        ["slurm", "scale", "--max", "1", "--interval", "0"],
+        ["slurm", "wait", "--workers", "1", "--timeout", "nan"],
     ],
 )
 def test_wrong_usage_is_exit_code_2(scripts: Scripts, args: list[str]) -> None:

@@ -7,7 +7,9 @@ import signal
 from pathlib import Path
 
 import betterbox
+import pytest
 import work
+from betterbox import BusError, LocalCluster, _functions, _promise
 from helpers import LONG, processes_of, wait_until
 
 
@@ -35,3 +37,21 @@ def test_submissions_each_have_their_one_outcome_though_their_scheduler_is_kille
     wait_until(lambda: len(heard) == 300, lambda: f"each callback ran once, but {len(heard)} did")
     assert sorted(heard) == [2 * i for i in range(300)]
     assert killed and not set(killed) & set(schedulers(home))
+
+
+def test_a_wait_outlasts_a_scheduler_that_does_not_answer_whether_anybody_works(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gate, asked = tmp_path / "gate", []
+
+    def silent(connection: object) -> bool:
+        asked.append(connection)
+        if len(asked) == 3:
+            gate.touch()
+        raise BusError("the scheduler did not answer")
+
+    monkeypatch.setattr(_functions, "_has_worker", silent)
+    monkeypatch.setattr(_functions, "_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(_promise, "_LOOK_SECONDS", 0.02)
+    with LocalCluster(slots=1):
+        assert betterbox.map(work.wait_for_file, [str(gate)]).result(LONG) == [str(gate)]

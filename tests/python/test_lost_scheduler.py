@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
+import sys
 from pathlib import Path
 
 import betterbox
 import pytest
 import work
 from betterbox import BusError, LocalCluster, _functions, _promise
-from helpers import LONG, processes_of, wait_until
+from helpers import LONG, Scripts, processes_of, wait_until
 
 
 def schedulers(home: Path) -> list[int]:
@@ -55,3 +58,20 @@ def test_a_wait_outlasts_a_scheduler_that_does_not_answer_whether_anybody_works(
     monkeypatch.setattr(_promise, "_LOOK_SECONDS", 0.02)
     with LocalCluster(slots=1):
         assert betterbox.map(work.wait_for_file, [str(gate)]).result(LONG) == [str(gate)]
+
+
+def test_a_scheduler_outlives_connections_that_take_all_its_descriptors(home: Path, scripts: Scripts) -> None:
+    most = 160
+    code = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most})); os.execv(sys.argv[1], sys.argv[1:])"
+    scheduler = scripts.command("-c", code, sys.executable, "-m", "betterbox", "scheduler", "--interface", "lo")
+    wait_until((home / "bus.json").exists, "a bus")
+    bus = json.loads((home / "bus.json").read_text())
+    at = ("127.0.0.1", int(bus["network_endpoint"].rpartition(":")[2]))
+    silent = [socket.create_connection(at) for _ in range(2 * most)]
+    wait_until(lambda: len(os.listdir(f"/proc/{bus['pid']}/fd")) == most, "a scheduler without a free descriptor")
+    with socket.socket(socket.AF_UNIX) as local:
+        local.connect(bus["endpoint"].removeprefix("ipc://"))
+        for connection in silent:
+            connection.close()
+        assert scripts.cli("status").wait() == 0
+    assert scheduler.end() == 0, scheduler.output

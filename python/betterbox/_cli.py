@@ -235,7 +235,8 @@ def _worker_command(args: argparse.Namespace, slots: int) -> list[str]:
     if args.interface:
         os.environ["BETTERBOX_INTERFACE"] = args.interface
     bus, named = _use_bus(args)
-    find_bus(bus, named)
+    # Of a step on several nodes each would start a bus of its own, and all but one would find the file taken.
+    find_bus(bus, named or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1")
     command = _settings.worker_command(bus, slots=slots, name=args.name or f"{os.uname().nodename}-{os.getpid()}")
     if args.preload:
         command += ["--preload", args.preload]
@@ -284,12 +285,12 @@ def _run(args: argparse.Namespace) -> int:
     if os.environ.get("BETTERBOX_BUS"):
         if args.slots:
             raise BetterBoxError("--slots is for a private worker, but BETTERBOX_BUS names a bus; unset one of them")
-        _run_script(args.script, args.args)
-        return OK
+        return _run_main(args)
     from betterbox._cluster import LocalCluster
 
     with LocalCluster(args.slots):
-        _run_script(args.script, args.args)
+        if _run_main(args) != OK:
+            return FAILED
         serving = sys.modules.get("betterbox._serving")
         if serving is not None:
             serving.flush_standard_streams()
@@ -304,6 +305,24 @@ def _mpi(args: argparse.Namespace) -> int:
         raise BetterBoxError("this BetterBox was built without MPI; install its development files and build again")
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     _exec([program, sys.executable, package, args.script, *args.args])
+
+
+def _run_main(args: argparse.Namespace) -> int:
+    """Run the script; what it raises is its own and is shown as Python does."""
+    try:
+        _run_script(args.script, args.args)
+    except Exception as error:
+        _show_error(error, args.script)
+        return FAILED
+    return OK
+
+
+def _show_error(error: BaseException, script: str) -> None:
+    """As Python shows what a script has raised: from its first line on, without ours."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename != script:
+        frames = frames.tb_next
+    sys.excepthook(type(error), error.with_traceback(frames), frames)
 
 
 def _run_script(script: str, args: list[str]) -> None:
@@ -323,11 +342,12 @@ def _run_script(script: str, args: list[str]) -> None:
 
 def _status(args: argparse.Namespace) -> int:
     from betterbox import _core
+    from betterbox._bus import find_bus
 
     bus, named = _use_bus(args)
     # Looking does not start anything.
     if _settings.is_address(bus):
-        endpoint, file = bus, ""
+        endpoint, file = find_bus(bus, named)["endpoint"], ""
     else:
         if not os.path.exists(bus):
             raise BusError(f"there is no bus at {bus}" + ("" if named else "; it starts when the first script needs it"))
@@ -470,8 +490,11 @@ def main(argv: list[str] | None = None) -> int:
     except BetterBoxError as error:
         print(f"betterbox{verb}: {error}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else FAILED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # above all of an output that is full, or that nobody reads any more
+        if not isinstance(error, BrokenPipeError):
+            print(f"betterbox{verb}: {error}", file=sys.stderr)
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
         return 130

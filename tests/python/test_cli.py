@@ -166,7 +166,28 @@ def test_run_ends_as_the_script_does(scripts: Scripts, ending: str, code: int) -
     running = scripts.cli("run", "--slots", "1", str(scripts.write("script.py", ending)))
     assert running.wait() == code
     if code == 1:
-        assert "ValueError: x" in running.output
+        assert "ValueError: x" in running.output and running.output.count("File ") == 1
+
+
+def test_run_shows_where_a_script_failed_though_it_was_an_error_of_ours(scripts: Scripts) -> None:
+    script = scripts.write("script.py", "import betterbox\nraise betterbox.BusError('no more')\n")
+    running = scripts.cli("run", "--slots", "1", str(script))
+    assert running.wait() == 1
+    assert f'File "{script}", line 2' in running.output and "BusError: no more" in running.output
+
+
+def test_an_output_that_is_full_is_one_line(scripts: Scripts) -> None:
+    code = "import os, sys; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    for words in (["--help"], ["slurm", "script"], ["doctor", "--json"]):
+        running = scripts.command("-c", code, "-m", "betterbox", *words)
+        assert running.wait() == 1
+        assert running.output.count("\n") == 1 and "No space left" in running.output, running.output
+
+
+def test_an_address_of_the_network_is_told_that_keys_are_needed(scripts: Scripts) -> None:
+    for verb in ("status", "worker"):
+        running = scripts.cli(verb, "--bus", "tcp://127.0.0.1:1")
+        assert running.wait() == 1 and "so name its bus file" in running.output
 
 
 def test_run_shows_what_slots_print(scripts: Scripts) -> None:

@@ -122,6 +122,12 @@ def test_a_host_without_slurm_and_a_bus_that_is_an_address_are_told_at_once(scri
     assert scaler.wait() == 1 and "there is no squeue here" in scaler.output
 
 
+def test_workers_of_one_step_start_no_bus_each(scripts: Scripts, home: Path) -> None:
+    worker = scripts.cli("worker", SLURM_STEP_NUM_TASKS="2")
+    assert worker.wait() == 1 and "start one: betterbox scheduler" in worker.output
+    assert not (home / "bus.json").exists()
+
+
 def test_an_allocation_is_read_from_the_environment() -> None:
     job = {"SLURM_JOB_ID": "1", "SLURM_JOB_END_TIME": "1"}
     assert read_allocation({}) == read_allocation({"SLURM_CPUS_ON_NODE": "9"})  # no job

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -81,6 +82,7 @@ def _scheduler_parser(verbs: Any) -> None:
     _add_bus(parser)
     _add_interface(parser)
     parser.add_argument("--port", type=network_port, metavar="N", help="the TCP port for other hosts (default: any that is free)")
+    parser.add_argument("--with-parent", action="store_true", help="end when the process that starts it ends, however")
     parser.set_defaults(run=_scheduler)
 
 
@@ -217,6 +219,15 @@ def _exec(command: list[str]) -> NoReturn:
     os.execv(command[0], command)
 
 
+def _end_with_parent() -> None:
+    """SIGTERM to this process, also after it has become another program, when its parent ends."""
+    import ctypes
+
+    parent_death_signal = 1  # PR_SET_PDEATHSIG
+    if ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGTERM, 0, 0, 0) != 0:
+        print("betterbox scheduler: --with-parent has no effect on this system", file=sys.stderr)
+
+
 def _scheduler(args: argparse.Namespace) -> int:
     bus, _ = _use_bus(args)
     if _settings.is_address(bus):
@@ -226,6 +237,8 @@ def _scheduler(args: argparse.Namespace) -> int:
         command += ["--interface", interface]
     if args.port is not None:
         command += ["--port", str(args.port)]
+    if args.with_parent:
+        _end_with_parent()
     _exec(command)
 
 

@@ -64,7 +64,7 @@ drain() {{  # the time is nearly over, or the job was cancelled: items that run 
 trap finish EXIT
 trap drain TERM INT
 
-{python} -m betterbox scheduler --bus "$BETTERBOX_BUS"{interface} &
+{python} -m betterbox scheduler --with-parent --bus "$BETTERBOX_BUS"{interface} &
 scheduler=$!
 srun --overlap --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --wait=0 --kill-on-bad-exit=0 \\
   {python} -m betterbox slurm node{interface}{slots} &

@@ -97,6 +97,15 @@ def test_scheduler_worker_and_status(scripts: Scripts, home: Path, tmp_path: Pat
     assert "tester" in running.output and "ready" in running.output and "boxes: none" in running.output
 
 
+def test_a_scheduler_ends_with_its_parent_if_it_was_told_to(scripts: Scripts, home: Path) -> None:
+    code = "import subprocess, sys; subprocess.call([sys.executable, '-m', 'betterbox', 'scheduler', '--with-parent'])"
+    parent = scripts.command("-c", code)
+    wait_until((home / "bus.json").exists, "a bus")
+    parent.process.kill()
+    wait_until(lambda: not processes_of(home), "no scheduler any more")
+    assert not (home / "bus.json").exists()
+
+
 def test_a_second_scheduler_on_one_bus_file_is_refused(scripts: Scripts, home: Path, tmp_path: Path) -> None:
     bus = tmp_path / "bus.json"
     start_bus(scripts, bus)

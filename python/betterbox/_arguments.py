@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from typing import Any
 
 from betterbox._errors import BetterBoxError
 
@@ -14,6 +15,18 @@ MOST_SLOTS = 4096
 
 class UsageError(BetterBoxError):
     """An argument that argparse has let pass."""
+
+
+def add_verb(verbs: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
+    """A parser of its own for a verb, with examples, one a line."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog="examples:\n" + "\n".join(f"  {line}" for line in example.split("\n")),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:

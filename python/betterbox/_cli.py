@@ -13,6 +13,7 @@ from betterbox import _settings
 from betterbox._arguments import (
     MOST_SLOTS,
     UsageError,
+    add_verb,
     amount,
     check_script,
     devices,
@@ -45,17 +46,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _verb(verbs: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name,
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        epilog="examples:\n" + "\n".join(f"  {line}" for line in example.split("\n")),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    return parser
-
-
 def _add_bus(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bus", type=filled, metavar="FILE", help="the bus file (default: BETTERBOX_BUS, else the one in BETTERBOX_HOME)"
@@ -73,7 +63,7 @@ def _add_interface(parser: argparse.ArgumentParser) -> None:
 
 
 def _scheduler_parser(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "scheduler",
         "run a scheduler, by hand, until SIGINT or SIGTERM",
@@ -87,7 +77,7 @@ def _scheduler_parser(verbs: Any) -> None:
 
 
 def _worker_parser(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "worker",
         "give the bus a worker for plain functions, until SIGINT or SIGTERM",
@@ -131,7 +121,7 @@ def _add_worker_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve_parser(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "serve",
         "host instances of a box in processes of their own",
@@ -146,7 +136,7 @@ def _serve_parser(verbs: Any) -> None:
 
 
 def _run_parser(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "run",
         "run a script with a private scheduler and worker (or on the bus that BETTERBOX_BUS names)",
@@ -159,7 +149,7 @@ def _run_parser(verbs: Any) -> None:
 
 
 def _mpi_parser(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "mpi",
         "run a script under MPI: rank 0 runs it, the other ranks are its workers",
@@ -173,7 +163,7 @@ def _mpi_parser(verbs: Any) -> None:
 def _slurm_parser(verbs: Any) -> None:
     from betterbox import _slurm
 
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "slurm",
         "print an sbatch file with a bus in it, or keep worker jobs by demand",
@@ -184,7 +174,7 @@ def _slurm_parser(verbs: Any) -> None:
 
 
 def _status_parser(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs, "status", "show who is on the bus and what is under way", "betterbox status\nbetterbox status --json"
     )
     _add_bus(parser)
@@ -193,7 +183,7 @@ def _status_parser(verbs: Any) -> None:
 
 
 def _doctor_parser(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "doctor",
         "look for what keeps this host or its bus from working, and say what to do",

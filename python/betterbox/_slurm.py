@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from betterbox import _settings
-from betterbox._arguments import MOST_SLOTS, UsageError, check_script, filled, seconds, whole
+from betterbox._arguments import MOST_SLOTS, UsageError, add_verb, check_script, filled, seconds, whole
 from betterbox._errors import BetterBoxError, BusError
 
 # What every file that Slurm runs begins with: sbatch starts it in another environment than this one.
@@ -93,7 +93,12 @@ exec {python} -m betterbox worker --bus {bus} --name "slurm-$SLURM_JOB_ID"{inter
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """The verbs behind ``betterbox slurm``."""
     verbs = parser.add_subparsers(dest="slurm_verb", metavar="VERB", required=True)
-    script = verbs.add_parser("script", help="print an sbatch file: scheduler, a worker per node, and a script")
+    script = add_verb(
+        verbs,
+        "script",
+        "print an sbatch file: scheduler, a worker per node, and a script",
+        "betterbox slurm script --nodes 4 --time 1:00:00 -- script.py --its --own options > job.sh && sbatch job.sh",
+    )
     _add_job_options(script)
     script.add_argument("--nodes", type=whole(1), default=1, metavar="N", help="nodes (default: 1)")
     script.add_argument(
@@ -107,7 +112,12 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     )
     script.set_defaults(run=lambda args: _print(job_script(args)))
 
-    scale = verbs.add_parser("scale", help="submit and retire worker jobs by demand, until SIGINT or SIGTERM")
+    scale = add_verb(
+        verbs,
+        "scale",
+        "submit and retire worker jobs by demand, until SIGINT or SIGTERM",
+        "betterbox slurm scale --bus /shared/me/bus.json --max 16 --slots-per-node 32 --time 4:00:00",
+    )
     _add_job_options(scale)
     scale.add_argument(
         "--bus", type=filled, metavar="FILE", help="the bus file, on the shared file system (default: BETTERBOX_BUS)"
@@ -121,15 +131,25 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
     scale.add_argument("--dry-run", action="store_true", help="print what would be submitted, and end")
     scale.set_defaults(run=_scale)
 
-    wait = verbs.add_parser("wait", help="wait until so many workers are on the bus")
-    wait.add_argument("--workers", type=whole(0), required=True, metavar="N")
-    wait.add_argument("--timeout", type=seconds(0), default=120, metavar="SECONDS")
+    wait = add_verb(
+        verbs,
+        "wait",
+        "wait until so many workers are on the bus; exit code 0 if at least one has come",
+        "BETTERBOX_BUS=/shared/me/bus.json betterbox slurm wait --workers 4",
+    )
+    wait.add_argument("--workers", type=whole(0), required=True, metavar="N", help="how many")
+    wait.add_argument("--timeout", type=seconds(0), default=120, metavar="SECONDS", help="at most so long (default: 120)")
     wait.add_argument("--pids", default="", metavar="A,B", help="processes without which there is no point in waiting")
     wait.set_defaults(run=_wait)
 
-    node = verbs.add_parser("node", help="be the worker of this node of a job")
-    node.add_argument("--slots", type=whole(1, MOST_SLOTS), metavar="N")
-    node.add_argument("--interface", type=filled, metavar="NAME")
+    node = add_verb(
+        verbs,
+        "node",
+        "be the worker of this node of a job, as soon as the bus file is there",
+        "srun --overlap --ntasks-per-node=1 betterbox slurm node",
+    )
+    node.add_argument("--slots", type=whole(1, MOST_SLOTS), metavar="N", help="slots (default: the cores of the job here)")
+    node.add_argument("--interface", type=filled, metavar="NAME", help="as of betterbox worker")
     node.set_defaults(run=_node)
 
 

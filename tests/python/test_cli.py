@@ -27,8 +27,9 @@ class Plain:
 
 
 def test_every_verb_has_help(scripts: Scripts) -> None:
-    for verb in ("", "scheduler", "worker", "serve", "run", "status", "mpi", "slurm", "doctor"):
-        running = scripts.cli(*([verb] if verb else []), "--help")
+    verbs = ["", "scheduler", "worker", "serve", "run", "status", "mpi", "slurm", "doctor"]
+    for verb in [*verbs, *(f"slurm {verb}" for verb in ("script", "scale", "wait", "node"))]:
+        running = scripts.cli(*verb.split(), "--help")
         assert running.wait() == 0
         assert "usage: betterbox" in running.output and ("example" in running.output or not verb)
 

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <filesystem>
+#include <system_error>
 #include <type_traits>
 
 #include "runtime/bus_file.h"
@@ -193,6 +194,9 @@ void Server::check_bus_file() {
     info = read_bus_file(options_.bus_file);
     unreadable_bus_files_ = 0;
   } catch (const std::exception& problem) {
+    // Without a free descriptor it cannot be looked at: that says nothing about the file.
+    const auto* error = dynamic_cast<const std::system_error*>(&problem);
+    if (error != nullptr && error->code() == std::errc::too_many_files_open) return;
     if (++unreadable_bus_files_ <= kUnreadableBusFilesAllowed) return;
     spdlog::warn("{}", problem.what());
   }

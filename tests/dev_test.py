@@ -47,8 +47,15 @@ def test_every_verb_answers_help_without_doing_anything(house: Path, verb: str) 
 
 
 def test_an_unknown_verb_is_refused(house: Path) -> None:
-    done = run([str(house / "dev"), "fly"])
-    assert done.returncode == 2 and "no verb fly" in done.stderr
+    for words in (["fly"], ["help", "fly"]):
+        done = run([str(house / "dev"), *words])
+        assert done.returncode == 2 and "no verb fly" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["build", "--fast"], ["lint", "--tidy", "x"], ["docs", "x"], ["clean", "x"], ["format", "x"]])
+def test_an_argument_that_would_be_ignored_is_refused(house: Path, words: list[str]) -> None:
+    done = run([str(house / "dev"), *words])
+    assert done.returncode == 2 and done.stderr.startswith(f"dev: {words[0]} takes no {words[-1]} ") and not done.stdout
 
 
 def test_py_becomes_python_in_the_callers_folder(house: Path, tmp_path: Path) -> None:

@@ -5,45 +5,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from typing import Any, NoReturn
 
 from betterbox import _settings
+from betterbox._arguments import (
+    MOST_SLOTS,
+    UsageError,
+    add_verb,
+    amount,
+    check_script,
+    devices,
+    filled,
+    network_port,
+    port,
+    whole,
+)
 from betterbox._errors import BetterBoxError, BusError
 
 OK, FAILED, USAGE = 0, 1, 2
-
-
-class _UsageError(BetterBoxError):
-    """An argument that argparse has let pass."""
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: ports go from 1 to 65535")
-    return int(text)
-
-
-def _network_port(text: str) -> int:
-    return 0 if text == "0" else _port(text)
-
-
-def _devices(text: str) -> int | list[str]:
-    return int(text) if text.isdecimal() else [device for device in text.split(",") if device]
-
-
-def _amount(text: str) -> tuple[str, float]:
-    name, equals, amount = text.partition("=")
-    try:
-        return name, float(amount if equals else "1")
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=AMOUNT") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,24 +46,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _verb(verbs: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name,
-        help=text,
-        description=text[0].upper() + text[1:] + ".",
-        epilog="examples:\n" + "\n".join(f"  {line}" for line in example.split("\n")),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    return parser
-
-
 def _add_bus(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bus", metavar="FILE", help="the bus file (default: BETTERBOX_BUS, else the one in BETTERBOX_HOME)")
+    parser.add_argument(
+        "--bus", type=filled, metavar="FILE", help="the bus file (default: BETTERBOX_BUS, else the one in BETTERBOX_HOME)"
+    )
 
 
 def _add_interface(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interface",
+        type=filled,
         metavar="NAME",
         help="the interface, or the address of this host, that other hosts are to use; none: this host only "
         "(default: BETTERBOX_INTERFACE, else by the routes)",
@@ -90,7 +63,7 @@ def _add_interface(parser: argparse.ArgumentParser) -> None:
 
 
 def _scheduler_parser(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "scheduler",
         "run a scheduler, by hand, until SIGINT or SIGTERM",
@@ -98,12 +71,13 @@ def _scheduler_parser(verbs: Any) -> None:
     )
     _add_bus(parser)
     _add_interface(parser)
-    parser.add_argument("--port", type=_network_port, metavar="N", help="the TCP port for other hosts (default: any that is free)")
+    parser.add_argument("--port", type=network_port, metavar="N", help="the TCP port for other hosts (default: any that is free)")
+    parser.add_argument("--with-parent", action="store_true", help="end when the process that starts it ends, however")
     parser.set_defaults(run=_scheduler)
 
 
 def _worker_parser(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "worker",
         "give the bus a worker for plain functions, until SIGINT or SIGTERM",
@@ -112,19 +86,19 @@ def _worker_parser(verbs: Any) -> None:
     )
     _add_bus(parser)
     _add_worker_options(parser)
-    parser.add_argument("--slots", type=_positive, metavar="N", help="slots (default: one per CPU)")
+    parser.add_argument("--slots", type=whole(1, MOST_SLOTS), metavar="N", help="slots (default: one per CPU)")
     parser.add_argument(
         "--cpus", type=float, metavar="N", help="cores that items may take at a time (default: one per slot)"
     )
     parser.add_argument(
-        "--memory", metavar="SIZE", help='memory for items, in bytes or as in "64G" (default: what this machine has)'
+        "--memory", type=filled, metavar="SIZE", help='memory for items, in bytes or as in "64G" (default: what this machine has)'
     )
     parser.add_argument(
-        "--gpus", type=_devices, metavar="N|LIST", help="devices: how many, or which, as in 0,2 (default: none)"
+        "--gpus", type=devices, metavar="N|LIST", help="devices: how many, or which, as in 0,2 (default: none)"
     )
     parser.add_argument(
         "--resource",
-        type=_amount,
+        type=amount,
         action="append",
         default=[],
         metavar="NAME=AMOUNT",
@@ -132,7 +106,7 @@ def _worker_parser(verbs: Any) -> None:
     )
     parser.add_argument(
         "--drain",
-        type=_positive,
+        type=whole(1),
         metavar="SECONDS",
         help="what runs when it is told to end, or its allocation ends, may take so long (default: 25)",
     )
@@ -147,35 +121,35 @@ def _add_worker_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve_parser(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "serve",
         "host instances of a box in processes of their own",
         "betterbox serve mymodule:ABox --port 8090\nbetterbox serve mymodule:ABox --port 8090 --slots 4",
     )
     parser.add_argument("target", metavar="MODULE:CLASS", help="the class, importable from here")
-    parser.add_argument("--port", type=_port, required=True, metavar="P", help="1 to 65535")
-    parser.add_argument("--slots", type=_positive, default=1, metavar="N", help="instances (default: 1)")
+    parser.add_argument("--port", type=port, required=True, metavar="P", help="1 to 65535")
+    parser.add_argument("--slots", type=whole(1, MOST_SLOTS), default=1, metavar="N", help="instances (default: 1)")
     _add_bus(parser)
     _add_worker_options(parser)
     parser.set_defaults(run=_serve)
 
 
 def _run_parser(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "run",
         "run a script with a private scheduler and worker (or on the bus that BETTERBOX_BUS names)",
         "betterbox run script.py\nbetterbox run --slots 4 script.py --its --own options",
     )
-    parser.add_argument("--slots", type=_positive, metavar="N", help="slots of the private worker (default: one per CPU)")
+    parser.add_argument("--slots", type=whole(1, MOST_SLOTS), metavar="N", help="slots of the private worker (default: one per CPU)")
     parser.add_argument("script", help="a Python script; it runs as __main__")
     parser.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")
     parser.set_defaults(run=_run)
 
 
 def _mpi_parser(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "mpi",
         "run a script under MPI: rank 0 runs it, the other ranks are its workers",
@@ -189,7 +163,7 @@ def _mpi_parser(verbs: Any) -> None:
 def _slurm_parser(verbs: Any) -> None:
     from betterbox import _slurm
 
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "slurm",
         "print an sbatch file with a bus in it, or keep worker jobs by demand",
@@ -200,7 +174,7 @@ def _slurm_parser(verbs: Any) -> None:
 
 
 def _status_parser(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs, "status", "show who is on the bus and what is under way", "betterbox status\nbetterbox status --json"
     )
     _add_bus(parser)
@@ -209,7 +183,7 @@ def _status_parser(verbs: Any) -> None:
 
 
 def _doctor_parser(verbs: Any) -> None:
-    parser = _verb(
+    parser = add_verb(
         verbs,
         "doctor",
         "look for what keeps this host or its bus from working, and say what to do",
@@ -235,6 +209,15 @@ def _exec(command: list[str]) -> NoReturn:
     os.execv(command[0], command)
 
 
+def _end_with_parent() -> None:
+    """SIGTERM to this process, also after it has become another program, when its parent ends."""
+    import ctypes
+
+    parent_death_signal = 1  # PR_SET_PDEATHSIG
+    if ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGTERM, 0, 0, 0) != 0:
+        print("betterbox scheduler: --with-parent has no effect on this system", file=sys.stderr)
+
+
 def _scheduler(args: argparse.Namespace) -> int:
     bus, _ = _use_bus(args)
     if _settings.is_address(bus):
@@ -244,6 +227,8 @@ def _scheduler(args: argparse.Namespace) -> int:
         command += ["--interface", interface]
     if args.port is not None:
         command += ["--port", str(args.port)]
+    if args.with_parent:
+        _end_with_parent()
     _exec(command)
 
 
@@ -253,7 +238,8 @@ def _worker_command(args: argparse.Namespace, slots: int) -> list[str]:
     if args.interface:
         os.environ["BETTERBOX_INTERFACE"] = args.interface
     bus, named = _use_bus(args)
-    find_bus(bus, named)
+    # Of a step on several nodes each would start a bus of its own, and all but one would find the file taken.
+    find_bus(bus, named or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1")
     command = _settings.worker_command(bus, slots=slots, name=args.name or f"{os.uname().nodename}-{os.getpid()}")
     if args.preload:
         command += ["--preload", args.preload]
@@ -271,7 +257,7 @@ def _worker(args: argparse.Namespace) -> int:
     try:
         capacity = worker_arguments(args.cpus, memory, args.gpus, dict(args.resource))
     except ValueError as error:
-        raise _UsageError(str(error)) from error
+        raise UsageError(str(error)) from error
     slots = args.slots or min(_settings.cpu_count(), allocation.cores or _settings.cpu_count())
     drain = ["--drain", str(args.drain)] if args.drain else []
     _exec([*_worker_command(args, slots), *capacity, *allocation.worker_arguments(), *drain])
@@ -298,17 +284,16 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if not os.path.exists(args.script):
-        raise BetterBoxError(f"there is no script {args.script}")
+    check_script(args.script)
     if os.environ.get("BETTERBOX_BUS"):
         if args.slots:
             raise BetterBoxError("--slots is for a private worker, but BETTERBOX_BUS names a bus; unset one of them")
-        _run_script(args.script, args.args)
-        return OK
+        return _run_main(args)
     from betterbox._cluster import LocalCluster
 
     with LocalCluster(args.slots):
-        _run_script(args.script, args.args)
+        if _run_main(args) != OK:
+            return FAILED
         serving = sys.modules.get("betterbox._serving")
         if serving is not None:
             serving.flush_standard_streams()
@@ -317,13 +302,30 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _mpi(args: argparse.Namespace) -> int:
-    if not os.path.exists(args.script):
-        raise BetterBoxError(f"there is no script {args.script}")
+    check_script(args.script)
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bin", "betterbox-mpi")
     if not os.path.exists(program):
         raise BetterBoxError("this BetterBox was built without MPI; install its development files and build again")
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     _exec([program, sys.executable, package, args.script, *args.args])
+
+
+def _run_main(args: argparse.Namespace) -> int:
+    """Run the script; what it raises is its own and is shown as Python does."""
+    try:
+        _run_script(args.script, args.args)
+    except Exception as error:
+        _show_error(error, args.script)
+        return FAILED
+    return OK
+
+
+def _show_error(error: BaseException, script: str) -> None:
+    """As Python shows what a script has raised: from its first line on, without ours."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename != script:
+        frames = frames.tb_next
+    sys.excepthook(type(error), error.with_traceback(frames), frames)
 
 
 def _run_script(script: str, args: list[str]) -> None:
@@ -343,11 +345,12 @@ def _run_script(script: str, args: list[str]) -> None:
 
 def _status(args: argparse.Namespace) -> int:
     from betterbox import _core
+    from betterbox._bus import find_bus
 
     bus, named = _use_bus(args)
     # Looking does not start anything.
     if _settings.is_address(bus):
-        endpoint, file = bus, ""
+        endpoint, file = find_bus(bus, named)["endpoint"], ""
     else:
         if not os.path.exists(bus):
             raise BusError(f"there is no bus at {bus}" + ("" if named else "; it starts when the first script needs it"))
@@ -489,9 +492,12 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except BetterBoxError as error:
         print(f"betterbox{verb}: {error}", file=sys.stderr)
-        return USAGE if isinstance(error, _UsageError) else FAILED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return USAGE if isinstance(error, UsageError) else FAILED
+    except OSError as error:  # above all of an output that is full, or that nobody reads any more
+        if not isinstance(error, BrokenPipeError):
+            print(f"betterbox{verb}: {error}", file=sys.stderr)
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
         return 130

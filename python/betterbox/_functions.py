@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from betterbox import _bus, _core, _settings
 from betterbox._deferred import Deferred, has_promise
+from betterbox._errors import BusError
 from betterbox._links import spread_call
 from betterbox._options import DEFAULTS, Options
 from betterbox._promise import SINGLE, Promise
@@ -171,8 +172,11 @@ def see_to_workers(connection: _bus.Connection) -> None:
     if seen is not None and monotonic() - seen < _CHECK_SECONDS:
         return
     _seen[connection.bus] = monotonic()
-    if _has_worker(connection):
-        return
+    try:
+        if _has_worker(connection):
+            return
+    except BusError:
+        return  # cut off, or the scheduler is being replaced: whether calls wait or fail is theirs to know
     if connection.self_started:
         _start_worker(connection)
     elif connection.bus not in _warning:

@@ -11,13 +11,16 @@ import os
 import queue
 import sys
 import threading
-import traceback
 from typing import Any
 
 from betterbox import _core, _settings
 
 STUCK = 2.0
 """Seconds that a rank's slot has to end once the job is over."""
+
+_ALONE = """\
+betterbox mpi: this job has one rank, which would run the script; its workers are the others: \
+mpirun -n 4 betterbox mpi script.py (if that is what was said, mpirun belongs to another MPI than the one BetterBox was built with)"""
 
 _agent: _core.Agent | None = None
 _left = threading.Event()
@@ -26,6 +29,9 @@ _left = threading.Event()
 def main() -> int:
     """Run this rank; the exit code."""
     job = importlib.import_module("_betterbox_mpi")  # of the program
+    if job.size < 2:
+        print(_ALONE, file=sys.stderr)
+        return 2
     _core.use_carrier(job.carrier)
     os.environ["BETTERBOX_BUS"] = job.scheduler
     _leave_mpi_to_us()
@@ -70,10 +76,7 @@ def _run_script(script: str, arguments: list[str]) -> int:
     except SystemExit as end:
         return _exit_code(end.code)
     except BaseException as error:
-        frames = error.__traceback__
-        while frames is not None and frames.tb_frame.f_code.co_filename != script:
-            frames = frames.tb_next
-        traceback.print_exception(type(error), error, frames or error.__traceback__)
+        _cli._show_error(error, script)
         return 1
     finally:
         for stream in (sys.stdout, sys.stderr):

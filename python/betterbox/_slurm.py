@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import shlex
@@ -11,6 +12,7 @@ import time
 from typing import Any
 
 from betterbox import _settings
+from betterbox._arguments import MOST_SLOTS, UsageError, add_verb, check_script, filled, seconds, whole
 from betterbox._errors import BetterBoxError, BusError
 
 # What every file that Slurm runs begins with: sbatch starts it in another environment than this one.
@@ -43,7 +45,11 @@ finish() {{  # workers end with their scheduler
   trap '' TERM INT
   trap - EXIT
   alive "$script" && kill -TERM "$script" && await "$script" 5
-  alive "$scheduler" && kill -TERM "$scheduler"
+  if alive "$scheduler"; then
+    kill -TERM "$scheduler"
+  else  # it was killed: they would look for another one
+    for _ in 1 2; do scancel --signal=TERM "$SLURM_JOB_ID.0" 2>/dev/null && await "$workers" 2; done
+  fi
   await "$workers" 15
   for pid in $script $workers $scheduler; do alive "$pid" && kill -TERM "$pid"; done
   await "$scheduler" 5
@@ -58,7 +64,7 @@ drain() {{  # the time is nearly over, or the job was cancelled: items that run 
 trap finish EXIT
 trap drain TERM INT
 
-{python} -m betterbox scheduler --bus "$BETTERBOX_BUS"{interface} &
+{python} -m betterbox scheduler --with-parent --bus "$BETTERBOX_BUS"{interface} &
 scheduler=$!
 srun --overlap --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --wait=0 --kill-on-bad-exit=0 \\
   {python} -m betterbox slurm node{interface}{slots} &
@@ -87,50 +93,85 @@ exec {python} -m betterbox worker --bus {bus} --name "slurm-$SLURM_JOB_ID"{inter
 def add_parser(parser: argparse.ArgumentParser) -> None:
     """The verbs behind ``betterbox slurm``."""
     verbs = parser.add_subparsers(dest="slurm_verb", metavar="VERB", required=True)
-    script = verbs.add_parser("script", help="print an sbatch file: scheduler, a worker per node, and a script")
+    script = add_verb(
+        verbs,
+        "script",
+        "print an sbatch file: scheduler, a worker per node, and a script",
+        "betterbox slurm script --nodes 4 --time 1:00:00 -- script.py --its --own options > job.sh && sbatch job.sh",
+    )
     _add_job_options(script)
-    script.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes (default: 1)")
-    script.add_argument("--home", metavar="FOLDER", help="where on the shared file system (default: BETTERBOX_HOME)")
+    script.add_argument("--nodes", type=whole(1), default=1, metavar="N", help="nodes (default: 1)")
     script.add_argument(
-        "--wait", type=int, default=120, metavar="SECONDS", help="for all workers to be there (default: 120)"
+        "--home", type=filled, metavar="FOLDER", help="where on the shared file system (default: BETTERBOX_HOME)"
+    )
+    script.add_argument(
+        "--wait", type=whole(1), default=120, metavar="SECONDS", help="for all workers to be there (default: 120)"
     )
     script.add_argument(
         "command", nargs=argparse.REMAINDER, metavar="-- SCRIPT", help="the script and its arguments; none: hold the bus"
     )
     script.set_defaults(run=lambda args: _print(job_script(args)))
 
-    scale = verbs.add_parser("scale", help="submit and retire worker jobs by demand, until SIGINT or SIGTERM")
-    _add_job_options(scale)
-    scale.add_argument("--bus", metavar="FILE", help="the bus file, on the shared file system (default: BETTERBOX_BUS)")
-    scale.add_argument("--min", type=int, default=0, metavar="N", help="jobs that are always there (default: 0)")
-    scale.add_argument("--max", type=int, required=True, metavar="N", help="the most jobs at a time")
-    scale.add_argument(
-        "--idle", type=float, default=60, metavar="SECONDS", help="a worker idle for so long is retired (default: 60)"
+    scale = add_verb(
+        verbs,
+        "scale",
+        "submit and retire worker jobs by demand, until SIGINT or SIGTERM",
+        "betterbox slurm scale --bus /shared/me/bus.json --max 16 --slots-per-node 32 --time 4:00:00",
     )
-    scale.add_argument("--interval", type=float, default=2, metavar="SECONDS", help="between looks (default: 2)")
+    _add_job_options(scale)
+    scale.add_argument(
+        "--bus", type=filled, metavar="FILE", help="the bus file, on the shared file system (default: BETTERBOX_BUS)"
+    )
+    scale.add_argument("--min", type=whole(0), default=0, metavar="N", help="jobs that are always there (default: 0)")
+    scale.add_argument("--max", type=whole(0), required=True, metavar="N", help="the most jobs at a time")
+    scale.add_argument(
+        "--idle", type=seconds(0), default=60, metavar="SECONDS", help="a worker idle for so long is retired (default: 60)"
+    )
+    scale.add_argument("--interval", type=seconds(0.01), default=2, metavar="SECONDS", help="between looks (default: 2)")
     scale.add_argument("--dry-run", action="store_true", help="print what would be submitted, and end")
     scale.set_defaults(run=_scale)
 
-    wait = verbs.add_parser("wait", help="wait until so many workers are on the bus")
-    wait.add_argument("--workers", type=int, required=True, metavar="N")
-    wait.add_argument("--timeout", type=float, default=120, metavar="SECONDS")
+    wait = add_verb(
+        verbs,
+        "wait",
+        "wait until so many workers are on the bus; exit code 0 if at least one has come",
+        "BETTERBOX_BUS=/shared/me/bus.json betterbox slurm wait --workers 4",
+    )
+    wait.add_argument("--workers", type=whole(0), required=True, metavar="N", help="how many")
+    wait.add_argument("--timeout", type=seconds(0), default=120, metavar="SECONDS", help="at most so long (default: 120)")
     wait.add_argument("--pids", default="", metavar="A,B", help="processes without which there is no point in waiting")
     wait.set_defaults(run=_wait)
 
-    node = verbs.add_parser("node", help="be the worker of this node of a job")
-    node.add_argument("--slots", type=int, metavar="N")
-    node.add_argument("--interface", metavar="NAME")
+    node = add_verb(
+        verbs,
+        "node",
+        "be the worker of this node of a job, as soon as the bus file is there",
+        "srun --overlap --ntasks-per-node=1 betterbox slurm node",
+    )
+    node.add_argument("--slots", type=whole(1, MOST_SLOTS), metavar="N", help="slots (default: the cores of the job here)")
+    node.add_argument("--interface", type=filled, metavar="NAME", help="as of betterbox worker")
     node.set_defaults(run=_node)
 
 
 def _add_job_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--slots-per-node", type=int, metavar="N", help="slots, and cores (default: whole nodes)")
-    for name in ("time", "partition", "account", "job-name", "output", "mem", "qos", "constraint"):
-        parser.add_argument(f"--{name}", metavar=name.upper().replace("-", "_"), help=f"as of sbatch --{name}")
     parser.add_argument(
-        "--sbatch", action="append", default=[], metavar="OPTION", help='any other, as in --sbatch="--exclude=n7"'
+        "--slots-per-node", type=whole(1, MOST_SLOTS), metavar="N", help="slots, and cores (default: whole nodes)"
     )
-    parser.add_argument("--interface", metavar="NAME", help="the interface by which the nodes reach each other")
+    for name in ("time", "partition", "account", "job-name", "output", "mem", "qos", "constraint"):
+        parser.add_argument(
+            f"--{name}", type=filled, metavar=name.upper().replace("-", "_"), help=f"as of sbatch --{name}"
+        )
+    parser.add_argument(
+        "--sbatch",
+        type=filled,
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help='any other, as in --sbatch="--exclude=n7"',
+    )
+    parser.add_argument(
+        "--interface", type=filled, metavar="NAME", help="the interface by which the nodes reach each other"
+    )
 
 
 def _print(text: str) -> int:
@@ -144,13 +185,13 @@ def _directives(args: argparse.Namespace, **others: Any) -> str:
     options["job-name"] = args.job_name or "betterbox"
     options["cpus-per-task"] = args.slots_per_node
     options |= others
-    lines = [f"--{name}={value}" for name, value in options.items() if value]
+    lines = [f"--{name}={shlex.quote(str(value))}" for name, value in options.items() if value]
     if not args.slots_per_node:
         lines.append("--exclusive")
     lines += [option if option.startswith("-") else f"--{option}" for option in args.sbatch]
     for line in lines:
         if "\n" in line:
-            raise BetterBoxError(f"an option of sbatch is one line, not {line!r}")
+            raise UsageError(f"an option of sbatch is one line, not {line!r}")
     return "".join(f"#SBATCH {line}\n" for line in lines)
 
 
@@ -167,10 +208,8 @@ def _places(args: argparse.Namespace) -> dict[str, str]:
 def job_script(args: argparse.Namespace) -> str:
     """The text of an sbatch file that runs a script with a bus of its own on all nodes of a job."""
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
-    if command and not os.path.exists(command[0]):
-        raise BetterBoxError(f"there is no script {command[0]}; it is what comes first after --")
-    if args.nodes < 1:
-        raise BetterBoxError(f"--nodes {args.nodes}: a job has at least one")
+    if command:
+        check_script(command[0])
     places = _places(args)
     if command:
         shown = " ".join([places["python"], *map(shlex.quote, [os.path.abspath(command[0]), *command[1:]])])
@@ -215,6 +254,13 @@ def workers_in(report: dict[str, Any]) -> list[dict[str, Any]]:
     return [peer for peer in report["peers"] if peer["role"] == "worker" and peer["connected"]]
 
 
+def _bus_file() -> str:
+    bus, _ = _settings.bus_name()
+    if _settings.is_address(bus):
+        raise BusError(f"nodes find the bus by its file, not by an address: --bus FILE (BETTERBOX_BUS is {bus})")
+    return bus
+
+
 def _ended(pid: str) -> bool:
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
@@ -224,7 +270,7 @@ def _ended(pid: str) -> bool:
 
 
 def _wait(args: argparse.Namespace) -> int:
-    bus, _ = _settings.bus_name()
+    bus = _bus_file()
     deadline = time.monotonic() + args.timeout
     found, why = 0, "no bus yet"
     while time.monotonic() < deadline:
@@ -250,10 +296,11 @@ def _node(args: argparse.Namespace) -> int:
         command += ["--slots", str(args.slots)]
     if args.interface:
         command += ["--interface", args.interface]
+    bus = _bus_file()
     deadline = time.monotonic() + 60
-    bus, _ = _settings.bus_name()
     while not os.path.exists(bus) and time.monotonic() < deadline:  # the scheduler starts at the same time
-        os.listdir(os.path.dirname(bus))  # makes network file systems look again
+        with contextlib.suppress(OSError):
+            os.listdir(os.path.dirname(bus))  # makes network file systems look again
         time.sleep(0.1)
     os.execv(command[0], command)
 
@@ -263,11 +310,9 @@ def _scale(args: argparse.Namespace) -> int:
 
     if args.bus:
         os.environ["BETTERBOX_BUS"] = args.bus
-    bus, _ = _settings.bus_name()
-    if _settings.is_address(bus):
-        raise BusError(f"nodes find the bus by its file, not by an address: --bus FILE (BETTERBOX_BUS is {bus})")
-    if not 0 <= args.min <= args.max:
-        raise BetterBoxError(f"--min {args.min} --max {args.max}: these must be 0 <= MIN <= MAX")
+    bus = _bus_file()
+    if args.min > args.max:
+        raise UsageError(f"--min {args.min} --max {args.max}: MIN is at most MAX")
     script = worker_script(args, bus)
     if args.dry_run:
         return _print(script)

@@ -87,7 +87,8 @@ class Scaler:
         """Until SIGINT or SIGTERM; then its jobs are told to drain and end, too."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._stop.set())
-        bus_status(self._bus)  # a bus that is not there is told at once
+        bus_status(self._bus)  # a bus that is not there is told at once, and so is a host without Slurm
+        self._jobs()
         self._say(f"jobs are called {self._name}; {self._args.min} to {self._args.max} of them for {self._bus}")
         while not self._stop.is_set():
             try:
@@ -124,7 +125,7 @@ class Scaler:
     def _jobs(self) -> dict[str, str]:
         """Ours that are not over: id and state."""
         lines = self._slurm("squeue", "--me", "--noheader", f"--name={self._name}", "--format=%A %T").splitlines()
-        return {job: state for job, state in (line.split() for line in lines)}
+        return {words[0]: words[1] for words in map(str.split, lines) if len(words) == 2 and words[0].isdecimal()}
 
     def _see(self, report: dict[str, Any], jobs: dict[str, str], now: float) -> Seen:
         items = sum(call["total"] - call["settled"] for call in report["calls"] if not call["port"])
@@ -171,7 +172,9 @@ class Scaler:
 
     def _slurm(self, *command: str, stdin: str = "") -> str:
         try:
-            done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT)
+            done = subprocess.run(
+                command, input=stdin, capture_output=True, text=True, errors="replace", timeout=_COMMAND_TIMEOUT
+            )
         except FileNotFoundError:
             raise BetterBoxError(f"there is no {command[0]} here: run this where Slurm's commands are") from None
         over = "Invalid job id" in done.stderr or "already complet" in done.stderr  # it has ended by itself

@@ -27,8 +27,9 @@ class Plain:
 
 
 def test_every_verb_has_help(scripts: Scripts) -> None:
-    for verb in ("", "scheduler", "worker", "serve", "run", "status", "doctor"):
-        running = scripts.cli(*([verb] if verb else []), "--help")
+    verbs = ["", "scheduler", "worker", "serve", "run", "status", "mpi", "slurm", "doctor"]
+    for verb in [*verbs, *(f"slurm {verb}" for verb in ("script", "scale", "wait", "node"))]:
+        running = scripts.cli(*verb.split(), "--help")
         assert running.wait() == 0
         assert "usage: betterbox" in running.output and ("example" in running.output or not verb)
 
@@ -42,7 +43,17 @@ def test_every_verb_has_help(scripts: Scripts) -> None:
         ["serve", "m:C", "--port", "0"],
         ["serve", "m:C", "--port", "70000"],
         ["worker", "--slots", "0"],
+        ["worker", "--slots", "99999"],
+        ["worker", "--gpus", "-1"],
+        ["worker", "--memory", ""],
+        ["scheduler", "--bus", ""],
         ["run"],
+        ["slurm", "script", "--nodes", "0"],
+        ["slurm", "script", "--slots-per-node", "-2"],
+        ["slurm", "script", "--sbatch", ""],
+        ["slurm", "scale", "--min", "2", "--max", "1"],
+        ["slurm", "scale", "--max", "1", "--interval", "0"],
+        ["slurm", "wait", "--workers", "1", "--timeout", "nan"],
     ],
 )
 def test_wrong_usage_is_exit_code_2(scripts: Scripts, args: list[str]) -> None:
@@ -85,6 +96,15 @@ def test_scheduler_worker_and_status(scripts: Scripts, home: Path, tmp_path: Pat
     running = scripts.cli("status", BETTERBOX_BUS=str(bus))
     assert running.wait() == 0
     assert "tester" in running.output and "ready" in running.output and "boxes: none" in running.output
+
+
+def test_a_scheduler_ends_with_its_parent_if_it_was_told_to(scripts: Scripts, home: Path) -> None:
+    code = "import subprocess, sys; subprocess.call([sys.executable, '-m', 'betterbox', 'scheduler', '--with-parent'])"
+    parent = scripts.command("-c", code)
+    wait_until((home / "bus.json").exists, "a bus")
+    parent.process.kill()
+    wait_until(lambda: not processes_of(home), "no scheduler any more")
+    assert not (home / "bus.json").exists()
 
 
 def test_a_second_scheduler_on_one_bus_file_is_refused(scripts: Scripts, home: Path, tmp_path: Path) -> None:
@@ -156,7 +176,28 @@ def test_run_ends_as_the_script_does(scripts: Scripts, ending: str, code: int) -
     running = scripts.cli("run", "--slots", "1", str(scripts.write("script.py", ending)))
     assert running.wait() == code
     if code == 1:
-        assert "ValueError: x" in running.output
+        assert "ValueError: x" in running.output and running.output.count("File ") == 1
+
+
+def test_run_shows_where_a_script_failed_though_it_was_an_error_of_ours(scripts: Scripts) -> None:
+    script = scripts.write("script.py", "import betterbox\nraise betterbox.BusError('no more')\n")
+    running = scripts.cli("run", "--slots", "1", str(script))
+    assert running.wait() == 1
+    assert f'File "{script}", line 2' in running.output and "BusError: no more" in running.output
+
+
+def test_an_output_that_is_full_is_one_line(scripts: Scripts) -> None:
+    code = "import os, sys; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    for words in (["--help"], ["slurm", "script"], ["doctor", "--json"]):
+        running = scripts.command("-c", code, "-m", "betterbox", *words)
+        assert running.wait() == 1
+        assert running.output.count("\n") == 1 and "No space left" in running.output, running.output
+
+
+def test_an_address_of_the_network_is_told_that_keys_are_needed(scripts: Scripts) -> None:
+    for verb in ("status", "worker"):
+        running = scripts.cli(verb, "--bus", "tcp://127.0.0.1:1")
+        assert running.wait() == 1 and "so name its bus file" in running.output
 
 
 def test_run_shows_what_slots_print(scripts: Scripts) -> None:

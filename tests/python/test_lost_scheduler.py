@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
+import sys
 from pathlib import Path
 
 import betterbox
+import pytest
 import work
+from betterbox import BusError, LocalCluster, _functions, _promise
 from helpers import LONG, Scripts, processes_of, wait_until
 
 
@@ -57,3 +62,38 @@ def test_a_worker_told_to_end_does_not_wait_for_a_scheduler_that_is_away(
     scheduler.wait()
     worker.process.terminate()
     assert worker.wait() == 0, worker.output
+
+
+def test_a_wait_outlasts_a_scheduler_that_does_not_answer_whether_anybody_works(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gate, asked = tmp_path / "gate", []
+
+    def silent(connection: object) -> bool:
+        asked.append(connection)
+        if len(asked) == 3:
+            gate.touch()
+        raise BusError("the scheduler did not answer")
+
+    monkeypatch.setattr(_functions, "_has_worker", silent)
+    monkeypatch.setattr(_functions, "_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(_promise, "_LOOK_SECONDS", 0.02)
+    with LocalCluster(slots=1):
+        assert betterbox.map(work.wait_for_file, [str(gate)]).result(LONG) == [str(gate)]
+
+
+def test_a_scheduler_outlives_connections_that_take_all_its_descriptors(home: Path, scripts: Scripts) -> None:
+    most = 160
+    code = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most})); os.execv(sys.argv[1], sys.argv[1:])"
+    scheduler = scripts.command("-c", code, sys.executable, "-m", "betterbox", "scheduler", "--interface", "lo")
+    wait_until((home / "bus.json").exists, "a bus")
+    bus = json.loads((home / "bus.json").read_text())
+    at = ("127.0.0.1", int(bus["network_endpoint"].rpartition(":")[2]))
+    silent = [socket.create_connection(at) for _ in range(2 * most)]
+    wait_until(lambda: len(os.listdir(f"/proc/{bus['pid']}/fd")) == most, "a scheduler without a free descriptor")
+    with socket.socket(socket.AF_UNIX) as local:
+        local.connect(bus["endpoint"].removeprefix("ipc://"))
+        for connection in silent:
+            connection.close()
+        assert scripts.cli("status").wait() == 0
+    assert scheduler.end() == 0, scheduler.output

@@ -111,6 +111,12 @@ def test_mpirun_exits_with_the_scripts_code(scripts: Scripts, ending: str, code:
     assert said in job.output
 
 
+def test_a_job_of_one_rank_is_told_to_have_no_workers(scripts: Scripts) -> None:
+    job = mpirun(scripts, 1, "alone.py", "print('begun')")
+    assert job.wait(60) == 2, job.output
+    assert "this job has one rank" in job.output and "begun" not in job.output
+
+
 def test_an_error_of_a_rank_fails_its_item_and_not_the_job(scripts: Scripts) -> None:
     job = mpirun(
         scripts,

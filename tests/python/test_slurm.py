@@ -88,13 +88,14 @@ def script(**options: str | int) -> list[str]:
 def test_the_sbatch_file_is_bash_and_names_everything_by_absolute_path(scripts: Scripts, tmp_path: Path) -> None:
     scripts.write("with space.py", "pass")
     made = scripts.cli(
-        "slurm", "script", *script(nodes=3, slots_per_node=8, time="1:00:00", partition="fast", account="me"),
+        "slurm", "script", *script(nodes=3, slots_per_node=8, time="1:00:00", partition="fast", account="me", job_name="it's mine"),
         "--sbatch=--exclude=n7", "--", "with space.py", "a'b", "$HOME",
     )  # fmt: skip
     assert made.wait() == 0, made.output
     text = made.output
     for line in ("--nodes=3", "--cpus-per-task=8", "--time=1:00:00", "--partition=fast", "--account=me", "--exclude=n7"):
         assert f"#SBATCH {line}\n" in text
+    assert "#SBATCH --job-name='it'\"'\"'s mine'\n" in text
     assert f"'{tmp_path}/with space.py' 'a'\"'\"'b' '$HOME' &" in text
     assert f"{sys.executable} -m betterbox scheduler" in text
     checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)
@@ -104,9 +105,27 @@ def test_the_sbatch_file_is_bash_and_names_everything_by_absolute_path(scripts: 
 
 
 def test_a_script_that_is_not_there_is_told_before_anything_is_submitted(scripts: Scripts) -> None:
-    made = scripts.cli("slurm", "script", "--", "nothing.py")
-    assert made.wait() == 1
-    assert "there is no script nothing.py" in made.output
+    for name, told in (("nothing.py", "there is no script nothing.py"), (".", ". is a folder")):
+        made = scripts.cli("slurm", "script", "--", name)
+        assert made.wait() == 1
+        assert told in made.output
+
+
+def test_a_host_without_slurm_and_a_bus_that_is_an_address_are_told_at_once(scripts: Scripts, home: Path) -> None:
+    address = {"BETTERBOX_BUS": "tcp://127.0.0.1:1"}
+    for verb in (["scale", "--max=1"], ["wait", "--workers=1"], ["node"]):
+        told = scripts.cli("slurm", *verb, **address)
+        assert told.wait() == 1 and "by its file, not by an address" in told.output, told.output
+    scripts.cli("scheduler")
+    wait_until((home / "bus.json").exists, "a bus")
+    scaler = scripts.cli("slurm", "scale", "--max=1", PATH="/nowhere", BETTERBOX_BUS=str(home / "bus.json"))
+    assert scaler.wait() == 1 and "there is no squeue here" in scaler.output
+
+
+def test_workers_of_one_step_start_no_bus_each(scripts: Scripts, home: Path) -> None:
+    worker = scripts.cli("worker", SLURM_STEP_NUM_TASKS="2")
+    assert worker.wait() == 1 and "start one: betterbox scheduler" in worker.output
+    assert not (home / "bus.json").exists()
 
 
 def test_an_allocation_is_read_from_the_environment() -> None:

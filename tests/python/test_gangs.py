@@ -6,6 +6,7 @@ import importlib.util
 
 import betterbox
 import pytest
+from betterbox._options import Options
 from helpers import Scripts
 from test_mpi import MPIRUN, PROGRAM, mpirun
 
@@ -35,6 +36,51 @@ def test_without_an_mpi_job_ranks_are_refused_with_advice() -> None:
 def test_ranks_must_be_a_whole_number_from_1(ranks: object) -> None:
     with pytest.raises(ValueError, match="ranks must be a whole number from 1"):
         betterbox.options(ranks=ranks)
+
+
+REFUSED_WITH_RANKS = [
+    ({"retries": 1}, r"retries=1 does not go with ranks=2: the death of a rank ends the whole MPI job"),
+    ({"retries": 2}, r"retries=2 does not go with ranks=2"),
+    ({"policy": "gss"}, r"policy='gss' does not go with ranks=2"),
+    ({"policy": "static"}, r"policy='static' does not go with ranks=2"),
+    ({"idempotent": True}, r"idempotent=True does not go with ranks=2"),
+    ({"idempotent": True, "copies": 0.5}, r"idempotent=True does not go with ranks=2: .*copies="),
+    ({"copies": 0.5}, r"copies=0.5 .* needs idempotent=True"),
+    ({"detach": True}, r"detach=True"),
+]
+GO_WITH_RANKS: list[dict[str, object]] = [
+    {"retries": 0},
+    {"policy": "ss"},
+    {"idempotent": False, "copies": 0, "detach": False},
+    {"timeout": 60},
+    {"progress": True},
+    {"reduce": max},
+    {"reduce": max, "initial": 0},
+    {"name": "a name"},
+    {"ship": betterbox},
+    {"priority": 3},
+    {"cpus": 1},
+    {"memory": 1000},
+    {"gpus": 0},
+    {"resources": {}},
+    {"cost": abs},
+]
+
+
+@pytest.mark.parametrize(("given", "words"), REFUSED_WITH_RANKS)
+def test_an_option_that_ranks_cannot_have_is_refused_by_name(given: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        betterbox.options(ranks=2, **given)
+
+
+@pytest.mark.parametrize("given", GO_WITH_RANKS)
+def test_every_other_option_goes_with_ranks(given: dict[str, object]) -> None:
+    betterbox.options(ranks=2, **given)
+
+
+def test_each_option_is_known_to_go_with_ranks_or_not() -> None:
+    tried = {name for given in [*(row[0] for row in REFUSED_WITH_RANKS), *GO_WITH_RANKS] for name in given}
+    assert tried | {"ranks", "_wires"} == set(Options.__slots__)
 
 
 @with_mpi

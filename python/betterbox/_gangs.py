@@ -131,6 +131,8 @@ class Desk:
             with self._changed:
                 while not gang.full and gang.error is None and not promise.done():
                     self._wait(deadline)
+                    if not gang.full:
+                        self.check(gang.size)  # another gang may have lost ranks meanwhile
                 return gang, promise
         except BaseException:
             self._dismiss(gang, promise)
@@ -174,6 +176,7 @@ class Desk:
             gang.over = True
             if gang.full:
                 self.lost |= gang.stuck
+                self._changed.notify_all()
                 return
             for future in gang.waiting.values():
                 future.get_loop().call_soon_threadsafe(_settle, future, None)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from time import monotonic
 
 import betterbox
 import pytest
+from betterbox import _gangs
 from betterbox._options import Options
 from helpers import Scripts
 from test_mpi import MPIRUN, PROGRAM, mpirun
@@ -81,6 +83,30 @@ def test_every_other_option_goes_with_ranks(given: dict[str, object]) -> None:
 def test_each_option_is_known_to_go_with_ranks_or_not() -> None:
     tried = {name for given in [*(row[0] for row in REFUSED_WITH_RANKS), *GO_WITH_RANKS] for name in given}
     assert tried | {"ranks", "_wires"} == set(Options.__slots__)
+
+
+class NeverDone:
+    """The call of members none of which has ended."""
+
+    def done(self) -> bool:
+        return False
+
+    def cancel(self) -> None:
+        pass
+
+
+def test_a_gang_that_assembles_fails_once_ranks_that_it_needs_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = _gangs.Desk(3)
+
+    def start(*_: object) -> NeverDone:
+        desk.lost = {2}  # checked before, lost while this one waits
+        return NeverDone()
+
+    monkeypatch.setattr(_gangs, "_start_members", start)
+    with pytest.raises(betterbox.ResourceError, match=r"ranks=3, but this job has 2 .*ranks \[2\] are stuck"):
+        desk.run(Options({"ranks": 3}), monotonic() + 10, b"", ())
+    with pytest.raises(betterbox.CallTimeoutError):  # two are left, and the queue is free
+        desk.run(Options({"ranks": 2}), monotonic(), b"", ())
 
 
 @with_mpi

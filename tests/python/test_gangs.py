@@ -259,3 +259,41 @@ def test_a_gang_that_waits_ends_by_its_timeout_or_a_cancel_and_holds_nobody(scri
     )
     assert job.wait(60) == 0, job.output
     assert "nobody is held" in job.output
+
+
+@with_mpi
+def test_gangs_run_at_once_on_ranks_of_their_own_and_a_map_of_them_uses_all_and_keeps_its_order(
+    scripts: Scripts,
+) -> None:
+    job = mpirun(
+        scripts,
+        5,
+        "spread.py",
+        """
+        import os, sys, time
+        import betterbox
+
+        gate = sys.argv[1]
+
+        def item(i, *, comm):
+            from mpi4py import MPI
+            if i < 2:  # ends only if the other one runs meanwhile
+                if comm.Get_rank() == 0:
+                    open(f"{gate}.{i}", "w").close()
+                deadline = time.monotonic() + 30
+                while not os.path.exists(f"{gate}.{1 - i}"):
+                    assert time.monotonic() < deadline, "the other gang did not begin"
+                    time.sleep(0.005)
+            return i, comm.allgather(MPI.COMM_WORLD.Get_rank())
+
+        values = betterbox.options(ranks=2).map(item, range(100)).result(60)
+        assert [i for i, _ in values] == list(range(100))
+        assert all(len(set(ranks)) == 2 for _, ranks in values)
+        assert not set(values[0][1]) & set(values[1][1]), values[:2]
+        assert {rank for _, ranks in values for rank in ranks} == {1, 2, 3, 4}  # rank 0 runs the script
+        print("all ranks were used")
+        """,
+        str(scripts.write("gate", "").with_name("the-gate")),
+    )
+    assert job.wait(60) == 0, job.output
+    assert "all ranks were used" in job.output

@@ -20,6 +20,7 @@ from typing import Any
 
 from betterbox import _bus, _context, _pickling, _remote
 from betterbox._boxes import Box, RemoteBox
+from betterbox._deferred import has_promise
 from betterbox._errors import BetterBoxError, CallCancelledError, CallTimeoutError, ResourceError
 from betterbox._options import Options
 from betterbox._promise import LIST, SINGLE, Promise
@@ -336,6 +337,8 @@ def call(
     desk = _open_desk(ranks)
     desk.check(ranks)
     _check_takes_comm(fn)
+    if has_promise(iterables, kwargs):
+        raise TypeError(f"a function with ranks={ranks} takes values, not promises: pass promise.result()")
     with _pickling.shipping(options.ship):
         payload = _pickling.dumps((fn, kwargs), "fn")
     label = options.name or f"{getattr(fn, '__name__', type(fn).__name__)} on {ranks} ranks"

@@ -149,6 +149,9 @@ def test_gangs_of_every_size_run_among_single_items(scripts: Scripts) -> None:
                 raise AssertionError(words)
 
         refused(betterbox.ResourceError, "mpirun -n 9", lambda: betterbox.options(ranks=8).submit(total, 1))
+        later = betterbox.submit(single, 1)
+        refused(TypeError, "pass promise.result()", lambda: two.submit(total, later))
+        refused(TypeError, "pass promise.result()", lambda: two.submit(total, 1, y=later))
         refused(TypeError, "keyword argument comm", lambda: two.submit(single, 1))
 
         def nested(x):

@@ -20,6 +20,7 @@ from typing import Any
 
 from betterbox import _bus, _context, _pickling, _remote
 from betterbox._boxes import Box, RemoteBox
+from betterbox._deferred import has_promise
 from betterbox._errors import BetterBoxError, CallCancelledError, CallTimeoutError, ResourceError
 from betterbox._options import Options
 from betterbox._promise import LIST, SINGLE, Promise
@@ -131,6 +132,8 @@ class Desk:
             with self._changed:
                 while not gang.full and gang.error is None and not promise.done():
                     self._wait(deadline)
+                    if not gang.full:
+                        self.check(gang.size)  # another gang may have lost ranks meanwhile
                 return gang, promise
         except BaseException:
             self._dismiss(gang, promise)
@@ -174,6 +177,7 @@ class Desk:
             gang.over = True
             if gang.full:
                 self.lost |= gang.stuck
+                self._changed.notify_all()
                 return
             for future in gang.waiting.values():
                 future.get_loop().call_soon_threadsafe(_settle, future, None)
@@ -333,6 +337,8 @@ def call(
     desk = _open_desk(ranks)
     desk.check(ranks)
     _check_takes_comm(fn)
+    if has_promise(iterables, kwargs):
+        raise TypeError(f"a function with ranks={ranks} takes values, not promises: pass promise.result()")
     with _pickling.shipping(options.ship):
         payload = _pickling.dumps((fn, kwargs), "fn")
     label = options.name or f"{getattr(fn, '__name__', type(fn).__name__)} on {ranks} ranks"

@@ -62,7 +62,8 @@ class Options:
         `idempotent`, else none. Of plain functions only, without `reduce`.
     ranks : int, optional
         Under MPI: how many ranks run an item at once. The function gets their mpi4py communicator as the keyword
-        argument `comm`; the item's value is what its rank 0 returns.
+        argument `comm`; the item's value is what its rank 0 returns. `retries`, `idempotent`, `copies` and policies
+        other than "auto" and "ss" are refused with it; `cpus` and other needs are those of each rank.
     """
 
     __slots__ = (
@@ -132,6 +133,8 @@ class Options:
         self.ranks = given.get("ranks")
         self._wires = {}
         self._check()
+        if self.ranks is not None:
+            self._check_with_ranks("retries" in given)
         self.timeout = _counted(self.timeout)
 
     def _check(self) -> None:
@@ -171,6 +174,22 @@ class Options:
             raise ValueError(f"copies={copies!r} runs items twice at a time: it needs idempotent=True")
         if copies > 0 and self.reduce is not None:
             raise ValueError(f"copies={copies!r} does not go with reduce=: a fold is not run twice")
+
+    def _check_with_ranks(self, retries_given: bool) -> None:
+        """Raise if an option is set that an item on several ranks cannot have."""
+        ranks = f"does not go with ranks={self.ranks}"
+        if retries_given and self.retries != 0:
+            raise ValueError(
+                f"retries={self.retries} {ranks}: the death of a rank ends the whole MPI job, so that nothing is left "
+                f"to try again; leave it out"
+            )
+        if self.policy not in ("auto", "ss"):
+            raise ValueError(f"policy={self.policy!r} {ranks}: gangs begin one at a time, item by item; leave it out")
+        if self.idempotent:
+            raise ValueError(
+                f"idempotent=True {ranks}: items on several ranks are neither run again nor copied; leave it "
+                f"(and copies=) out"
+            )
 
     def needs(self, functions: bool) -> _resources.Needs:
         """What one item needs, on plain function slots or on boxes."""

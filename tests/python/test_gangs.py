@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+from time import monotonic
 
 import betterbox
 import pytest
+from betterbox import _gangs
+from betterbox._options import Options
 from helpers import Scripts
 from test_mpi import MPIRUN, PROGRAM, mpirun
 
@@ -35,6 +38,75 @@ def test_without_an_mpi_job_ranks_are_refused_with_advice() -> None:
 def test_ranks_must_be_a_whole_number_from_1(ranks: object) -> None:
     with pytest.raises(ValueError, match="ranks must be a whole number from 1"):
         betterbox.options(ranks=ranks)
+
+
+REFUSED_WITH_RANKS = [
+    ({"retries": 1}, r"retries=1 does not go with ranks=2: the death of a rank ends the whole MPI job"),
+    ({"retries": 2}, r"retries=2 does not go with ranks=2"),
+    ({"policy": "gss"}, r"policy='gss' does not go with ranks=2"),
+    ({"policy": "static"}, r"policy='static' does not go with ranks=2"),
+    ({"idempotent": True}, r"idempotent=True does not go with ranks=2"),
+    ({"idempotent": True, "copies": 0.5}, r"idempotent=True does not go with ranks=2: .*copies="),
+    ({"copies": 0.5}, r"copies=0.5 .* needs idempotent=True"),
+    ({"detach": True}, r"detach=True"),
+]
+GO_WITH_RANKS: list[dict[str, object]] = [
+    {"retries": 0},
+    {"policy": "ss"},
+    {"idempotent": False, "copies": 0, "detach": False},
+    {"timeout": 60},
+    {"progress": True},
+    {"reduce": max},
+    {"reduce": max, "initial": 0},
+    {"name": "a name"},
+    {"ship": betterbox},
+    {"priority": 3},
+    {"cpus": 1},
+    {"memory": 1000},
+    {"gpus": 0},
+    {"resources": {}},
+    {"cost": abs},
+]
+
+
+@pytest.mark.parametrize(("given", "words"), REFUSED_WITH_RANKS)
+def test_an_option_that_ranks_cannot_have_is_refused_by_name(given: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        betterbox.options(ranks=2, **given)
+
+
+@pytest.mark.parametrize("given", GO_WITH_RANKS)
+def test_every_other_option_goes_with_ranks(given: dict[str, object]) -> None:
+    betterbox.options(ranks=2, **given)
+
+
+def test_each_option_is_known_to_go_with_ranks_or_not() -> None:
+    tried = {name for given in [*(row[0] for row in REFUSED_WITH_RANKS), *GO_WITH_RANKS] for name in given}
+    assert tried | {"ranks", "_wires"} == set(Options.__slots__)
+
+
+class NeverDone:
+    """The call of members none of which has ended."""
+
+    def done(self) -> bool:
+        return False
+
+    def cancel(self) -> None:
+        pass
+
+
+def test_a_gang_that_assembles_fails_once_ranks_that_it_needs_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = _gangs.Desk(3)
+
+    def start(*_: object) -> NeverDone:
+        desk.lost = {2}  # checked before, lost while this one waits
+        return NeverDone()
+
+    monkeypatch.setattr(_gangs, "_start_members", start)
+    with pytest.raises(betterbox.ResourceError, match=r"ranks=3, but this job has 2 .*ranks \[2\] are stuck"):
+        desk.run(Options({"ranks": 3}), monotonic() + 10, b"", ())
+    with pytest.raises(betterbox.CallTimeoutError):  # two are left, and the queue is free
+        desk.run(Options({"ranks": 2}), monotonic(), b"", ())
 
 
 @with_mpi
@@ -77,6 +149,9 @@ def test_gangs_of_every_size_run_among_single_items(scripts: Scripts) -> None:
                 raise AssertionError(words)
 
         refused(betterbox.ResourceError, "mpirun -n 9", lambda: betterbox.options(ranks=8).submit(total, 1))
+        later = betterbox.submit(single, 1)
+        refused(TypeError, "pass promise.result()", lambda: two.submit(total, later))
+        refused(TypeError, "pass promise.result()", lambda: two.submit(total, 1, y=later))
         refused(TypeError, "keyword argument comm", lambda: two.submit(single, 1))
 
         def nested(x):
@@ -187,3 +262,41 @@ def test_a_gang_that_waits_ends_by_its_timeout_or_a_cancel_and_holds_nobody(scri
     )
     assert job.wait(60) == 0, job.output
     assert "nobody is held" in job.output
+
+
+@with_mpi
+def test_gangs_run_at_once_on_ranks_of_their_own_and_a_map_of_them_uses_all_and_keeps_its_order(
+    scripts: Scripts,
+) -> None:
+    job = mpirun(
+        scripts,
+        5,
+        "spread.py",
+        """
+        import os, sys, time
+        import betterbox
+
+        gate = sys.argv[1]
+
+        def item(i, *, comm):
+            from mpi4py import MPI
+            if i < 2:  # ends only if the other one runs meanwhile
+                if comm.Get_rank() == 0:
+                    open(f"{gate}.{i}", "w").close()
+                deadline = time.monotonic() + 30
+                while not os.path.exists(f"{gate}.{1 - i}"):
+                    assert time.monotonic() < deadline, "the other gang did not begin"
+                    time.sleep(0.005)
+            return i, comm.allgather(MPI.COMM_WORLD.Get_rank())
+
+        values = betterbox.options(ranks=2).map(item, range(100)).result(60)
+        assert [i for i, _ in values] == list(range(100))
+        assert all(len(set(ranks)) == 2 for _, ranks in values)
+        assert not set(values[0][1]) & set(values[1][1]), values[:2]
+        assert {rank for _, ranks in values for rank in ranks} == {1, 2, 3, 4}  # rank 0 runs the script
+        print("all ranks were used")
+        """,
+        str(scripts.write("gate", "").with_name("the-gate")),
+    )
+    assert job.wait(60) == 0, job.output
+    assert "all ranks were used" in job.output

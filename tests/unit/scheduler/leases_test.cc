@@ -9,9 +9,6 @@ using ::testing::IsEmpty;
 
 class LeasesTest : public BusTest {
  public:
-  const RoundTrip& round_trip_of(const Actor& agent) {
-    return core.state().peers.at(agent.hello.peer).agent.round_trip;
-  }
   std::uint64_t steals_of(const Actor& agent, CallId call) {
     return core.state().calls.at(call).shares.at(agent.hello.peer).steals;
   }
@@ -54,50 +51,6 @@ TEST_F(LeasesTest, AWorkerGetsMoreBeforeItRunsDry) {
   finish(w1, second.lease, {end - 101, end - 100}, microseconds(10));
   EXPECT_EQ(expect<Lease>(w1).low_water, 100U) << "what keeps it busy for a round trip of 1 ms";
   forget_unread();
-}
-
-TEST_F(LeasesTest, AWorkerFarAwayGetsMoreARoundTripEarlier) {
-  const Actor far = worker(1, 1);
-  worker(2, 1);
-  const Actor c = client();
-  start_call(c, 1, 100'000);
-  const Lease probe = expect_first_lease(far);
-  pass(milliseconds(41));
-  finish(far, probe.lease, probe.range, milliseconds(1), milliseconds(1));
-  EXPECT_EQ(expect<Lease>(far).low_water, 16U) << "a few times what was seen";
-  RoundTrip forty;
-  forty.add(milliseconds(40));
-  EXPECT_EQ(round_trip_of(far).ahead(), forty.ahead());
-  forget_unread();
-}
-
-TEST_F(LeasesTest, OutcomesThatAreSentAgainSayNothingOfTheWay) {
-  Actor w = worker(1, 1);
-  const Actor c = client();
-  start_call(c, 1, 2);
-  const Lease lease = expect_first_lease(w);
-  cut(w);
-  pass(seconds(3));
-  w.hello.leases = {{lease.lease, {lease.range}}};
-  greet(w);
-  finish(w, lease.lease, {0, 1}, milliseconds(1), milliseconds(1));
-  EXPECT_FALSE(round_trip_of(w).is_far());
-  forget_unread();
-}
-
-TEST(RoundTripTest, IsThatOfTheSameRoomUntilMoreIsSeenAndRemembersStalls) {
-  RoundTrip round_trip;
-  EXPECT_EQ(round_trip.ahead(), kRoundTrip);
-  for (int i = 0; i < 100; ++i) round_trip.add(microseconds(100));
-  EXPECT_FALSE(round_trip.is_far());
-  for (int i = 0; i < 1000; ++i) round_trip.add(milliseconds(40));
-  EXPECT_NEAR(static_cast<double>(round_trip.expected().ns), 40e6, 1e6);
-  round_trip.add(milliseconds(300));
-  EXPECT_GT(round_trip.ahead(), milliseconds(300));
-  for (int i = 0; i < 20; ++i) round_trip.add(milliseconds(40));
-  EXPECT_GT(round_trip.ahead(), milliseconds(200)) << "they come again";
-  round_trip.add(seconds(1000));
-  EXPECT_LT(round_trip.ahead(), seconds(3)) << "a cut is no distance";
 }
 
 TEST_F(LeasesTest, ManyWorkersReportMoreRarely) {

@@ -186,6 +186,11 @@ def calls_round() -> dict[str, dict[str, float]]:
 # --- the demo -------------------------------------------------------------------------------------------
 
 
+def workers(hosts: Network, scripts: Scripts) -> list[Any]:
+    status = hosts.start(0, scripts, "-m", "betterbox", "status", "--json")
+    return [peer for peer in json.loads(status.output)["peers"] if peer["role"] == "worker"] if status.wait() == 0 else []
+
+
 def demo_round(latency: float, loss: float) -> dict[str, Any]:
     with processes() as scripts:
         hosts = Network(3, delay=latency, loss=loss)
@@ -194,6 +199,7 @@ def demo_round(latency: float, loss: float) -> dict[str, Any]:
             name_bus(scripts)
             for i in (1, 2):
                 hosts.start(i, scripts, "-m", "betterbox", "worker", "--slots", "1")
+            wait_until(lambda: len(workers(hosts, scripts)) == 2, "two workers")
             found = scripts.folder / "demo.json"
             demo = hosts.start(0, scripts, str(ROOT / "examples/demo.py"), "--slots", "2", "--json", str(found))
             if demo.wait(170) != 0:

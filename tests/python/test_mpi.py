@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -20,9 +21,12 @@ pytestmark = [
 
 
 def mpirun(scripts: Scripts, ranks: int, script: str, text: str, *args: str) -> Running:
-    """Start ``mpirun -n RANKS betterbox mpi SCRIPT ARGS``."""
+    """Write a script and start ``mpirun -n RANKS betterbox mpi SCRIPT ARGS``."""
+    return mpirun_file(scripts, ranks, scripts.write(script, text), *args)
+
+
+def mpirun_file(scripts: Scripts, ranks: int, path: Path, *args: str) -> Running:
     launch = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
-    path = scripts.write(script, text)
     return scripts.command(
         "-c", launch, str(MPIRUN), "--oversubscribe", "-n", str(ranks), sys.executable, "-m", "betterbox", "mpi",
         str(path), *args,
@@ -55,6 +59,30 @@ def test_functions_run_on_the_other_ranks(scripts: Scripts, ranks: int) -> None:
     )
     assert job.wait(120) == 0, job.output
     assert f"ranks {ranks - 1} sum 6 ['--option', '1'] __main__" in job.output
+
+
+def test_the_whole_interface_gives_over_mpi_what_it_gives_over_zeromq(scripts: Scripts) -> None:
+    program = Path(__file__).with_name("api_program.py")
+    over_zeromq = scripts.command(str(program), "cluster", "alone")
+    assert over_zeromq.wait(60) == 0, over_zeromq.output
+    assert over_zeromq.output.endswith("end\n")
+    for ranks in (3, 8):
+        job = mpirun_file(scripts, ranks, program, "mpi", f"of-{ranks}")
+        assert job.wait(60) == 0, job.output
+        assert job.output == over_zeromq.output
+
+
+def test_the_demo_finds_over_mpi_what_it_finds_alone(scripts: Scripts, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(60):
+        (folder / f"{number}.txt").write_text(" ".join(map(str, range(number * 50))))
+    demo, found = Path(__file__).parents[2] / "examples" / "demo.py", tmp_path / "found.json"
+    job = mpirun_file(scripts, 3, demo, str(folder), "--slots", "2", "--json", str(found))
+    assert job.wait(60) == 0, job.output
+    result = json.loads(found.read_text())
+    assert result["matches_serial"] and result["files"] == 60
+    assert len(result["items_per_slot"]) == 2 and all(result["items_per_slot"])
 
 
 def test_boxes_live_in_ranks_and_in_the_script(scripts: Scripts) -> None:

@@ -164,7 +164,8 @@ void add_leases(std::vector<Message>& all) {
   all.push_back({Abandon{LeaseId{5}, {12, 14}}, {}});
   all.push_back({DropCall{kCall}, {}});
   all.push_back(
-      {Outcomes{7, LeaseId{5}, {{10, 2, 3000}}, {{SeatId{1}, 2, 3000, 5e6, 2000}}, {{12, death()}}, 3, 70'000},
+      {Outcomes{
+           7, LeaseId{5}, {{10, 2, 3000}}, {{SeatId{1}, 2, 3000, 5e6, 2000}}, {{12, death()}}, 3, 70'000},
        frames({"page a"})});
 }
 

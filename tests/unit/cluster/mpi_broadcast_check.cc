@@ -142,7 +142,7 @@ void one_has_no_room(Rank& own) {
 
 void one_gives_up(Rank& own) {
   own.enter(4, own.rank == 0 ? How::kGives : How::kReceives);
-  if (own.rank == 2) own.turn_for(milliseconds(1)), own.broadcasts->leave(4);
+  if (own.rank == 2) own.broadcasts->leave(4);  // before a turn in which all may come
   own.meet();
   if (own.rank == 5) return;  // it came or not
   own.expect(4, own.rank == 0 || own.rank == 2 ? std::nullopt : std::optional(true), "rank 2 gave up");

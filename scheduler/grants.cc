@@ -124,7 +124,8 @@ std::uint64_t items_to_steal(const Turn& turn, const Share& victim, const Member
   const double left = static_cast<double>((victim.finish - turn.now).ns);
   const Duration way =
       std::max(victim.agent->agent.round_trip.expected(), thief.agent->agent.round_trip.expected());
-  const Duration own = known == call.shares.end() ? Duration{0} : known->second.finish - turn.now;
+  const bool early = known != call.shares.end() && thief.outstanding >= thief.slots;
+  const Duration own = early ? known->second.finish - turn.now : Duration{0};
   const double steal_ns = static_cast<double>(std::max(way, own).ns);  // until it can begin with them
   double untouched = static_cast<double>(most);
   if (left > 0) {

@@ -11,6 +11,7 @@
 #include "scheduler/leases.h"
 #include "scheduler/recovery.h"
 #include "scheduler/relay.h"
+#include "scheduler/relief.h"
 #include "scheduler/resources.h"
 #include "scheduler/results.h"
 #include "scheduler/schedule.h"
@@ -135,6 +136,8 @@ void on_timer(const Turn& turn, const Timer& timer) {
     case TimerKind::kNoBox: return on_no_box(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
     case TimerKind::kOfferAgain:
       return offer_again(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
+    case TimerKind::kRelief:
+      return on_relief_due(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
     case TimerKind::kCopies:
       return on_copies_due(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
     case TimerKind::kUnsatisfied:

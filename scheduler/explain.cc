@@ -82,6 +82,7 @@ void keep_past(CallState& call, AgentStats&& stats) {
 /// What the members of a pool can do for one call.
 struct Room {
   std::uint64_t places = 0;  ///< items that may run at a time at members that are there and well
+  std::uint64_t free = 0;    ///< slots of these, without an item
   std::size_t able = 0;      ///< members that can run items at all
   std::size_t away = 0;      ///< of these
   std::size_t paused = 0;    ///< of these
@@ -105,6 +106,7 @@ Room room_for(const Turn& turn, const CallState& call, const Pool& pool) {
       ++room.paused;
     } else {
       room.places += slots;
+      room.free += member->slots - std::min<std::uint64_t>(member->outstanding, member->slots);
     }
   }
   return room;
@@ -145,6 +147,7 @@ void say_who_is_busy(const CallState& call, const Pool& pool, const Room& room,
   if (room.places == 0) return;
   if (call.items.pending_items() > 0 && pool.waiting.highest() > call.priority)
     reasons.push_back("calls of higher priority come first");
+  if (room.free > 0 && !call.needy) return;
   if (pool.outstanding - call.outstanding >= pool.slots) {
     reasons.push_back(all_slots(call, pool, pool.slots) + " busy with other calls");
   } else if (call.items.unsettled_items() > room.places) {

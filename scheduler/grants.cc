@@ -171,10 +171,12 @@ LeaseState& lend(const Turn& turn, CallState& call, Member& member, Range range,
   LeaseState& lease = new_lease(state, call, member, share);
   lease.range = range;
   lease.attempt = attempt;
+  lease.part = part_of_whole(share.slots);
   lease.open.insert(range);
   lease.granted = turn.now;
   lease.session = member.agent->session;
   member.outstanding += range.size();
+  member.filled += range.size() * lease.part;
   share.outstanding += range.size();
   call.outstanding += range.size();
   pool.outstanding += range.size();
@@ -197,6 +199,16 @@ LeaseState& lend(const Turn& turn, CallState& call, Member& member, Range range,
   state.reindex(member);
   state.reindex(call, share);
   return lease;
+}
+
+void revoke_for(const Turn& turn, LeaseState& lease, std::uint64_t count, Member& thief) {
+  lease.revoking = true;
+  lease.thief = thief.agent->id;
+  thief.stealing = true;
+  turn.state.reindex(thief);
+  turn.state.reindex(*lease.call, *lease.share);
+  ++turn.state.counters.revokes_sent;
+  turn.send(*lease.member->agent, Revoke{lease.id, count});
 }
 
 bool grant(const Turn& turn, CallState& call, Member& member) {
@@ -235,13 +247,7 @@ bool steal(const Turn& turn, Share& victim, Member& thief) {
   BB_CHECK(lease != nullptr);
   const std::uint64_t count = items_to_steal(turn, victim, thief);
   if (count == 0) return false;
-  lease->revoking = true;
-  lease->thief = thief.agent->id;
-  thief.stealing = true;
-  turn.state.reindex(thief);
-  turn.state.reindex(*victim.call, victim);
-  ++turn.state.counters.revokes_sent;
-  turn.send(*victim.agent, Revoke{lease->id, std::min(count, lease->open.size())});
+  revoke_for(turn, *lease, std::min(count, lease->open.size()), thief);
   return true;
 }
 

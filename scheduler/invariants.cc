@@ -59,6 +59,7 @@ void State::check_pools() const {
     std::uint64_t pool_slots = 0;
     std::uint64_t outstanding = 0;
     std::uint64_t idle_slots = 0;
+    std::size_t crowded = 0;
     for (const auto& [id, member] : p.members) {
       BB_CHECK(member->agent->id == id && member->port == port && member->slots > 0);
       BB_CHECK(member == &member->agent->agent.memberships.at(port));
@@ -68,7 +69,10 @@ void State::check_pools() const {
       idle_slots += member->free_slots;
       pool_slots += member->slots;
       outstanding += member->outstanding;
+      BB_CHECK(p.crowded.contains(*member) == (member->agent->connected() && member->filled > kWhole));
+      crowded += p.crowded.contains(*member) ? 1 : 0;
     }
+    BB_CHECK(crowded == p.crowded.size());
     BB_CHECK(pool_slots == p.slots && outstanding == p.outstanding);
     BB_CHECK(idle_slots == p.idle_slots && p.idle.size() <= p.members.size());
     for (const CallId id : p.calls) {
@@ -94,8 +98,14 @@ void State::check_peers() const {
     held_leases += peer.agent.leases.size();
     peer.agent.contents.sanity_check();
     std::size_t in_memberships = 0;
-    for (const auto& [port, member] : peer.agent.memberships) in_memberships += member.leases;
+    std::uint64_t filled = 0;
+    for (const auto& [port, member] : peer.agent.memberships)
+      in_memberships += member.leases, filled += member.filled;
     BB_CHECK(in_memberships == peer.agent.leases.size());
+    for (const LeaseState* each = peer.agent.leases.front(); each != nullptr;
+         each = LeasesOfAgent::next(*each))
+      filled -= each->open.size() * each->part;
+    BB_CHECK(filled == 0);
     for (const auto& [seat, box] : peer.agent.boxes)
       BB_CHECK(boxes.at(box.info.port).at(box.joined).info.box == box.info.box);
     std::size_t unacked = 0;

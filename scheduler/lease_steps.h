@@ -1,4 +1,5 @@
-// The steps that everything done with leases is made of. For leases.cc, grants.cc, copies.cc and explain.cc.
+// The steps that everything done with leases is made of. For leases.cc, grants.cc, relief.cc, copies.cc and
+// explain.cc.
 #pragma once
 
 #include "scheduler/state.h"
@@ -16,6 +17,10 @@ std::uint64_t items_before_end(const Turn& turn, const CallState& call, const Pe
 
 /// Foresees when the share's agent will be through with what it holds, by what is known of the items here or elsewhere.
 void expect_finish(const Turn& turn, const CallState& call, Share& share);
+
+/// Asks for so many untouched items of a lease, for another member that has room for them.
+/// REQUIRES: it is not being revoked, the thief is not stealing.
+void revoke_for(const Turn& turn, LeaseState& lease, std::uint64_t count, Member& thief);
 
 /// Removes items from a lease; they are the caller's now. REQUIRES: they are open in it.
 void take_out(State& state, LeaseState& lease, Range range);

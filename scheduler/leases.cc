@@ -38,6 +38,7 @@ void count_out_costs(LeaseState& lease, Range range) {
 }
 void count_out(State& state, LeaseState& lease, std::uint64_t items) {
   lease.member->outstanding -= items;
+  lease.member->filled -= items * lease.part;
   state.pool(lease.member->port).outstanding -= items;
   lease.share->outstanding -= items;
   lease.call->outstanding -= items;

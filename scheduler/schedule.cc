@@ -2,6 +2,7 @@
 
 #include "scheduler/copies.h"
 #include "scheduler/leases.h"
+#include "scheduler/relief.h"
 #include "scheduler/values.h"
 
 namespace betterbox::scheduler {
@@ -129,6 +130,7 @@ void schedule(const Turn& turn) {
     offer_calls_to_workers(turn, pool);
     offer_workers_to_calls(turn, pool);
     move_work_to_idle_workers(turn, pool);
+    watch_for_crowds(turn, pool);
     watch_for_copies(turn, pool);
   }
 }

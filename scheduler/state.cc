@@ -12,6 +12,15 @@ std::size_t lease_limit(const Member& member) {
   return std::max(kMinLeasesPerWorker, kMaxLeasesPerSlot * member.slots);
 }
 
+template <class Members> void move_to(Members& members, Member& member, bool belongs) {
+  if (belongs == Members::contains(member)) return;
+  if (belongs) {
+    members.push_back(member);
+  } else {
+    members.remove(member);
+  }
+}
+
 }  // namespace
 
 State::State(Config c) : config(std::move(c)) {}
@@ -66,12 +75,8 @@ void State::reindex(Member& member) {
       idle && member.outstanding < member.slots ? member.slots - member.outstanding : 0;
   p.idle_slots += free_slots - member.free_slots;
   member.free_slots = free_slots;
-  if (idle == p.idle.contains(member)) return;
-  if (idle) {
-    p.idle.push_back(member);
-  } else {
-    p.idle.remove(member);
-  }
+  move_to(p.idle, member, idle);
+  move_to(p.crowded, member, member.agent->connected() && member.slots > 0 && member.filled > kWhole);
 }
 
 void State::reindex(CallState& call, Share& share) {

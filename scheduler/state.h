@@ -3,6 +3,7 @@
 // nothing depends on hashing. sanity_check() compares all tables with each other.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -50,12 +51,19 @@ struct CallState;
 struct LeaseState;
 struct Share;
 
+/// What a member can run at a time, whatever its items need. One of a call of which n fit takes the n-th part.
+inline constexpr std::uint64_t kWhole = 1 << 20;
+inline constexpr std::uint64_t part_of_whole(std::uint64_t fitting) {
+  return std::max<std::uint64_t>(1, kWhole / std::max<std::uint64_t>(1, fitting));
+}
+
 /// An agent's part in a pool.
 struct Member {
   Peer* agent = nullptr;
   Port port;
   std::uint32_t slots = 0;
   std::uint64_t outstanding = 0;  ///< items in its leases, over all calls of the pool
+  std::uint64_t filled = 0;       ///< by these, of kWhole: with more, some of them wait for others
   std::size_t leases = 0;
   bool stealing = false;  ///< a revoke on its behalf is in flight
   /// So many items are done before others can come from afar: with fewer left it looks for more; 0: it is near.
@@ -64,7 +72,7 @@ struct Member {
   bool grantable = false;
   int bucket = -1;  ///< in Pool::by_load; -1: not grantable
   std::uint64_t free_slots = 0;
-  Link<Member> in_bucket, in_idle, in_dirty;
+  Link<Member> in_bucket, in_idle, in_crowded, in_dirty;
 };
 
 struct LeaseState {
@@ -74,7 +82,8 @@ struct LeaseState {
   Share* share = nullptr;
   Range range;
   std::uint32_t attempt = 0;
-  RangeSet open;  ///< its items that have no outcome and were not given back
+  std::uint64_t part = 0;  ///< of kWhole, that one item takes
+  RangeSet open;           ///< its items that have no outcome and were not given back
   TimePoint granted;
   std::uint64_t session = 0;       ///< of the agent, then
   bool revoking = false;           ///< a Revoke is unanswered
@@ -264,12 +273,16 @@ struct Pool {
   TimePoint offer_again_at =
       TimePoint::never();  ///< what idle members had better leave to others: it may wait still
 
+  TimePoint relief_at = TimePoint::never();  ///< when `crowded` is looked at
+  std::size_t looked_at = 0;                 ///< of these, since the first of them was
+
   FairQueue waiting;                             ///< calls with pending items that may be granted
   FairQueue dirty_calls;                         ///< of these: workers have not been offered them yet
   List<Member, &Member::in_dirty> dirty_agents;  ///< agents that may have become hungry
   // Kept by State::reindex.
   LoadIndex<Member, &Member::in_bucket> by_load;  ///< members that can take a lease
   List<Member, &Member::in_idle> idle;            ///< of these: with a free slot, not stealing
+  List<Member, &Member::in_crowded> crowded;      ///< members of whose items some wait for others
   std::uint64_t idle_slots = 0;                   ///< free slots of `idle`
   std::map<VictimKey, Share*> victims;            ///< shares with leases worth cutting
 };
@@ -289,6 +302,7 @@ enum class TimerKind : std::uint8_t {
   kUnsatisfied,
   kCopies,
   kOfferAgain,
+  kRelief,
   kValueUnheld
 };
 

@@ -42,6 +42,22 @@ def test_calls_of_one_priority_share(home: Path, tmp_path: Path) -> None:
     assert "other" in order[: order.index("one", 1500) + 1] and len(order) == 4000
 
 
+# --- idle workers -------------------------------------------------------------------------------------
+
+
+def test_what_waits_behind_another_call_moves_to_a_worker_that_joins(home: Path, tmp_path: Path) -> None:
+    gate, log = tmp_path / "gate", tmp_path / "log"
+    with LocalCluster(slots=1) as cluster:
+        slow = betterbox.submit(work.log_after, ("slow", str(log), str(gate)))
+        wait_until(log.exists, lambda: "the slow one has begun")
+        quick = betterbox.submit(work.noop, 1)
+        wait_until(lambda: quick.explain().agents, lambda: "both are at the only worker")
+        cluster.add_worker()
+        assert quick.result(20) == 1 and not slow.done()
+        gate.touch()
+        slow.result(20)
+
+
 # --- resources ----------------------------------------------------------------------------------------
 
 

@@ -46,6 +46,21 @@ TEST_F(ResourcesTest, ItemsGoOnlyWhereTheirNeedsAreMet) {
   EXPECT_FALSE(has_message(small));
 }
 
+TEST_F(ResourcesTest, ItemsThatTakeAWholeWorkerMoveToAnotherThoughSlotsAreFree) {
+  const Actor w1 = worker(1, 4, cpus(4));
+  const Actor c = client();
+  start_needy(c, 1, 1, {4000, 0, 0, {}});
+  start_needy(c, 2, 1, {4000, 0, 0, {}});
+  const std::vector<Lease> leases = expect_leases(w1);
+  ASSERT_EQ(leases.size(), 2U);
+  worker(2, 2, cpus(2));
+  pass(seconds(1));
+  EXPECT_FALSE(has_message(w1)) << "worker 2 is too small";
+  worker(3, 4, cpus(4));
+  pass(seconds(1));
+  EXPECT_EQ(expect<Revoke>(w1).lease, leases[1].lease);
+}
+
 TEST_F(ResourcesTest, WhatNoWorkerOfASettledBusCanGiveIsLostAtOnceWithTheReason) {
   const Actor w1 = worker(1, 2, cpus(1));
   const Actor w2 = worker(2, 2, {2000, std::uint64_t{7} << 30, 0, {}});

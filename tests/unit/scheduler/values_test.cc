@@ -139,10 +139,10 @@ TEST_F(ValuesTest, AStoreGivesToTwoAtATimeAndThoseThatHaveItGiveToo) {
   EXPECT_EQ(expect<Source>(workers[1]).source, a.hello.peer);
   EXPECT_FALSE(has_message(workers[2]));
   say(workers[0], Kept{kValue, true, {}});  // two places more: its own
-  std::map<PeerId, int> given;
-  for (int i = 2; i < 5; ++i) ++given[expect<Source>(workers[static_cast<std::size_t>(i)]).source];
-  EXPECT_EQ(given[a.hello.peer], 1);
-  EXPECT_EQ(given[workers[0].hello.peer], 2);
+  std::map<PeerId, int> giving;
+  for (int i = 2; i < 5; ++i) ++giving[expect<Source>(workers[static_cast<std::size_t>(i)]).source];
+  EXPECT_EQ(giving[a.hello.peer], 1);
+  EXPECT_EQ(giving[workers[0].hello.peer], 2);
 }
 
 TEST_F(ValuesTest, ASourceThatIsLostIsReplaced) {

@@ -17,6 +17,19 @@ import pytest
 LONG = 30.0  # seconds: longer than anything takes that works
 
 
+def _own_store_works() -> bool:
+    command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]
+    try:
+        return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+needs_own_store = pytest.mark.skipif(
+    not _own_store_works(), reason="a /dev/shm of its own needs root (unshare --mount, mount)"
+)
+
+
 def wait_until(condition: Callable[[], object], what: str | Callable[[], str], timeout: float = LONG) -> None:
     """Wait for a condition; fail with `what` if it does not come."""
     deadline = time.monotonic() + timeout

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import betterbox
 import pytest
-from helpers import Running, Scripts
+from helpers import Running, Scripts, needs_own_store
 
 PROGRAM = Path(betterbox.__file__).parent / "_bin" / "betterbox-mpi"
 MPIRUN = shutil.which("mpirun")
@@ -17,19 +16,6 @@ pytestmark = [
     pytest.mark.skipif(MPIRUN is None, reason="there is no mpirun: install openmpi-bin"),
     pytest.mark.skipif(not PROGRAM.exists(), reason="built without MPI: install libopenmpi-dev and build again"),
 ]
-
-
-def _own_store_works() -> bool:
-    command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]
-    try:
-        return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
-    except OSError:
-        return False
-
-
-needs_root = pytest.mark.skipif(
-    not _own_store_works(), reason="a /dev/shm of its own needs root (unshare --mount, mount)"
-)
 
 # MPI itself keeps the shared one; which ranks get one of their own is the condition on $OMPI_COMM_WORLD_RANK.
 OWN_STORE = (
@@ -112,14 +98,14 @@ CALLS = """
 """
 
 
-@needs_root
+@needs_own_store
 def test_fixed_arguments_are_broadcast_to_ranks_with_stores_of_their_own(scripts: Scripts, tmp_path: Path) -> None:
     job = mpirun(scripts, tmp_path, 3, CALLS, condition="1 = 1")
     assert job.wait(60) == 0, job.output
     assert "stores 3" in job.output
 
 
-@needs_root
+@needs_own_store
 def test_some_of_eight_ranks_share_a_store(scripts: Scripts, tmp_path: Path) -> None:
     job = mpirun(scripts, tmp_path, 8, CALLS, condition="$OMPI_COMM_WORLD_RANK -gt 4")
     assert job.wait(100) == 0, job.output
@@ -146,7 +132,7 @@ WITHOUT_ROOM = """
 """
 
 
-@needs_root
+@needs_own_store
 def test_a_rank_without_room_fails_its_items_and_holds_up_nobody(scripts: Scripts, tmp_path: Path) -> None:
     job = mpirun(scripts, tmp_path, 3, WITHOUT_ROOM, condition="$OMPI_COMM_WORLD_RANK = 2")
     assert job.wait(60) == 0, job.output
@@ -161,7 +147,7 @@ LEAVES = """
 """
 
 
-@needs_root
+@needs_own_store
 def test_a_script_may_end_while_its_arguments_are_under_way(scripts: Scripts, tmp_path: Path) -> None:
     job = mpirun(scripts, tmp_path, 4, LEAVES, condition="1 = 1")
     assert job.wait(60) == 5, job.output

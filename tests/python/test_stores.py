@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import pickle
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,9 @@ import betterbox
 import numpy as np
 import pytest
 from betterbox import _bus
-from helpers import Running, Scripts, wait_until
+from helpers import Running, Scripts, needs_own_store, wait_until
 
 BIG = 1 << 17  # float64: a megabyte
-
-
-def _own_store_works() -> bool:
-    command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]
-    try:
-        return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
-    except OSError:
-        return False
-
-
-needs_root = pytest.mark.skipif(
-    not _own_store_works(), reason="a /dev/shm of its own needs root (unshare --mount, mount)"
-)
 
 WORKER = """
     import os, sys
@@ -101,7 +87,7 @@ def other_store(bus: Path, scripts: Scripts) -> Callable[[str], Running]:
     return start
 
 
-@needs_root
+@needs_own_store
 def test_a_value_goes_to_a_worker_with_another_store_and_is_freed_there(other_store: Callable[[str], Running]) -> None:
     other_store("far")
     ref = betterbox.put(np.ones(BIG))
@@ -114,21 +100,21 @@ def test_a_value_goes_to_a_worker_with_another_store_and_is_freed_there(other_st
     wait_until(lambda: name not in betterbox.submit(files_there).result(30), "the copy is gone")
 
 
-@needs_root
+@needs_own_store
 def test_large_fixed_arguments_go_to_a_worker_with_another_store(other_store: Callable[[str], Running]) -> None:
     other_store("far")
     data = np.ones(BIG)
     assert betterbox.map(functools.partial(plus, data), [1.0, 2.0, 3.0]).result(30) == [BIG + 1, BIG + 2, BIG + 3]
 
 
-@needs_root
+@needs_own_store
 def test_what_was_put_in_another_store_comes_back(other_store: Callable[[str], Running]) -> None:
     other_store("far")
     ref = betterbox.submit(betterbox.put, np.full(BIG, 2.0)).result(30)
     assert ref.get(30).sum() == 2 * BIG
 
 
-@needs_root
+@needs_own_store
 def test_stores_give_to_each_other(other_store: Callable[[str], Running]) -> None:
     other_store("far")
     other_store("farther")
@@ -136,7 +122,7 @@ def test_stores_give_to_each_other(other_store: Callable[[str], Running]) -> Non
     assert betterbox.options(resources={"farther": 1}).submit(total, ref).result(30) == 2 * BIG
 
 
-@needs_root
+@needs_own_store
 def test_a_call_prefers_workers_that_have_its_values(other_store: Callable[[str], Running], scripts: Scripts) -> None:
     scripts.cli("worker", "--slots", "2", "--name", "near")
     wait_until(lambda: "near" in names(), "near has joined")
@@ -147,7 +133,7 @@ def test_a_call_prefers_workers_that_have_its_values(other_store: Callable[[str]
         assert value_of(ref)["stores"] == 1
 
 
-@needs_root
+@needs_own_store
 def test_a_value_without_room_in_another_store_fails_the_item_alone(other_store: Callable[[str], Running]) -> None:
     other_store("far")  # with 64 MB
     with betterbox.put(np.ones(80 << 17)) as ref:
@@ -156,7 +142,7 @@ def test_a_value_without_room_in_another_store_fails_the_item_alone(other_store:
     assert betterbox.submit(total, [1.0]).result(30) == 1.0
 
 
-@needs_root
+@needs_own_store
 def test_a_value_outlives_its_owner_on_the_workers_that_keep_it(
     other_store: Callable[[str], Running], scripts: Scripts
 ) -> None:
@@ -200,7 +186,7 @@ def test_replicas_are_kept_on_different_workers_and_restored(bus: Path, scripts:
     wait_until(lambda: status()["values"] == [], "nobody keeps it any more")
 
 
-@needs_root
+@needs_own_store
 def test_replicas_go_to_other_stores(other_store: Callable[[str], Running]) -> None:
     ref = betterbox.put(np.ones(BIG), replicas=2)
     other_store("far")

@@ -144,8 +144,12 @@ def _run_parser(verbs: Any) -> None:
     )
     parser.add_argument("--slots", type=whole(1, MOST_SLOTS), metavar="N", help="slots of the private worker (default: one per CPU)")
     parser.add_argument("script", help="a Python script; it runs as __main__")
-    parser.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")
+    _add_script_arguments(parser)
     parser.set_defaults(run=_run)
+
+
+def _add_script_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("args", nargs=argparse.REMAINDER, help="its arguments").required = False
 
 
 def _mpi_parser(verbs: Any) -> None:
@@ -156,7 +160,7 @@ def _mpi_parser(verbs: Any) -> None:
         "mpirun -n 4 betterbox mpi script.py\nmpirun -n 4 betterbox mpi script.py --its --own options",
     )
     parser.add_argument("script", help="a Python script; it runs as __main__ on rank 0")
-    parser.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")
+    _add_script_arguments(parser)
     parser.set_defaults(run=_mpi)
 
 
@@ -302,7 +306,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _mpi(args: argparse.Namespace) -> int:
-    check_script(args.script)
+    if all(os.environ.get(name, "0") == "0" for name in ("OMPI_COMM_WORLD_RANK", "PMIX_RANK")):
+        check_script(args.script)  # only rank 0 reads it
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bin", "betterbox-mpi")
     if not os.path.exists(program):
         raise BetterBoxError("this BetterBox was built without MPI; install its development files and build again")

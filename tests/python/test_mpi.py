@@ -145,6 +145,12 @@ def test_a_job_of_one_rank_is_told_to_have_no_workers(scripts: Scripts) -> None:
     assert "this job has one rank" in job.output and "begun" not in job.output
 
 
+def test_a_script_that_is_missing_is_said_once(scripts: Scripts, tmp_path: Path) -> None:
+    job = mpirun_file(scripts, 3, tmp_path / "nothing.py")
+    assert job.wait(60) == 1, job.output
+    assert job.output.count("there is no script") == 1
+
+
 def test_an_error_of_a_rank_fails_its_item_and_not_the_job(scripts: Scripts) -> None:
     job = mpirun(
         scripts,

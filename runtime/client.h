@@ -392,14 +392,24 @@ class Client {
     struct OnLink : Flight {
       BoxRoute* route = nullptr;  ///< of calls that run in order
       bool sent = false;
+      std::size_t bytes = 0;  ///< sent
     };
     std::map<std::uint64_t, OnLink> in_flight;  ///< by wire serial
     std::map<BoxId, BoxRoute> routes;
     std::size_t sent = 0;         ///< of `in_flight`
+    std::size_t sent_bytes = 0;   ///< of these
     std::deque<Message> waiting;  ///< for the Welcome, or for room
     bool has_room() const {
-      return ready != 0 && sent < (relayed ? kMaxRelayedCallsInFlight : kMaxDirectCallsInFlight);
+      if (ready == 0) return false;
+      return relayed ? sent < kMaxRelayedCallsInFlight && sent_bytes < kMaxRelayedBytesInFlight
+                     : sent < kMaxDirectCallsInFlight;
     }
+    void count_sent(OnLink& flight, std::size_t bytes) {
+      flight.sent = true, flight.bytes = bytes;
+      ++sent, sent_bytes += bytes;
+    }
+    /// The flight ends.
+    void uncount(const OnLink& flight) { sent -= flight.sent, sent_bytes -= flight.bytes; }
   };
   struct WatchedPort {
     int users = 0;

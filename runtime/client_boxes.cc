@@ -116,7 +116,7 @@ void Client::on_link(Link& link, Message& message) {
     if (found == link.in_flight.end()) return settle_in_lane(link, reply->serial, page);
     const Link::OnLink flight = found->second;
     link.in_flight.erase(found);
-    link.sent -= flight.sent;
+    link.uncount(flight);
     if (flight.call == nullptr && flight.route != nullptr) return end_lane(*flight.route, page);
     settle_flight(flight, page);
     if (flight.route != nullptr) --flight.route->on_link, pump(*flight.route);

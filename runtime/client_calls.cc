@@ -100,8 +100,9 @@ void Client::pump(Link& link) {
     const auto* call = std::get_if<BoxCall>(&message.body);
     const auto flight = link.in_flight.find(call ? call->serial : std::get<OpenLane>(message.body).serial);
     if (flight == link.in_flight.end()) continue;  // cancelled
-    flight->second.sent = true;
-    ++link.sent;
+    std::size_t bytes = 0;
+    for (const Frame& frame : message.frames) bytes += frame.size();
+    link.count_sent(flight->second, bytes);
     send_over(link, message);
     sent_on_link_ = true;
   }

@@ -230,7 +230,7 @@ void Client::drain_lanes() {
     send_over(*route->link, {BoxCancel{route->lane_serial}, {}});
     const auto opening = route->link->in_flight.find(route->lane_serial);
     if (opening != route->link->in_flight.end()) {
-      route->link->sent -= opening->second.sent;
+      route->link->uncount(opening->second);
       route->link->in_flight.erase(opening);
     }
     const std::string item = make_lost_item(LostCode::kBoxLost, 0, {}, "its lane was written over");
@@ -247,7 +247,8 @@ void Client::drop_direct(const CallPtr& call) {
     std::vector<BoxRoute*> freed;
     std::erase_if(link.in_flight, [&](const auto& entry) {
       if (entry.second.call != call) return false;
-      if (entry.second.sent) --link.sent, send_over(link, {BoxCancel{entry.first}, {}});
+      link.uncount(entry.second);
+      if (entry.second.sent) send_over(link, {BoxCancel{entry.first}, {}});
       if (entry.second.route != nullptr) --entry.second.route->on_link, freed.push_back(entry.second.route);
       return true;
     });

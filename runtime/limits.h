@@ -84,6 +84,8 @@ inline constexpr std::size_t kAckEveryBytes = 1U << 20;
 inline constexpr std::size_t kMaxDirectCallsInFlight = 1024;
 /// The same where they go through the scheduler, which keeps them until the agent's connection takes them.
 inline constexpr std::size_t kMaxRelayedCallsInFlight = 64;
+/// Bytes of these; one that has more goes alone.
+inline constexpr std::size_t kMaxRelayedBytesInFlight = 32U << 20;
 /// Each direction of a lane. What is larger than half of it takes the other way.
 inline constexpr std::size_t kLaneRingBytes = 64U << 10;
 /// How long either end of a lane looks for the next record before it sleeps: about what the other end does between

@@ -68,6 +68,9 @@ if [ ! -e "$system/etc/debian_version" ]; then
     { tail -n 5 "$folder/debootstrap.log"; exit 1; }
 fi
 cp /etc/resolv.conf "$system/etc/resolv.conf" 2>/dev/null
+# Tests make mount namespaces, so the root there must be a mount point; and networks, with a device.
+mount --bind "$system" "$system" || fail "cannot mount in $system"
+[ ! -e /dev/net/tun ] || [ -e "$system/dev/net/tun" ] || { mkdir -p "$system/dev/net" && mknod "$system/dev/net/tun" c 10 200; }
 mount -t proc proc "$system/proc" && mkdir -p "$system/dev/shm" "$system/dev/pts" &&
   mount -t tmpfs tmpfs "$system/dev/shm" && mount -t devpts devpts "$system/dev/pts" -o newinstance,ptmxmode=0666 ||
   fail "cannot mount in $system"

@@ -6,6 +6,7 @@ the runtime folder.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -28,6 +29,11 @@ from helpers import Scripts, processes_of, wait_until  # noqa: E402
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def end(pid: int, how: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it was about to end
+        os.kill(pid, how)
+
+
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A fresh BETTERBOX_HOME and runtime folder, checked at the end."""
@@ -45,14 +51,14 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules["betterbox._bus"].close(str(place / "bus.json"))
     for pid, command in processes_of(place).items():
         if "betterbox-scheduler" in command:  # a bus that started itself
-            os.kill(pid, signal.SIGTERM)
+            end(pid, signal.SIGTERM)
     try:
         wait_until(lambda: not processes_of(place), lambda: f"these have ended: {processes_of(place)}", 10)
         left = [str(path) for path in runtime.rglob("*") if not path.is_dir()]
         assert left == [], "files in the runtime folder"
     finally:
         for pid in processes_of(place):
-            os.kill(pid, signal.SIGKILL)
+            end(pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -69,7 +69,8 @@ def test_the_whole_interface_gives_over_mpi_what_it_gives_over_zeromq(scripts: S
     for ranks in (3, 8):
         job = mpirun_file(scripts, ranks, program, "mpi", f"of-{ranks}")
         assert job.wait(60) == 0, job.output
-        assert job.output == over_zeromq.output
+        said = [line for line in job.output.splitlines(keepends=True) if not line.startswith("[hwloc/")]  # no /sys
+        assert "".join(said) == over_zeromq.output
 
 
 def test_the_demo_finds_over_mpi_what_it_finds_alone(scripts: Scripts, tmp_path: Path) -> None:

@@ -116,6 +116,15 @@ def test_the_tally_adds_reports_up(tmp_path: Path) -> None:
     assert tally(tmp_path) == (1, "3 passed, 1 failed")
 
 
+def test_what_was_skipped_for_a_reason_is_no_failure_and_what_could_not_start_is_one(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text('<testsuite><testcase name="x"/></testsuite>')
+    (tmp_path / "b.xml").write_text('<testsuite><testcase name="s"><skipped message="no root"/></testcase></testsuite>')
+    done = run([sys.executable, str(ROOT / "tests" / "tally.py"), str(tmp_path)])
+    assert done.returncode == 0 and "skipped: 1: no root" in done.stdout and tally(tmp_path) == (0, "1 passed, 0 failed")
+    (tmp_path / "b.xml").write_text('<testsuite><testcase name="s" status="notrun"><skipped/></testcase></testsuite>')
+    assert tally(tmp_path) == (1, "1 passed, 1 failed")
+
+
 def test_no_test_is_a_failure_and_so_is_a_broken_report(tmp_path: Path) -> None:
     assert tally(tmp_path) == (1, "0 passed, 0 failed")
     (tmp_path / "a.xml").write_text("<testsuite></testsuite>")

@@ -191,7 +191,7 @@ template <class T> void check_spans(const T& body) {
 // --- from the wire number to the type ---------------------------------------------------------------
 
 template <std::size_t kIndex> Body read_body(BodyReader& reader, std::size_t frames) {
-  std::variant_alternative_t<kIndex, Body> body;
+  std::variant_alternative_t<kIndex, AnyBody> body;
   reader(body);
   if (reader.remaining() != 0) throw Malformed{"bytes behind the body"};
   check_spans(body);
@@ -204,7 +204,7 @@ template <std::size_t... kIndex>
 constexpr std::array<BodyParser, sizeof...(kIndex)> make_parsers(std::index_sequence<kIndex...>) {
   return {&read_body<kIndex>...};
 }
-constexpr auto kParsers = make_parsers(std::make_index_sequence<std::variant_size_v<Body>>{});
+constexpr auto kParsers = make_parsers(std::make_index_sequence<std::variant_size_v<AnyBody>>{});
 
 Header read_header(std::span<const std::byte> frame, std::size_t payload_frames) {
   Header header;

@@ -8,7 +8,7 @@
 namespace betterbox {
 namespace {
 
-constexpr std::array<const char*, std::variant_size_v<Body>> kNames = {
+constexpr std::array<const char*, std::variant_size_v<AnyBody>> kNames = {
     "Hello",  "Welcome",  "Refused",     "Bye",      "Offer",    "Watch",        "Unwatch",
     "Boxes",  "BoxCall",  "BoxCancel",   "BoxReply", "Call",     "Items",        "Cancel",
     "Forget", "Results",  "Acknowledge", "Settled",  "Explain",  "Explanation",  "Context",
@@ -18,6 +18,13 @@ constexpr std::array<const char*, std::variant_size_v<Body>> kNames = {
     "Locate", "Source",   "Fetch",       "Chunk",    "Fetched",  "Broadcast",    "Relay"};
 
 }  // namespace
+
+Body::Body() = default;
+Body::Body(const Body& other) = default;
+Body::Body(Body&& other) noexcept = default;
+Body& Body::operator=(const Body& other) = default;
+Body& Body::operator=(Body&& other) noexcept = default;
+Body::~Body() = default;
 
 const char* kind_name(const Body& body) {
   BB_CHECK(!body.valueless_by_exception());

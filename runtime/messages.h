@@ -5,8 +5,11 @@
 // way looks into. A comment `frames:` says which frames a body goes with; the codec refuses others.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -580,12 +583,26 @@ struct StatusReport {
 // --- all of them -----------------------------------------------------------------------------------
 
 /// The order is the wire number (from 1): append only.
-using Body =
+using AnyBody =
     std::variant<Hello, Welcome, Refused, Bye, Offer, Watch, Unwatch, Boxes, BoxCall, BoxCancel, BoxReply,
                  Call, Items, Cancel, Forget, Results, Acknowledge, Settled, Explain, Explanation, Context,
                  Lease, Revoke, Released, Abandon, DropCall, Outcomes, Deploy, Host, Hosted, Deployed,
                  Undeploy, Status, StatusReport, Accepted, Load, OpenLane, Hold, Drop, Keep, Kept, Discard,
                  Locate, Source, Fetch, Chunk, Fetched, Broadcast, Relay>;
+
+/// The special members of so large a variant are much code: it is compiled once, not in every file that moves messages.
+class Body : public AnyBody {
+ public:
+  Body();
+  template <class T>
+  requires(!std::derived_from<std::remove_cvref_t<T>, AnyBody>) Body(T&& alternative)
+      : AnyBody(std::forward<T>(alternative)) {}
+  Body(const Body& other);
+  Body(Body&& other) noexcept;
+  Body& operator=(const Body& other);
+  Body& operator=(Body&& other) noexcept;
+  ~Body();
+};
 
 struct Message {
   Body body;

@@ -45,7 +45,7 @@ std::int64_t wall_ns() { return std::chrono::steady_clock::now().time_since_epoc
 
 /// The name of the message with this place in Body.
 template <std::size_t at = 0> std::string name_of_kind(std::size_t kind) {
-  if constexpr (at < std::variant_size_v<Body>) {
+  if constexpr (at < std::variant_size_v<AnyBody>) {
     return kind == at ? kind_name(Body(std::in_place_index<at>)) : name_of_kind<at + 1>(kind);
   } else {
     return "?";
@@ -410,7 +410,7 @@ class PerformanceRun final : public AgentWorld {
   std::vector<std::uint8_t> delivered_;
 
   // What is measured.
-  std::array<std::uint64_t, std::variant_size_v<Body>> kinds_{};
+  std::array<std::uint64_t, std::variant_size_v<AnyBody>> kinds_{};
   std::uint64_t arrived_ = 0, run_twice_ = 0, steals_ = 0;
   std::int64_t makespan_ = 0;
   double wasted_ = 0;

@@ -52,7 +52,7 @@ TEST(Codec, RefusesAWrongHeader) {
   put(bad, 4, std::uint16_t{kProtocolVersion + 1});
   EXPECT_THAT(reason_of(bad), testing::HasSubstr("protocol version " + std::to_string(kProtocolVersion + 1)));
   for (const std::uint16_t kind :
-       {std::uint16_t{0}, std::uint16_t{std::variant_size_v<Body> + 1}, std::uint16_t{0xFFFF}}) {
+       {std::uint16_t{0}, std::uint16_t{std::variant_size_v<AnyBody> + 1}, std::uint16_t{0xFFFF}}) {
     bad = good;
     put(bad, 6, kind);
     EXPECT_THAT(reason_of(bad), testing::HasSubstr("no message kind"));

@@ -177,7 +177,8 @@ void MpiNode::State::arrived(int source, Incoming&& packet) {
   const ConnectionKey key{from_initiator ? source : rank, packet.head.connection};
   const auto found = ends.find({key, !from_initiator});
   if (packet.head.kind == PacketKind::kConnect) {
-    const auto listener = listeners.find(std::string(packet.frames.at(0).view()));
+    if (packet.frames.empty()) return;
+    const auto listener = listeners.find(std::string(packet.frames.front().view()));
     if (listener == listeners.end()) {
       send_packet(source, {PacketKind::kClose, 0, key.number, 0}, {});
     } else if (found == ends.end()) {

@@ -17,6 +17,7 @@ constexpr std::uint64_t kTags = 16384;  ///< MPI promises 32767
 
 BroadcastPlace place_in_broadcast(const std::vector<std::uint32_t>& members, const std::vector<int>& node_of,
                                   int self) {
+  if (std::ranges::any_of(members, [&](std::uint32_t member) { return member >= node_of.size(); })) return {};
   // The first member of each node gets the value from another node, the others get it from that one.
   std::vector<int> firsts;
   std::map<int, int> first_of;
@@ -54,20 +55,21 @@ std::size_t MpiBroadcasts::piece_size(const Part& part, std::size_t piece) const
 
 void MpiBroadcasts::enter(BroadcastPart told, Over over) {
   const std::uint64_t sequence = told.sequence;
-  if (told.size == 0 || ended_.contains(sequence)) return;
-  const auto [at, fresh] = parts_.try_emplace(sequence);
-  if (!fresh) return;
-  Part& part = at->second;
+  const bool receives = told.data != nullptr && !told.whole;
   const BroadcastPlace place = place_in_broadcast(told.members, job_.node_of, job_.rank);
+  const bool used = told.size == 0 || ended_.contains(sequence) || parts_.contains(sequence);
+  if (receives && (used || place.above < 0)) hopeless_.emplace_back(sequence, std::move(over));
+  if (used || (receives && place.above < 0)) return;
+  Part& part = parts_[sequence];
   part.told = std::move(told);
-  part.over = std::move(over);
+  if (receives) part.over = std::move(over);
   part.above = place.above;
   part.pieces = (part.told.size + kBroadcastPiece - 1) / kBroadcastPiece;
   part.patience = monotonic_now() + job_.patience;
   for (const int rank : place.below) part.below.push_back({rank, false, false, 0, {}});
   if (part.told.whole) part.have = part.pieces;
-  part.failed = part.told.data == nullptr || (part.above < 0 && !part.told.whole);
-  if (!part.failed && !part.told.whole) {
+  part.failed = part.told.data == nullptr;
+  if (receives) {
     post_receives(part);
     job_.tell(part.above, Word::kReady, sequence);
   } else if (part.above >= 0) {
@@ -87,6 +89,7 @@ void MpiBroadcasts::enter(BroadcastPart told, Over over) {
 }
 
 void MpiBroadcasts::leave(std::uint64_t sequence) {
+  std::erase_if(hopeless_, [&](const auto& one) { return one.first == sequence; });
   const auto at = parts_.find(sequence);
   if (at == parts_.end()) return;
   at->second.over = nullptr;
@@ -150,6 +153,10 @@ bool MpiBroadcasts::receive(Part& part) {
     if (size == 0) {
       for (MPI_Request& request : part.receiving) MPI_Cancel(&request);
       finish(part, false);
+      continue;
+    }
+    if (static_cast<std::size_t>(size) != piece_size(part, part.have)) {
+      give_up(part);
       continue;
     }
     ++part.have;
@@ -240,7 +247,8 @@ void MpiBroadcasts::give_up_all() {
 }
 
 bool MpiBroadcasts::progress() {
-  bool any = false;
+  bool any = !hopeless_.empty();
+  for (const auto& [sequence, over] : std::exchange(hopeless_, {})) over(sequence, false);
   for (auto at = parts_.begin(); at != parts_.end();) {
     Part& part = at->second;
     any = receive(part) || any;

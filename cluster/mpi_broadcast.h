@@ -18,6 +18,7 @@
 #include <functional>
 #include <map>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "runtime/time.h"
@@ -37,7 +38,8 @@ struct BroadcastPlace {
   int above = -1;  ///< -1: it is the first, or no member
   std::vector<int> below;
 };
-/// `members`: ranks, the first has the value. `node_of`: the node of each rank. The same for all who compute it.
+/// `members`: ranks, the first has the value. `node_of`: the node of each rank. The same for all who compute it. Where a
+/// member is no rank of the job, nobody has a place.
 BroadcastPlace place_in_broadcast(const std::vector<std::uint32_t>& members, const std::vector<int>& node_of,
                                   int self);
 
@@ -59,7 +61,8 @@ class MpiBroadcasts {
   MpiBroadcasts(const MpiBroadcasts&) = delete;
   MpiBroadcasts& operator=(const MpiBroadcasts&) = delete;
 
-  /// `over` is called once, not before this has returned; never for who begins it or has nothing to receive into.
+  /// `over` is called once, not before this has returned, for who receives; never for who has the value, or has nothing to
+  /// receive into. What cannot come (no place in the tree, a number that was used) is over at the next progress().
   void enter(BroadcastPart part, Over over);
   /// The value is not wanted any more: `over` is not called.
   void leave(std::uint64_t sequence);
@@ -68,7 +71,7 @@ class MpiBroadcasts {
   void give_up_all();
   /// Result: true if anything moved.
   bool progress();
-  bool quiet() const { return parts_.empty() && loose_.empty(); }
+  bool quiet() const { return parts_.empty() && loose_.empty() && hopeless_.empty(); }
 
  private:
   struct Below {
@@ -109,6 +112,7 @@ class MpiBroadcasts {
   std::set<std::uint64_t> ended_;                                     ///< the last ones
   std::map<std::uint64_t, std::vector<std::pair<int, Word>>> early_;  ///< heard before this rank entered
   std::vector<MPI_Request> loose_;                                    ///< empty pieces on their way
+  std::vector<std::pair<std::uint64_t, Over>> hopeless_;              ///< their owners are not told yet
 };
 
 }  // namespace betterbox

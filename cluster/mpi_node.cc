@@ -115,10 +115,12 @@ bool MpiNode::State::receive_packet() {
   ++packets_received;
   int packet_size = 0;
   MPI_Get_count(&status, MPI_BYTE, &packet_size);
-  std::string bytes(static_cast<std::size_t>(packet_size), '\0');
-  MPI_Mrecv(bytes.data(), packet_size, MPI_BYTE, &matched, MPI_STATUS_IGNORE);
+  auto bytes = memory->take(static_cast<std::size_t>(packet_size));
+  MPI_Mrecv(bytes.get(), packet_size, MPI_BYTE, &matched, MPI_STATUS_IGNORE);
 
-  const Frame packet(std::move(bytes));
+  const std::byte* start = bytes.get();
+  const Frame packet(std::shared_ptr<const void>(std::move(bytes)), start,
+                     static_cast<std::size_t>(packet_size));
   Incoming in;
   BB_CHECK(packet.size() >= sizeof in.head);
   std::memcpy(&in.head, packet.data(), sizeof in.head);
@@ -177,7 +179,8 @@ void MpiNode::State::arrived(int source, Incoming&& packet) {
   const ConnectionKey key{from_initiator ? source : rank, packet.head.connection};
   const auto found = ends.find({key, !from_initiator});
   if (packet.head.kind == PacketKind::kConnect) {
-    const auto listener = listeners.find(std::string(packet.frames.at(0).view()));
+    if (packet.frames.empty()) return;
+    const auto listener = listeners.find(std::string(packet.frames.front().view()));
     if (listener == listeners.end()) {
       send_packet(source, {PacketKind::kClose, 0, key.number, 0}, {});
     } else if (found == ends.end()) {

@@ -117,7 +117,7 @@ class MpiTransport final : public Transport, public MpiEnd {
   void enter(BroadcastPart part) override {
     const std::lock_guard lock(node_->mutex);
     if (node_->finished) return;
-    entered_.insert(part.sequence);
+    if (part.data != nullptr && !part.whole) entered_.insert(part.sequence);  // the others are told of no end
     node_->broadcasts->enter(std::move(part), [this](std::uint64_t sequence, bool ok) {
       entered_.erase(sequence);
       TransportEvent event;

@@ -43,6 +43,7 @@ class Connection:
     """A client of one bus, with the thread that drives it."""
 
     def __init__(self, bus: str, named: bool) -> None:
+        _settings.check_environment()
         self.bus = bus
         self.named = named
         self.info = find_bus(bus, named)

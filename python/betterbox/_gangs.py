@@ -14,6 +14,7 @@ import inspect
 import itertools
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -64,6 +65,13 @@ class Gang:
         return set(self.waiting) - self.reported
 
 
+class Starting:
+    """In the place of a promise that is being made."""
+
+    def done(self) -> bool:
+        return False
+
+
 class Desk:
     """What rank 0 knows of the gangs of its job."""
 
@@ -76,6 +84,7 @@ class Desk:
         self._tickets = itertools.count()
         self._queue: list[int] = []
         self._servings: list[Any] = []
+        self._calls: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # promises; gone: dropped
 
     def open(self) -> None:
         from betterbox._serving import serve
@@ -90,6 +99,12 @@ class Desk:
             self.ending = True
             self._changed.notify_all()
 
+    def know_call(self, promise: Any, number: int | None = None) -> int:
+        """The number of a call: once its promise is done or dropped, no item of it waits for ranks any more."""
+        number = next(self._tickets) if number is None else number
+        self._calls[number] = promise
+        return number
+
     def check(self, ranks: int) -> None:
         """Raise if a gang of `ranks` can never be."""
         usable = self.ranks - len(self.lost)
@@ -103,11 +118,11 @@ class Desk:
 
     # --- an attendant's side ---
 
-    def run(self, options: Options, deadline: float | None, payload: bytes, args: tuple[Any, ...]) -> Any:
-        """Run one item; its value."""
+    def run(self, options: Options, call: int, deadline: float | None, payload: bytes, args: tuple[Any, ...]) -> Any:
+        """Run one item of the call; its value."""
         number = next(self._tickets)
         try:
-            gang, promise = self._assemble(number, options, deadline, payload, args)
+            gang, promise = self._assemble(number, options, call, deadline, payload, args)
             return self._outcome(gang, promise)
         finally:
             with self._changed:
@@ -116,7 +131,7 @@ class Desk:
                     gone.tell_watchers(self.lost)
 
     def _assemble(
-        self, number: int, options: Options, deadline: float | None, payload: bytes, args: tuple[Any, ...]
+        self, number: int, options: Options, call: int, deadline: float | None, payload: bytes, args: tuple[Any, ...]
     ) -> tuple[Gang, Promise[Any]]:
         gang = Gang(number, options.ranks or 1)
         promise: Promise[Any] | None = None
@@ -124,16 +139,22 @@ class Desk:
             self._queue.append(number)
         try:
             with self._changed:
+                self._check_wanted(call, deadline)
                 while self._queue[0] != number:
-                    self._wait(deadline)
+                    self._changed.wait(_LOOK)
+                    self._check_wanted(call, deadline)
                 self.check(gang.size)
                 self._gangs[number] = gang
             promise = _start_members(gang, options, payload, args)
             with self._changed:
-                while not gang.full and gang.error is None and not promise.done():
-                    self._wait(deadline)
-                    if not gang.full:
+                try:
+                    while not gang.full and gang.error is None and not promise.done():
+                        self._check_wanted(call, deadline)
                         self.check(gang.size)  # another gang may have lost ranks meanwhile
+                        self._changed.wait(_LOOK)
+                except BaseException:
+                    gang.over = True  # who comes from now on begins nothing
+                    raise
                 return gang, promise
         except BaseException:
             self._dismiss(gang, promise)
@@ -151,7 +172,8 @@ class Desk:
                     break
                 if gang.error is not None and grace is None:
                     grace = monotonic() + GRACE
-                self._wait(None, _LOOK if grace is None else max(0.0, min(_LOOK, grace - monotonic())))
+                self._changed.wait(_LOOK if grace is None else max(0.0, min(_LOOK, grace - monotonic())))
+                self._check_going()
             if gang.full and gang.error is None and not gang.stuck:
                 return gang.value
         self._dismiss(gang, promise)
@@ -162,10 +184,16 @@ class Desk:
                 raise outcome
         raise BetterBoxError(f"a gang of {gang.size} ranks ended without a result; run the item again")
 
-    def _wait(self, deadline: float | None, timeout: float = _LOOK) -> None:
-        self._changed.wait(timeout)
+    def _check_going(self) -> None:
         if self.ending:
             raise CallCancelledError("the script has ended while a gang was under way")
+
+    def _check_wanted(self, call: int, deadline: float | None) -> None:
+        """Raise if an item that waits for ranks need not wait any more."""
+        self._check_going()
+        promise = self._calls.get(call)
+        if promise is None or promise.done():
+            raise CallCancelledError("the call was over before the ranks of a gang had come")
         if deadline is not None and monotonic() >= deadline:
             raise CallTimeoutError("the ranks of a gang did not come free within the timeout of its call")
 
@@ -233,8 +261,8 @@ def _the_desk() -> Desk:
 class Attendant(Box):
     """Sees to one item at a time."""
 
-    def run(self, options: dict[str, Any], deadline: float | None, payload: bytes, *args: Any) -> Any:
-        return _the_desk().run(Options(options), deadline, payload, args)
+    def run(self, options: dict[str, Any], call: int, deadline: float | None, payload: bytes, *args: Any) -> Any:
+        return _the_desk().run(Options(options), call, deadline, payload, args)
 
 
 class Register(Box):
@@ -343,19 +371,29 @@ def call(
         payload = _pickling.dumps((fn, kwargs), "fn")
     label = options.name or f"{getattr(fn, '__name__', type(fn).__name__)} on {ranks} ranks"
     deadline = None if options.timeout is None else monotonic() + options.timeout
-    fixed = (_of_members(options, label), deadline, payload)
+    starting = Starting()
+    call_number = desk.know_call(starting)
+    fixed = (_of_members(options, label), call_number, deadline, payload)
     outer = {name: getattr(options, name) for name in ("timeout", "progress", "reduce", "cost", "priority", "ship")}
     if options.reduce is not None and options.has_initial:
         outer["initial"] = options.initial
     desk_options = Options({**outer, "policy": "ss", "retries": 0, "name": label})
+    promise = _call_attendants(fixed, iterables, desk_options, label, single)
+    desk.know_call(promise, call_number)
+    return promise
+
+
+def _call_attendants(
+    fixed: tuple[Any, ...], iterables: tuple[Any, ...], options: Options, label: str, single: bool
+) -> Promise[Any]:
     connection = _bus.current()
     if not single:
         from betterbox._links import spread_call
 
-        return spread_call(connection, ATTENDANT_PORT, "run", (*fixed, *iterables), {}, desk_options)
+        return spread_call(connection, ATTENDANT_PORT, "run", (*fixed, *iterables), {}, options)
     promise: Promise[Any] = Promise(connection, label, SINGLE, progress=options.progress)
     first = spread([fixed[0]])  # a call of one item, whether or not the function takes any
-    plan = Plan("run", (first, deadline, payload, *iterables), {}, desk_options)
+    plan = Plan("run", (first, *fixed[1:], *iterables), {}, options)
     return promise.start(lambda: plan.start(connection, ATTENDANT_PORT, promise))
 
 

@@ -75,6 +75,16 @@ def interface() -> str:
     return os.environ.get("BETTERBOX_INTERFACE", "")
 
 
+def check_environment() -> None:
+    """Raise `BusError` for what the native part would have to ignore."""
+    given = os.environ.get("BETTERBOX_SHARED_BYTES", "")
+    if given and not (given.isascii() and given.isdecimal()):
+        raise BusError(
+            f"BETTERBOX_SHARED_BYTES={given} is not a number of bytes: set it to one, as in "
+            f"BETTERBOX_SHARED_BYTES=1000000000 (0: large values travel as bytes), or unset it"
+        )
+
+
 def scheduler_command(bus_file: str) -> list[str]:
     """Arguments of a scheduler that starts and ends by itself; it serves its own host unless told an interface."""
     command = [program("betterbox-scheduler"), "--bus", bus_file, "--self-started", "--python", python_version()]
@@ -87,6 +97,7 @@ def scheduler_command(bus_file: str) -> list[str]:
 
 def worker_command(bus_file: str, *, slots: int, name: str) -> list[str]:
     """Arguments of a worker with plain function slots, as far as they do not depend on who starts it."""
+    check_environment()
     command = [program("betterbox-worker"), "--bus", bus_file, "--slots", str(slots), "--name", name]
     if interface():
         command += ["--interface", interface()]

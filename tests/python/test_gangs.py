@@ -95,6 +95,56 @@ class NeverDone:
         pass
 
 
+def test_an_item_whose_call_is_over_leaves_the_queue_of_gangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = _gangs.Desk(3)
+    promise = NeverDone()
+    call = desk.know_call(promise)
+
+    def start(*_: object) -> NeverDone:
+        monkeypatch.setattr(promise, "done", lambda: True)  # cancelled while its members are on their way
+        return NeverDone()
+
+    monkeypatch.setattr(_gangs, "_start_members", start)
+    for _ in range(2):  # while it waits for ranks, and before it has any
+        with pytest.raises(betterbox.CallCancelledError, match="the call was over"):
+            desk.run(Options({"ranks": 3}), call, monotonic() + 20, b"", ())
+    dropped = desk.know_call(NeverDone())
+    with pytest.raises(betterbox.CallCancelledError, match="the call was over"):
+        desk.run(Options({"ranks": 3}), dropped, monotonic() + 20, b"", ())
+
+
+class Come:
+    """The future of a member that has come."""
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, members: list[int]) -> None:
+        self.members = members
+
+
+def test_a_gang_whose_last_rank_comes_as_its_call_ends_has_begun_and_loses_no_rank(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk = _gangs.Desk(2)
+    promise = NeverDone()
+    call = desk.know_call(promise)
+
+    def come(timeout: float | None = None) -> bool:
+        monkeypatch.setattr(promise, "done", lambda: True)
+        for rank in (2, 1):
+            desk.enlist(number, rank, Come())
+        for rank in (1, 2):
+            desk.report(number, rank, None, f"of rank {rank}")
+        return True
+
+    monkeypatch.setattr(_gangs, "_start_members", lambda *_: NeverDone())
+    monkeypatch.setattr(desk._changed, "wait", come)
+    number = call + 1
+    assert desk.run(Options({"ranks": 2}), call, monotonic() + 20, b"", ()) == "of rank 1"
+    assert desk.lost == set()
+
+
 def test_a_gang_that_assembles_fails_once_ranks_that_it_needs_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = _gangs.Desk(3)
 
@@ -103,10 +153,12 @@ def test_a_gang_that_assembles_fails_once_ranks_that_it_needs_are_given_up(monke
         return NeverDone()
 
     monkeypatch.setattr(_gangs, "_start_members", start)
+    promise = NeverDone()
+    call = desk.know_call(promise)
     with pytest.raises(betterbox.ResourceError, match=r"ranks=3, but this job has 2 .*ranks \[2\] are stuck"):
-        desk.run(Options({"ranks": 3}), monotonic() + 10, b"", ())
+        desk.run(Options({"ranks": 3}), call, monotonic() + 10, b"", ())
     with pytest.raises(betterbox.CallTimeoutError):  # two are left, and the queue is free
-        desk.run(Options({"ranks": 2}), monotonic(), b"", ())
+        desk.run(Options({"ranks": 2}), call, monotonic(), b"", ())
 
 
 @with_mpi
@@ -231,6 +283,7 @@ def test_a_gang_that_waits_ends_by_its_timeout_or_a_cancel_and_holds_nobody(scri
         """
         import os, sys, time
         import betterbox
+        from betterbox import _gangs
 
         gate = sys.argv[1]
 
@@ -252,7 +305,10 @@ def test_a_gang_that_waits_ends_by_its_timeout_or_a_cancel_and_holds_nobody(scri
         except betterbox.CallTimeoutError:
             pass
         waits = betterbox.options(ranks=2).map(size, range(50))
+        while len(_gangs._desk._queue) < 2:  # as many as attendants
+            time.sleep(0.01)
         waits.cancel()
+        assert betterbox.options(ranks=1).submit(size, 1).result(20) == 1  # on the rank that is free
         open(gate, "w").close()
         held.result(30)
         assert betterbox.options(ranks=2).submit(size, 1).result(30) == 2

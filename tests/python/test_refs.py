@@ -234,6 +234,17 @@ def test_without_room_in_shared_memory_refs_carry_their_values(home: Path, scrip
     assert output.split() == ["131073.0", "131072.0"]
 
 
+@pytest.mark.parametrize("given", ["lots", "1e9", "-1", "10 MB", "²"])
+def test_a_bound_of_shared_memory_that_is_no_number_is_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("BETTERBOX_SHARED_BYTES", given)
+    with pytest.raises(betterbox.BusError, match=f"BETTERBOX_SHARED_BYTES={given} is not a number of bytes: set it"):
+        betterbox.put(1)
+    with pytest.raises(betterbox.BusError, match="is not a number of bytes"):
+        betterbox.LocalCluster(slots=1).__enter__()
+
+
 @pytest.mark.parametrize("replicas", [0, -1, 1.5, True, "2"])
 def test_replicas_are_whole_numbers_from_one(cluster: betterbox.LocalCluster, replicas: Any) -> None:
     with pytest.raises(ValueError, match="whole number from 1"):

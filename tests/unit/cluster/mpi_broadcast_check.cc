@@ -179,6 +179,34 @@ void several_at_a_time(Rank& own) {
   own.expect(9, receives ? std::optional(true) : std::nullopt, "another first");
 }
 
+void a_member_is_no_rank(Rank& own) {
+  own.enter(10, own.rank == 0 ? How::kGives : How::kReceives, {0, 1, 2, 3, 99, 4, 5});
+  own.meet();
+  own.expect(10, own.rank == 0 ? std::nullopt : std::optional(false), "rank 99 is none");
+}
+
+void one_is_no_member(Rank& own) {
+  own.enter(11, own.rank == 0 ? How::kGives : How::kReceives, {0, 1, 3, 4, 5});
+  own.meet();
+  own.expect(11, own.rank == 0 ? std::nullopt : std::optional(own.rank != 2), "rank 2 is no member");
+}
+
+void a_number_comes_again(Rank& own) {
+  own.over.clear();
+  own.enter(1, own.rank == 0 ? How::kGives : How::kReceives);
+  own.meet();
+  own.expect(1, own.rank == 0 ? std::nullopt : std::optional(false), "the number was used");
+}
+
+void pieces_have_other_sizes(Rank& own) {
+  constexpr int kTag = 16 + 12;
+  if (own.rank == 1) own.enter(12, How::kReceives, {0, 1});
+  for (std::size_t i = 0; own.rank == 0 && i <= kBytes / kBroadcastPiece; ++i)
+    MPI_Send("short", 5, MPI_BYTE, 1, kTag, MPI_COMM_WORLD);
+  own.meet();
+  own.expect(12, own.rank == 1 ? std::optional(false) : std::nullopt, "its pieces were short");
+}
+
 void memory_is_used_again(Rank& own) {
   own.got.clear();
   const std::size_t idle = own.memory->idle_bytes();
@@ -196,8 +224,10 @@ int main(int argc, char** argv) {
   {
     Rank own;
     require(own.size == 6, "this needs six ranks", own.rank);
-    for (const auto& step : {all_get_it, one_was_not_told, one_has_no_room, one_gives_up, nobody_has_it,
-                             one_is_late, one_has_it, several_at_a_time, memory_is_used_again})
+    for (const auto& step :
+         {all_get_it, one_was_not_told, one_has_no_room, one_gives_up, nobody_has_it, one_is_late, one_has_it,
+          several_at_a_time, a_member_is_no_rank, one_is_no_member, a_number_comes_again,
+          pieces_have_other_sizes, memory_is_used_again})
       step(own);
   }
   MPI_Finalize();

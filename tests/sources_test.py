@@ -110,7 +110,7 @@ def test_the_wall_clock_is_looked_at_where_it_may_be() -> None:
 
 def test_messages_carry_spans_of_time_and_no_points() -> None:
     """A point on one host's clock means nothing on another's."""
-    for name in ("messages", "value_messages", "page"):
+    for name in ("messages", "deployment_messages", "relay_message", "value_messages", "page"):
         text = (ROOT / "runtime" / f"{name}.h").read_text(encoding="utf-8")
         assert not re.search(r"TimePoint|runtime/time\.h|\b\w*(deadline|until|_at)_ns\b", text), name
 

@@ -84,7 +84,7 @@ class Desk:
         self._tickets = itertools.count()
         self._queue: list[int] = []
         self._servings: list[Any] = []
-        self._calls: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # promises; gone: dropped
+        self._calls: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # promises; gone: nobody can cancel
 
     def open(self) -> None:
         from betterbox._serving import serve
@@ -100,7 +100,7 @@ class Desk:
             self._changed.notify_all()
 
     def know_call(self, promise: Any, number: int | None = None) -> int:
-        """The number of a call: once its promise is done or dropped, no item of it waits for ranks any more."""
+        """The number of a call: once its promise is done, no item of it waits for ranks any more."""
         number = next(self._tickets) if number is None else number
         self._calls[number] = promise
         return number
@@ -192,7 +192,7 @@ class Desk:
         """Raise if an item that waits for ranks need not wait any more."""
         self._check_going()
         promise = self._calls.get(call)
-        if promise is None or promise.done():
+        if promise is not None and promise.done():
             raise CallCancelledError("the call was over before the ranks of a gang had come")
         if deadline is not None and monotonic() >= deadline:
             raise CallTimeoutError("the ranks of a gang did not come free within the timeout of its call")

@@ -145,9 +145,13 @@ class Scaler:
         )
 
     def _submit(self, count: int) -> None:
+        made: list[str] = []
         try:
-            made = [self._slurm("sbatch", "--parsable", stdin=self._script).strip() for _ in range(count)]
+            for _ in range(count):
+                made.append(self._slurm("sbatch", "--parsable", stdin=self._script).strip())
         except BetterBoxError as error:
+            if made:
+                self._say(f"submitted {' '.join(made)}")
             self._refusals += 1
             pause = min(_PATIENCE, self._args.interval * 2**self._refusals)
             self._not_before = time.monotonic() + pause
@@ -177,6 +181,10 @@ class Scaler:
             )
         except FileNotFoundError:
             raise BetterBoxError(f"there is no {command[0]} here: run this where Slurm's commands are") from None
+        except subprocess.TimeoutExpired:
+            raise BetterBoxError(
+                f"{command[0]} did not end within {_COMMAND_TIMEOUT:g} s: see whether Slurm's controller answers (scontrol ping)"
+            ) from None
         over = "Invalid job id" in done.stderr or "already complet" in done.stderr  # it has ended by itself
         if done.returncode != 0 and not over:
             raise BetterBoxError(f"{command[0]} failed ({done.returncode}): {done.stderr.strip() or 'it said nothing'}")

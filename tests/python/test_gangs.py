@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import importlib.util
+import random
+import threading
+from collections.abc import Callable
 from time import monotonic
+from typing import Any
 
 import betterbox
 import pytest
@@ -160,6 +165,115 @@ def test_a_gang_that_assembles_fails_once_ranks_that_it_needs_are_given_up(monke
         desk.run(Options({"ranks": 3}), call, monotonic() + 10, b"", ())
     with pytest.raises(betterbox.CallTimeoutError):  # two are left, and the queue is free
         desk.run(Options({"ranks": 2}), call, monotonic(), b"", ())
+
+
+class MadeUpRanks:
+    """Ranks that take members, enlist, work and fail as drawn from a seed; one event at a time, while desks wait."""
+
+    def __init__(self, desk: _gangs.Desk, seed: int) -> None:
+        self.desk = desk
+        self.random = random.Random(seed)
+        self.lock = threading.Lock()
+        self.idle = set(range(1, desk.ranks + 1))
+        self.queue: list[tuple[_gangs.Gang, MadeUpMembers]] = []
+        self.here: list[tuple[int, MadeUpMembers]] = []  # come, not enlisted yet
+        self.working: list[tuple[int, _gangs.Gang]] = []
+        self.calls: list[NeverDone] = []
+
+    def start(self, gang: _gangs.Gang, *_: object) -> MadeUpMembers:
+        members = MadeUpMembers(self, gang)
+        with self.lock:
+            self.queue += [(gang, members)] * gang.size
+        return members
+
+    def step(self) -> None:
+        draw = self.random.random()
+        assembling = [gang for gang in list(self.desk._gangs.values()) if not (gang.full or gang.over or gang.error)]
+        assert len(assembling) <= 1
+        if draw < 0.4 and self.queue and self.idle:
+            with self.lock:
+                members = self.queue.pop(0)[1] if self.queue else None
+            if members is not None:
+                self.here.append((self.idle.pop(), members))
+        elif draw < 0.7 and self.here:
+            rank, members = self.here.pop(self.random.randrange(len(self.here)))
+            if self.random.random() < 0.05:  # half of the calls may be cancelled
+                self.random.choice(self.calls[:10]).done = lambda: True  # type: ignore[method-assign]
+            self.desk.enlist(members.gang.number, rank, MadeUpFuture(self, rank, members))
+        elif self.working:
+            rank, gang = self.working.pop(self.random.randrange(len(self.working)))
+            error = None if self.random.random() < 0.95 else ("ValueError", "on purpose", "", b"")
+            self.desk.report(gang.number, rank, error, rank)
+            self.idle.add(rank)
+
+
+class MadeUpMembers(NeverDone):
+    """The call of a gang's members."""
+
+    def __init__(self, ranks: MadeUpRanks, gang: _gangs.Gang) -> None:
+        self.ranks = ranks
+        self.gang = gang
+
+    def cancel(self) -> None:
+        with self.ranks.lock:
+            self.ranks.queue = [entry for entry in self.ranks.queue if entry[1] is not self]
+
+
+class MadeUpFuture(Come):
+    """What a member waits for: it works then, or goes."""
+
+    def __init__(self, ranks: MadeUpRanks, rank: int, members: MadeUpMembers) -> None:
+        self.ranks = ranks
+        self.rank = rank
+        self.gang = members.gang
+
+    def get_loop(self) -> MadeUpFuture:
+        return self
+
+    def call_soon_threadsafe(self, settle: Callable[..., None], *args: Any) -> None:
+        settle(*args)
+
+    def set_result(self, members: list[int] | None) -> None:
+        if members is None:
+            self.ranks.idle.add(self.rank)
+        else:
+            assert len(set(members)) == self.gang.size
+            self.ranks.working.append((self.rank, self.gang))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gangs_among_random_events_end_lose_no_rank_and_leave_nothing(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    desk = _gangs.Desk(7)
+    ranks = MadeUpRanks(desk, seed)
+    monkeypatch.setattr(_gangs, "_start_members", ranks.start)
+    monkeypatch.setattr(_gangs, "_LOOK", 0.002)
+    ranks.calls = [NeverDone() for _ in range(20)]
+    numbers = [desk.know_call(promise) for promise in ranks.calls]
+
+    def run(item: int) -> Any:
+        size = 1 + item % 7
+        try:
+            return desk.run(Options({"ranks": size}), numbers[item % 20], monotonic() + 60, b"", ())
+        except betterbox.BetterBoxError as error:  # of a rank, or cancelled
+            return error
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        items = [pool.submit(run, item) for item in range(100)]
+        deadline = monotonic() + 20
+        try:
+            while not all(item.done() for item in items):
+                assert monotonic() < deadline
+                ranks.step()
+        finally:
+            desk.end()  # who still waits need not
+    outcomes = [item.result() for item in items]
+    assert all(isinstance(outcome, (int, betterbox.RemoteError)) for i, outcome in enumerate(outcomes) if i % 20 >= 10)
+    assert desk._queue == [] and desk._gangs == {} and desk.lost == set()
+    while ranks.here or ranks.working:
+        ranks.step()
+    assert ranks.queue == [] and len(ranks.idle) == 7
 
 
 @with_mpi

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import betterbox
 import pytest
-from betterbox import _slurm
+from betterbox import _slurm, _slurm_scale
 from betterbox._allocation import read_allocation
 from betterbox._slurm_scale import Plan, Seen, plan
 from helpers import Running, Scripts, wait_until
@@ -209,6 +210,20 @@ def test_demand_decides_what_is_submitted_cancelled_and_retired() -> None:
     assert planned(Seen(9, 5, ["1"])) == Plan()  # others take some
     assert planned(Seen(0, 0, ["8", "9", "10"], ["7"], {"7": 0.0})) == Plan(cancel=["10", "9", "8"])
     assert planned(Seen(0, 0, [], ["5", "6", "7"], {"5": 85.0, "6": 80.0, "7": 95.0})) == Plan(retire=["6", "5"])
+
+
+def test_a_command_of_slurm_that_hangs_is_told_and_what_was_submitted_before_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text(f"#!/bin/sh\n[ -e {tmp_path}/once ] && exec sleep 60\ntouch {tmp_path}/once\necho 71\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(_slurm_scale, "_COMMAND_TIMEOUT", 1.0)
+    scaler = _slurm_scale.Scaler("", "", argparse.Namespace(job_name="one", slots_per_node=1, interval=1))
+    with pytest.raises(betterbox.BetterBoxError, match=r"sbatch did not end within 1 s: .*scontrol ping.* the next try"):
+        scaler._submit(2)
+    assert "submitted 71" in capsys.readouterr().out
 
 
 def test_a_refusal_of_sbatch_is_told_and_tried_again(scripts: Scripts, home: Path, tmp_path: Path) -> None:

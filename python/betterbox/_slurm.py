@@ -69,7 +69,8 @@ scheduler=$!
 srun --overlap --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --wait=0 --kill-on-bad-exit=0 \\
   {python} -m betterbox slurm node{interface}{slots} &
 workers=$!
-betterbox slurm wait --workers "$SLURM_JOB_NUM_NODES" --timeout {wait} --pids "$scheduler,$workers" || exit 1
+betterbox slurm wait --workers "$SLURM_JOB_NUM_NODES" --timeout {wait} --pids "$scheduler,$workers" &
+wait $! || exit 1  # a signal ends this, too
 
 {command} &
 script=$!

@@ -17,11 +17,11 @@ void plan(const Turn& turn, Pool& pool, TimePoint at) {
   turn.state.set_timer(pool.relief_at, at, TimerKind::kRelief, pool.port.value);
 }
 
-/// Its items may go elsewhere, as far as is known. (A share that holds too much is steal()'s.)
+/// Its items may go elsewhere, as far as is known, whatever the policy: it did not give them to wait for another call.
+/// (A share with more than its slots can run is for the policy, and for steal().)
 bool is_movable(const Turn& turn, const LeaseState& lease) {
-  const CallState& call = *lease.call;
-  return !lease.nothing_to_revoke && !lease.share->victim_key && call.policy->adapts &&
-         !turn.state.peers.at(call.id.client).client.throttled;
+  return !lease.nothing_to_revoke && lease.share->outstanding <= lease.share->slots &&
+         !turn.state.peers.at(lease.call->id.client).client.throttled;
 }
 
 /// How many of the lease's items the member can begin with at once.

@@ -34,6 +34,56 @@ TEST_F(ReliefTest, AnIdleWorkerGetsWhatWaitsBehindAnotherCall) {
   pass(seconds(1));
 }
 
+class ReliefOfPolicyTest : public BusTest, public ::testing::WithParamInterface<std::string> {
+ public:
+  CallId start(const Actor& c, std::uint64_t serial, std::uint64_t items) {
+    Call call;
+    call.serial = serial;
+    call.method = "f";
+    call.policy = GetParam();
+    say(c, call, {Frame("context")});
+    add_items(c, serial, {0, items}, true);
+    return {c.hello.peer, serial};
+  }
+};
+
+TEST_P(ReliefOfPolicyTest, AnItemMovesWhateverThePolicyOfItsCall) {
+  const Actor w1 = worker(1, 1), c = client();
+  start(c, 1, 1);
+  const CallId second = start(c, 2, 1);
+  const std::vector<Lease> leases = expect_leases(w1);
+  ASSERT_THAT(leases, SizeIs(2));
+  pass(seconds(1));
+  const Actor w2 = worker(2, 1);
+  pass(milliseconds(5));
+  const Revoke revoke = expect<Revoke>(w1);
+  EXPECT_EQ(revoke.lease, leases[1].lease);
+  say(w1, Released{revoke.lease, {{0, 1}}});
+  EXPECT_EQ(expect_first_lease(w2).call, second);
+  pass(seconds(1));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ReliefOfPolicyTest, ::testing::ValuesIn([] {
+                           std::vector<std::string> names;
+                           for (const Policy& policy : policies()) names.emplace_back(policy.name);
+                           return names;
+                         }()),
+                         [](const auto& instance) { return instance.param; });
+
+TEST_F(ReliefTest, WhatAStaticCallWasGivenStaysWhereItIs) {
+  Call call;
+  call.serial = 3;
+  call.method = "f";
+  call.policy = "static";
+  say(c, call, {Frame("context")});
+  add_items(c, 3, {0, 10}, true);
+  ASSERT_THAT(expect_leases(w1), SizeIs(1));
+  worker(2, 1);
+  pass(milliseconds(5));
+  EXPECT_EQ(expect<Revoke>(w1).lease, leases[1].lease) << "not the ten items";
+  forget_unread();
+}
+
 TEST_F(ReliefTest, WhatRunsAlreadyStaysAndTheNextIsTried) {
   worker(2, 1);
   pass(milliseconds(5));

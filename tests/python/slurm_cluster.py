@@ -115,6 +115,8 @@ class SlurmCluster:
                 ports=f"[{first + 1}-{first + len(NODES)}]",
             )
         )
+        # Said, since slurmd would look for what is mounted, and end where nothing is (in a chroot); none is used here.
+        (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         munge = self.folder / "munge"
         key = munge / "key"
         key.write_bytes(os.urandom(128))

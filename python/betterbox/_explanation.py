@@ -27,6 +27,8 @@ class Explanation(dict[str, Any]):
         the time of its slots that was busy), ``retries``, ``steals``, ``outstanding`` (items it holds now) and
         ``seats``: per slot ``slot``, ``items``, ``busy_s``, ``longest_s``, ``first_s``, ``last_s`` (when its first and
         last outcome arrived), ``share``.
+    gangs : list of dict
+        Per item of a call with ``ranks=`` that runs or has its turn to get ranks: ``size``, and the ``ranks`` that have come.
     leases, splits : int
         Ranges granted; how many of them were cut while they ran, for somebody else.
     steals, retries : int
@@ -49,6 +51,7 @@ class Explanation(dict[str, Any]):
     def __init__(self, fields: dict[str, Any]) -> None:
         super().__init__(fields)
         agents = self.setdefault("agents", [])
+        self.setdefault("gangs", [])
         makespan = fields.get("makespan_s", 0.0)
         for agent in agents:
             agent["slots"] = max(agent.get("slots", 0), len(agent.get("seats", ())))
@@ -81,6 +84,9 @@ class Explanation(dict[str, Any]):
         lines = [f"{settled} of {known} items settled{open_end}{policy}"]
         if self.get("waiting"):
             lines.append(f"waiting: {self['waiting']}")
+        for gang in self["gangs"][:_SHOWN_AGENTS]:
+            ranks = ", ".join(str(rank) for rank in gang["ranks"]) or "none yet"
+            lines.append(f"gang of {gang['size']} on ranks: {ranks}")
         if self.get("makespan_s"):
             lines += self._time_lines()
         lines += self._count_lines()

@@ -42,8 +42,9 @@ Described = tuple[str, str, str, bytes]
 class Gang:
     """One item under way: who has come, and what they said. Guarded by the desk's lock."""
 
-    def __init__(self, number: int, size: int) -> None:
+    def __init__(self, number: int, call: int, size: int) -> None:
         self.number = number
+        self.call = call
         self.size = size
         self.waiting: dict[int, Any] = {}  # the future of each member, by its rank
         self.reported: set[int] = set()
@@ -82,7 +83,7 @@ class Desk:
         self._changed = threading.Condition()
         self._gangs: dict[int, Gang] = {}
         self._tickets = itertools.count()
-        self._queue: list[int] = []
+        self._queue: list[Gang] = []  # the first assembles
         self._servings: list[Any] = []
         self._calls: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # promises; gone: nobody can cancel
 
@@ -116,6 +117,19 @@ class Desk:
             f"ask for at most {usable}, or start the job with more, mpirun -n {ranks + 1 + len(self.lost)}"
         )
 
+    def describe(self, call: int) -> dict[str, Any]:
+        """What `Promise.explain` tells of a call beside what the scheduler knows."""
+        with self._changed:
+            gangs = [gang for gang in self._gangs.values() if gang.call == call]
+            told: dict[str, Any] = {"gangs": [{"size": gang.size, "ranks": sorted(gang.waiting)} for gang in gangs]}
+            if any(gang.call == call for gang in self._queue):
+                first = self._queue[0]
+                whose = "" if first.call == call else ", of another call,"
+                told["waiting"] = (
+                    f"gangs assemble one by one; the one that does{whose} has {len(first.waiting)} of {first.size} ranks"
+                )
+            return told
+
     # --- an attendant's side ---
 
     def run(self, options: Options, call: int, deadline: float | None, payload: bytes, args: tuple[Any, ...]) -> Any:
@@ -133,14 +147,14 @@ class Desk:
     def _assemble(
         self, number: int, options: Options, call: int, deadline: float | None, payload: bytes, args: tuple[Any, ...]
     ) -> tuple[Gang, Promise[Any]]:
-        gang = Gang(number, options.ranks or 1)
+        gang = Gang(number, call, options.ranks or 1)
         promise: Promise[Any] | None = None
         with self._changed:
-            self._queue.append(number)
+            self._queue.append(gang)
         try:
             with self._changed:
                 self._check_wanted(call, deadline)
-                while self._queue[0] != number:
+                while self._queue[0] is not gang:
                     self._changed.wait(_LOOK)
                     self._check_wanted(call, deadline)
                 self.check(gang.size)
@@ -161,7 +175,7 @@ class Desk:
             raise
         finally:
             with self._changed:
-                self._queue.remove(number)
+                self._queue.remove(gang)
                 self._changed.notify_all()
 
     def _outcome(self, gang: Gang, promise: Promise[Any]) -> Any:
@@ -380,6 +394,7 @@ def call(
     desk_options = Options({**outer, "policy": "ss", "retries": 0, "name": label})
     promise = _call_attendants(fixed, iterables, desk_options, label, single)
     desk.know_call(promise, call_number)
+    promise._explains = lambda: desk.describe(call_number)
     return promise
 
 

@@ -67,6 +67,7 @@ class Promise(Generic[T]):
     _feed_error: BaseException | None = None  # what the generator of the items raised
     _first: tuple[Any] | None = None
     _bar: Bar | None = None
+    _explains: Callable[[], dict[str, Any]] | None = None  # fields that the scheduler does not know
 
     def __init__(
         self,
@@ -330,7 +331,8 @@ class Promise(Generic[T]):
 
         if self._call is None:
             return Explanation({"waiting": "for the promises among its arguments", "agents": []})
-        return Explanation(self._call.explain(5.0))
+        more = self._explains() if self._explains is not None and not self.done() else {}
+        return Explanation({**self._call.explain(5.0), **more})
 
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio

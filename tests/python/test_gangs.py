@@ -436,6 +436,49 @@ def test_a_gang_that_waits_ends_by_its_timeout_or_a_cancel_and_holds_nobody(scri
 
 
 @with_mpi
+def test_explain_tells_the_ranks_of_gangs_and_for_which_others_wait(scripts: Scripts) -> None:
+    job = mpirun(
+        scripts,
+        4,
+        "explained.py",
+        """
+        import os, sys, time
+        import betterbox
+
+        gate = sys.argv[1]
+
+        def hold(*, comm):
+            while not os.path.exists(gate):
+                time.sleep(0.005)
+
+        def until(condition):
+            deadline = time.monotonic() + 30
+            while not condition():
+                assert time.monotonic() < deadline, (held.explain(), other.explain())
+                time.sleep(0.005)
+
+        held = betterbox.options(ranks=3).submit(hold)
+        until(lambda: held.explain().gangs == [{"size": 3, "ranks": [1, 2, 3]}])
+        assert "gang of 3 on ranks: 1, 2, 3" in str(held.explain())
+        other = betterbox.options(ranks=2).submit(hold)
+        until(lambda: other.explain().gangs == [{"size": 2, "ranks": []}])
+        assert other.explain().waiting == "gangs assemble one by one; the one that does has 0 of 2 ranks"
+        assert "gang of 2 on ranks: none yet" in str(other.explain())
+        last = betterbox.options(ranks=1).submit(hold)
+        until(lambda: "of another call, has 0 of 2 ranks" in last.explain().waiting)
+        assert held.explain().waiting == ""
+        open(gate, "w").close()
+        assert held.result(30) is None and other.result(30) is None and last.result(30) is None
+        assert held.explain().gangs == []
+        print("explained")
+        """,
+        str(scripts.write("gate", "").with_name("the-gate")),
+    )
+    assert job.wait(60) == 0, job.output
+    assert "explained" in job.output
+
+
+@with_mpi
 def test_gangs_run_at_once_on_ranks_of_their_own_and_a_map_of_them_uses_all_and_keeps_its_order(
     scripts: Scripts,
 ) -> None:

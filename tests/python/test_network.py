@@ -67,6 +67,58 @@ def test_calls_to_a_box_that_cannot_be_reached_go_through_the_scheduler(hosts: N
     assert client.output.splitlines() == ["h1 5000000", str(sum(range(300))), "['h1']", "lost"]
 
 
+@pytest.mark.parametrize("cut_off", [1, 2], ids=["the box's", "the caller's"])
+def test_calls_through_the_scheduler_end_once_when_a_host_is_cut_off_and_work_when_it_is_back(
+    hosts: Network, scripts: Scripts, tmp_path: Path, cut_off: int
+) -> None:
+    ran = tmp_path / "ran"
+    server = f"""
+        import time
+        from betterbox import Box, serve_box
+
+        @serve_box(8090)
+        class ABox(Box):
+            def square(self, i):
+                time.sleep(0.01)
+                with open({str(ran)!r}, "ab", buffering=0) as file:
+                    file.write(b"%d\\n" % i)
+                return i * i
+    """
+    hosts.start(1, scripts, str(scripts.write("server.py", server)))
+    hosts.part(2, 1)
+    user = """
+        import betterbox
+        box = betterbox.RemoteBox.connect(8090, timeout=20)
+        print("connected", box.square(0).result(20))
+        promises = [box.square(i) for i in range(1, 300)]
+        for i, promise in enumerate(promises, 1):
+            try:
+                assert promise.result(60) == i * i
+            except betterbox.BoxLostError:
+                pass
+        print("over", flush=True)
+        while True:
+            try:
+                assert box.square(300).result(60) == 300 * 300
+                break
+            except (betterbox.BoxLostError, betterbox.NoBoxFoundError):
+                pass
+        print("works again", flush=True)
+    """
+    client = hosts.start(2, scripts, str(scripts.write("user.py", user)))
+    wait_until(lambda: ran.exists() and len(ran.read_bytes().splitlines()) > 20, "calls are under way")
+    hosts.cut_off(cut_off)
+    cut = monotonic()
+    wait_until(lambda: monotonic() - cut > 5, "the cut lasts")
+    hosts.join_again(cut_off)
+    hosts.part(2, 1)
+    client.wait_for("works again")
+    runs = [int(line) for line in ran.read_bytes().split()]
+    once = [i for i in runs if i < 300]
+    assert len(once) == len(set(once)), "a call ran twice"
+    assert runs.count(300) >= 1
+
+
 def test_a_host_that_is_cut_off_and_comes_back_loses_nothing(hosts: Network, scripts: Scripts, tmp_path: Path) -> None:
     for i in (1, 2):
         hosts.start(i, scripts, "-m", "betterbox", "worker", "--slots", "2")

@@ -68,6 +68,8 @@ if [ ! -e "$system/etc/debian_version" ]; then
     { tail -n 5 "$folder/debootstrap.log"; exit 1; }
 fi
 cp /etc/resolv.conf "$system/etc/resolv.conf" 2>/dev/null
+# As an installed system has it: programs of Open MPI look their own host's name up, and would wait for a name server.
+[ -e "$system/etc/hosts" ] || echo "127.0.0.1 localhost $(hostname)" >"$system/etc/hosts"
 # Tests make mount namespaces, so the root there must be a mount point; and networks, with a device.
 mount --bind "$system" "$system" || fail "cannot mount in $system"
 [ ! -e /dev/net/tun ] || [ -e "$system/dev/net/tun" ] || { mkdir -p "$system/dev/net" && mknod "$system/dev/net/tun" c 10 200; }

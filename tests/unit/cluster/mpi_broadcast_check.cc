@@ -20,7 +20,7 @@ namespace betterbox {
 namespace {
 
 constexpr int kWordTag = 1;
-constexpr std::size_t kBytes = (20U << 20) + 123;  ///< more pieces than the window
+constexpr std::size_t kBytes = (10U << 20) + 123;  ///< more pieces than the window
 
 void require(bool right, const std::string& what, int rank) {
   if (right) return;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -65,6 +66,29 @@ def test_calls_to_a_box_that_cannot_be_reached_go_through_the_scheduler(hosts: N
     client = hosts.start(2, scripts, str(scripts.write("user.py", user)))
     assert client.wait() == 0, client.output
     assert client.output.splitlines() == ["h1 5000000", str(sum(range(300))), "['h1']", "lost"]
+
+
+def test_a_box_whose_socket_lies_in_another_container_is_reached_over_the_network(
+    hosts: Network, scripts: Scripts
+) -> None:
+    hosts.start(1, scripts, str(scripts.write("server.py", SERVER)))
+    user = """
+        import socket
+        import betterbox
+        assert socket.gethostname() == "h1"  # where the box says that it is
+        box = betterbox.RemoteBox.connect(8090, timeout=20)
+        print([box.size(b"x" * i).result(20) for i in (1, 1_000_000)])
+    """
+    apart = """
+import os, sys
+os.execvp("unshare", ["unshare", "--mount", "sh", "-c", 'hostname h1; mount -t tmpfs none "$XDG_RUNTIME_DIR"; exec "$@"', *sys.argv])
+"""
+    client = hosts.start(2, scripts, "-c", apart, sys.executable, str(scripts.write("user.py", user)))
+    assert client.wait() == 0, client.output
+    assert client.output.split("\n")[0] == "[1, 1000000]"
+    status = hosts.start(0, scripts, "-m", "betterbox", "status", "--json")
+    assert status.wait() == 0
+    assert json.loads(status.output)["counters"]["messages_relayed"] == 0
 
 
 @pytest.mark.parametrize("cut_off", [1, 2], ids=["the box's", "the caller's"])

@@ -11,8 +11,8 @@ import builtins
 import os
 import sys
 from collections.abc import Callable, Sequence
-from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from types import CodeType, FunctionType, ModuleType, NoneType
+from typing import Any, Union, get_args, get_origin
 
 from betterbox import _bus, _context, _core, _pickling
 from betterbox._options import DEFAULTS, Options
@@ -132,12 +132,16 @@ def watched(fn: Callable[..., Any], functions: list[FunctionType]) -> list[tuple
 
 
 def _watch(fn: Any, functions: list[FunctionType], names: dict[tuple[int, str], tuple[Any, ...]]) -> bool:
-    if type(fn) is not FunctionType or fn.__closure__ or fn.__kwdefaults__ or fn.__dict__ or fn.__annotations__:
+    if type(fn) is not FunctionType or fn.__closure__ or fn.__kwdefaults__ or fn.__dict__:
         return False
     if any(fn is known for known in functions):
         return True
     if not all(type(value) in _ATOMS for value in fn.__defaults__ or ()):
         return False
+    hints = fn.__annotations__
+    if not all(_is_constant_hint(hint) for hint in hints.values()):
+        return False
+    names.update(((id(hints), name), (hints, name, hint)) for name, hint in hints.items())
     functions.append(fn)
     used = set(_MODULE_FACTS)
     codes = [fn.__code__]
@@ -159,6 +163,14 @@ def _watch(fn: Any, functions: list[FunctionType], names: dict[tuple[int, str], 
         if not _stays(value) and not _watch(value, functions, names) and name not in _MODULE_FACTS:
             return False
     return True
+
+
+def _is_constant_hint(hint: Any) -> bool:
+    """True for annotations that always give the same pickle: such, and what is made of them by brackets and bars."""
+    if _stays(hint) or hint is Ellipsis or hint is NoneType:
+        return True
+    origin, parts = get_origin(hint), get_args(hint)
+    return bool(parts) and (origin is Union or _stays(origin)) and all(_is_constant_hint(part) for part in parts)
 
 
 def _stays(value: Any) -> bool:

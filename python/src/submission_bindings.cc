@@ -28,18 +28,27 @@ using ClientPtr = std::shared_ptr<Client>;
 
 // --- what a context was made of -----------------------------------------------------------------------
 
-/// The parts of a function that its pickle is made of. All but the annotations are compared by identity, and are
-/// either immutable or must be absent (see `_functions.watched`).
+/// The parts of a function that its pickle is made of. All are compared by identity, and are either immutable or must be
+/// absent; of annotations, their number too: each is watched by its name (see `_submissions.watched`).
 struct FunctionState {
   PyRef function;
   std::vector<PyRef> parts;
+  Py_ssize_t annotations;
 
   static std::vector<PyObject*> parts_of(PyObject* object) {
     const auto* f = reinterpret_cast<PyFunctionObject*>(object);
     return {f->func_code, f->func_defaults,    f->func_kwdefaults, f->func_closure, f->func_doc,
             f->func_name, f->func_annotations, f->func_module,     f->func_qualname};
   }
-  explicit FunctionState(PyObject* object) : function(PyRef::borrow(object)) {
+  /// A function that was asked for its annotations keeps them in a dict.
+  static Py_ssize_t count_annotations(const PyFunctionObject* f) {
+    return f->func_annotations != nullptr && PyDict_Check(f->func_annotations)
+               ? PyDict_GET_SIZE(f->func_annotations)
+               : 0;
+  }
+  explicit FunctionState(PyObject* object)
+      : function(PyRef::borrow(object)),
+        annotations(count_annotations(reinterpret_cast<PyFunctionObject*>(object))) {
     for (PyObject* part : parts_of(object)) parts.push_back(PyRef::borrow(part));
   }
   bool same() const {
@@ -48,8 +57,7 @@ struct FunctionState {
            f->func_kwdefaults == parts[2].get() && f->func_closure == parts[3].get() &&
            f->func_doc == parts[4].get() && f->func_name == parts[5].get() &&
            f->func_annotations == parts[6].get() && f->func_module == parts[7].get() &&
-           f->func_qualname == parts[8].get() &&
-           (f->func_annotations == nullptr || PyDict_GET_SIZE(f->func_annotations) == 0) &&
+           f->func_qualname == parts[8].get() && count_annotations(f) == annotations &&
            (f->func_dict == nullptr || PyDict_GET_SIZE(f->func_dict) == 0);
   }
 };

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("cluster")
 def _made(source: str, **names: Any) -> Callable[..., Any]:
     """The function `f` of a text, as a script or a notebook would have it: no module holds it."""
     space = {"__name__": "__main__", **names}
-    exec(source, space)
+    exec(compile(source, "<made>", "exec", dont_inherit=True), space)
     made: Callable[..., Any] = space["f"]
     return made
 
@@ -40,6 +40,40 @@ def test_a_function_that_stays_the_same_is_pickled_once() -> None:
     fn = _made("def f(x): return x + 1")
     assert [betterbox.submit(fn, i).result() for i in range(5)] == [1, 2, 3, 4, 5]
     assert fn in _submissions.submitters
+
+
+@pytest.mark.parametrize("hint", ["int", "int | None", "dict[str, list[int]]", "tuple[int, ...]", "'later'", "None", "Path", "Any"])
+def test_a_function_with_annotations_is_pickled_once(hint: str) -> None:
+    fn = _made(f"def f(x: {hint}, y: int = 2) -> {hint}: return x, f.__annotations__['x']", Path=Path, Any=Any)
+    fn.__globals__["f"] = fn
+    results = [betterbox.submit(fn, i).result() for i in range(5)]
+    assert results == [(i, fn.__annotations__["x"]) for i in range(5)]
+    assert fn in _submissions.submitters
+
+
+def test_annotations_that_may_change_unseen_are_pickled_each_time() -> None:
+    class Here: ...
+
+    for hint in (Here, list[Here], [1], {"a": 1}):
+        fn = _made("def f(x: hint): return x", hint=hint)
+        del fn.__globals__["hint"]
+        assert [betterbox.submit(fn, i).result() for i in range(3)] == [0, 1, 2]
+        assert fn not in _submissions.submitters
+
+
+def test_changed_annotations_are_seen() -> None:
+    def annotated() -> Any:
+        fn = _made("def f(x: int = 1) -> int: return sorted((k, v.__name__) for k, v in f.__annotations__.items())")
+        fn.__globals__["f"] = fn
+        return fn
+
+    before = [("return", "int"), ("x", "int")]
+    fn = annotated()
+    assert _twice(fn, lambda: fn.__annotations__.update(x=str)) == (before, [("return", "int"), ("x", "str")])
+    fn = annotated()
+    assert _twice(fn, lambda: fn.__annotations__.update(z=str)) == (before, [*before, ("z", "str")])
+    fn = annotated()
+    assert _twice(fn, lambda: setattr(fn, "__annotations__", {"x": str})) == (before, [("x", "str")])
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,23 @@ This module runs inside the program betterbox-mpi (cluster/mpi_main.cc), which h
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import os
 import queue
 import sys
 import threading
+from time import monotonic, sleep
 from typing import Any
 
 from betterbox import _core, _settings
+from betterbox._errors import BetterBoxError
 
 STUCK = 2.0
 """Seconds that a rank's slot has to end once the job is over."""
+
+COMING = 30.0
+"""Seconds that the script waits at most for the other ranks to be on the bus."""
 
 _ALONE = """\
 betterbox mpi: this job has one rank, which would run the script; its workers are the others: \
@@ -38,6 +44,7 @@ def main() -> int:
     script, arguments = sys.argv[0], sys.argv[1:]
     sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
     if job.rank == 0:
+        _wait_for_ranks(job.size)
         code = _run_script(script, arguments)
         gangs = sys.modules.get("betterbox._gangs")
         if gangs is not None and gangs.end():
@@ -66,6 +73,18 @@ def _leave_mpi_to_us() -> None:
         return
     mpi4py.rc.initialize = False
     mpi4py.rc.finalize = False
+
+
+def _wait_for_ranks(ranks: int) -> None:
+    """Until all are on the bus: what the script deploys and spreads first is for all of them, not for the quickest."""
+    from betterbox import _bus
+
+    deadline = monotonic() + COMING
+    while monotonic() < deadline:
+        with contextlib.suppress(BetterBoxError):  # the script will tell, if it uses the bus
+            if _bus.current().client.status(5.0)["counters"]["sessions_begun"] >= ranks:  # workers, and this client
+                return
+        sleep(0.01)
 
 
 def _run_script(script: str, arguments: list[str]) -> int:

@@ -20,17 +20,18 @@ pytestmark = [
 ]
 
 
-def mpirun(scripts: Scripts, ranks: int, script: str, text: str, *args: str) -> Running:
+def mpirun(scripts: Scripts, ranks: int, script: str, text: str, *args: str, **env: str) -> Running:
     """Write a script and start ``mpirun -n RANKS betterbox mpi SCRIPT ARGS``."""
-    return mpirun_file(scripts, ranks, scripts.write(script, text), *args)
+    return mpirun_file(scripts, ranks, scripts.write(script, text), *args, **env)
 
 
-def mpirun_file(scripts: Scripts, ranks: int, path: Path, *args: str) -> Running:
+def mpirun_file(scripts: Scripts, ranks: int, path: Path, *args: str, **env: str) -> Running:
     launch = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
     return scripts.command(
         "-c", launch, str(MPIRUN), "--oversubscribe", "-n", str(ranks), sys.executable, "-m", "betterbox", "mpi",
         str(path), *args,
         OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_btl_base_warn_component_unused="0",
+        **env,
     )  # fmt: skip
 
 
@@ -84,6 +85,36 @@ def test_the_demo_finds_over_mpi_what_it_finds_alone(scripts: Scripts, tmp_path:
     result = json.loads(found.read_text())
     assert result["matches_serial"] and result["files"] == 60
     assert len(result["items_per_slot"]) == 2 and all(result["items_per_slot"])
+
+
+def test_the_script_begins_when_the_slowest_rank_is_on_the_bus(scripts: Scripts) -> None:
+    late = scripts.write(
+        "sitecustomize.py",
+        """
+        import os, sys, time
+        if "_betterbox_mpi" in sys.builtin_module_names and os.environ["OMPI_COMM_WORLD_RANK"] != "0":
+            time.sleep(float(os.environ["OMPI_COMM_WORLD_RANK"]))
+        """,
+    )
+    job = mpirun(
+        scripts,
+        3,
+        "at_once.py",
+        """
+        import os
+        from betterbox import Box, GroupBox, deploy
+
+        class Where(Box):
+            def rank(self):
+                return int(os.environ["OMPI_COMM_WORLD_RANK"])
+
+        with deploy(Where, 8090, slots=2):
+            print("ranks", sorted(GroupBox.connect(8090, require=2).rank().all(20)))
+        """,
+        PYTHONPATH=f"{late.parent}:{os.environ['PYTHONPATH']}",
+    )
+    assert job.wait(60) == 0, job.output
+    assert "ranks [1, 2]" in job.output
 
 
 def test_boxes_live_in_ranks_and_in_the_script(scripts: Scripts) -> None:

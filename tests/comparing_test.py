@@ -84,6 +84,21 @@ def test_a_peer_that_hangs_is_ended_at_the_limit_with_all_that_it_started(marks:
         assert len(marks) == 1 and processes.marked(marks[0]) == [], "ended at once, not with the run"
 
 
+@pytest.mark.parametrize("name", ["Hides", "HidesAndDies"])
+def test_daemons_that_hide_where_they_came_from_end_with_their_peer(name: str) -> None:
+    with harness.Harness([Spec("hides", f"made_up_peers:{name}")], 2, lambda _: None) as running:
+        running.run(case("submissions"), harness.sized(case("submissions"), True, SPEED), 1)
+        place = running.place
+    assert [pid for pid in os.listdir("/proc") if pid.isdigit() and _works_in(pid, place)] == []
+
+
+def _works_in(pid: str, place: str) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd").startswith(place)
+    except OSError:
+        return False
+
+
 def test_a_peer_that_failed_is_started_afresh_for_the_next_case(marks: list[str]) -> None:
     with harness.Harness([FAILS], 2, lambda _: None) as running:
         first = running.run(case("submissions"), harness.sized(case("submissions"), True, SPEED), 3)

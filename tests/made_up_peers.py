@@ -53,6 +53,21 @@ class Hangs(Alone):
         return []
 
 
+class Hides(Alone):
+    """With a daemon that has neither the environment nor the session nor the parent that it came from, and never listens."""
+
+    def start(self) -> None:
+        daemon = "trap '' TERM; echo up; while :; do sleep 60; done"
+        started = f'env -i setsid sh -c "{daemon}" &'
+        with subprocess.Popen(["sh", "-c", started], stdout=subprocess.PIPE) as parent:
+            assert parent.stdout is not None and parent.stdout.readline() == b"up\n"
+
+
+class HidesAndDies(Hides):
+    def submit_all(self, fn: Callable[[int], Any], count: int) -> list[Any]:
+        os._exit(3)
+
+
 class Absent(Alone):
     def start(self) -> None:
         import nobody_has_this  # type: ignore[import-not-found]  # noqa: F401

@@ -185,6 +185,7 @@ class Harness:
         self.started = 0
 
     def __enter__(self) -> Harness:
+        processes.adopt_orphans()
         self.place = tempfile.mkdtemp(prefix="peers-", dir="/tmp")
         guard = [sys.executable, "-m", "comparing.processes", self.mark, self.place]
         self.guard = subprocess.Popen(guard, stdin=subprocess.PIPE, cwd=BENCHMARKS, start_new_session=True)
@@ -193,9 +194,8 @@ class Harness:
     def __exit__(self, *_: object) -> None:
         assert self.guard.stdin is not None
         try:
-            for runner in self.runners.values():
-                runner.end()
-            self.runners.clear()
+            for name in list(self.runners):
+                self._end(self.runners.pop(name))
         finally:
             self.guard.stdin.close()
             self.guard.wait()
@@ -242,7 +242,7 @@ class Harness:
             try:
                 return runner.ask(case, size)
             finally:
-                runner.end()
+                self._end(runner)
         if spec.name not in self.runners:
             self.runners[spec.name] = self._start(spec)
         runner = self.runners[spec.name]
@@ -254,7 +254,11 @@ class Harness:
     def _drop(self, spec: Spec) -> None:
         runner = self.runners.pop(spec.name, None)
         if runner is not None:
-            runner.end(ask=False)
+            self._end(runner, ask=False)
+
+    def _end(self, runner: Runner, ask: bool = True) -> None:
+        runner.end(ask)
+        processes.end_orphans({self.guard.pid, *(other.process.pid for other in self.runners.values())})
 
 
 def import_time(spec: Spec, limit: float, times: int) -> Figures | None:

@@ -1,7 +1,7 @@
 """The process in which one peer lives: does what the harness asks, a line of JSON each, until its input ends.
 
 Commands come by standard input, answers leave by the descriptor that the harness names: whatever a library prints goes
-to the log. Its end is the peer's end: the harness then ends every process that still has the peer's mark.
+to the log. Its end is the peer's end: whatever the library has left behind ends before it does.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import traceback
 from typing import Any
 
+from comparing import processes
 from comparing.adapter import NotOffered, Peer
 from comparing.cases import CASES
 
@@ -34,6 +35,7 @@ def perform(peer: Peer, case: str, size: dict[str, Any], started: bool) -> dict[
 
 
 def main(argv: list[str]) -> int:
+    processes.adopt_orphans()
     target, slots, answers_fd = argv[0], int(argv[1]), int(argv[2])
     # The programs of a virtual environment's packages are found as if it had been activated (Parsl starts some).
     os.environ["PATH"] = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)))
@@ -62,11 +64,14 @@ def main(argv: list[str]) -> int:
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
-    if peer is not None:
-        peer.stop()
+    try:
+        if peer is not None:
+            peer.stop()
+    except BaseException:
+        traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # what a library left behind must not hold it up
+    processes.end(os.environ[processes.MARK])  # this process too: its threads must not hold it up
 
 
 if __name__ == "__main__":

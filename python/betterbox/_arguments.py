@@ -29,6 +29,26 @@ def add_verb(verbs: Any, name: str, text: str, example: str) -> argparse.Argumen
     return parser
 
 
+def add_script(parser: argparse.ArgumentParser, verb: str, options: str = "") -> None:
+    """What runs as ``__main__``: ``SCRIPT ARGS...`` or ``-m MODULE ARGS...``; ``script``, ``args`` and ``module`` say it."""
+    script = parser.add_argument("script", help="a Python script; it runs as __main__")
+    parser.add_argument("args", nargs=argparse.REMAINDER, help="its arguments").required = False
+
+    class Module(argparse.Action):
+        """Takes all that follows, as ``python -m`` does."""
+
+        def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+            if not values:
+                parser.error("-m needs the name of a module")
+            script.required = False
+            namespace.script, namespace.args, namespace.module = values[0], values[1:], True
+
+    parser.add_argument(
+        "-m", action=Module, nargs=argparse.REMAINDER, dest="module", default=False, metavar="MODULE", help="a module instead of a script"
+    )
+    parser.usage = " ".join(filter(None, (f"betterbox {verb} [-h]", options, "(SCRIPT | -m MODULE) [ARGUMENT ...]")))
+
+
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     """A whole number within bounds.
 

@@ -9,10 +9,11 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from betterbox import _settings
+from betterbox import __version__, _script, _settings
 from betterbox._arguments import (
     MOST_SLOTS,
     UsageError,
+    add_script,
     add_verb,
     amount,
     check_script,
@@ -34,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="BETTERBOX_BUS names the bus (a bus file or an address); unset, it is ~/.betterbox/bus.json, "
         "and the bus starts by itself. Exit codes: 0 ok, 1 failed, 2 usage.",
     )
+    parser.add_argument("--version", action="version", version=f"betterbox {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     _scheduler_parser(verbs)
     _worker_parser(verbs)
@@ -140,16 +142,11 @@ def _run_parser(verbs: Any) -> None:
         verbs,
         "run",
         "run a script with a private scheduler and worker (or on the bus that BETTERBOX_BUS names)",
-        "betterbox run script.py\nbetterbox run --slots 4 script.py --its --own options",
+        "betterbox run script.py\nbetterbox run --slots 4 script.py --its --own options\nbetterbox run -m package.module",
     )
     parser.add_argument("--slots", type=whole(1, MOST_SLOTS), metavar="N", help="slots of the private worker (default: one per CPU)")
-    parser.add_argument("script", help="a Python script; it runs as __main__")
-    _add_script_arguments(parser)
+    add_script(parser, "run", "[--slots N]")
     parser.set_defaults(run=_run)
-
-
-def _add_script_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("args", nargs=argparse.REMAINDER, help="its arguments").required = False
 
 
 def _mpi_parser(verbs: Any) -> None:
@@ -157,10 +154,10 @@ def _mpi_parser(verbs: Any) -> None:
         verbs,
         "mpi",
         "run a script under MPI: rank 0 runs it, the other ranks are its workers",
-        "mpirun -n 4 betterbox mpi script.py\nmpirun -n 4 betterbox mpi script.py --its --own options",
+        "mpirun -n 4 betterbox mpi script.py\nmpirun -n 4 betterbox mpi script.py --its --own options\n"
+        "mpirun -n 4 betterbox mpi -m package.module",
     )
-    parser.add_argument("script", help="a Python script; it runs as __main__ on rank 0")
-    _add_script_arguments(parser)
+    add_script(parser, "mpi")
     parser.set_defaults(run=_mpi)
 
 
@@ -288,15 +285,17 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    check_script(args.script)
+    if not args.module:
+        check_script(args.script)
+    program = _script.Program(args.script, args.args, args.module)
     if os.environ.get("BETTERBOX_BUS"):
         if args.slots:
             raise BetterBoxError("--slots is for a private worker, but BETTERBOX_BUS names a bus; unset one of them")
-        return _run_main(args)
+        return _run_main(program)
     from betterbox._cluster import LocalCluster
 
     with LocalCluster(args.slots):
-        if _run_main(args) != OK:
+        if _run_main(program) != OK:
             return FAILED
         serving = sys.modules.get("betterbox._serving")
         if serving is not None:
@@ -306,46 +305,23 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _mpi(args: argparse.Namespace) -> int:
-    if all(os.environ.get(name, "0") == "0" for name in ("OMPI_COMM_WORLD_RANK", "PMIX_RANK")):
+    if not args.module and all(os.environ.get(name, "0") == "0" for name in ("OMPI_COMM_WORLD_RANK", "PMIX_RANK")):
         check_script(args.script)  # only rank 0 reads it
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bin", "betterbox-mpi")
     if not os.path.exists(program):
         raise BetterBoxError("this BetterBox was built without MPI; install its development files and build again")
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    _exec([program, sys.executable, package, args.script, *args.args])
+    _exec([program, sys.executable, package, *(["-m"] if args.module else []), args.script, *args.args])
 
 
-def _run_main(args: argparse.Namespace) -> int:
-    """Run the script; what it raises is its own and is shown as Python does."""
+def _run_main(program: _script.Program) -> int:
+    """Run it; what it raises is its own and is shown as Python does."""
     try:
-        _run_script(args.script, args.args)
+        program.run()
     except Exception as error:
-        _show_error(error, args.script)
+        program.show_error(error)
         return FAILED
     return OK
-
-
-def _show_error(error: BaseException, script: str) -> None:
-    """As Python shows what a script has raised: from its first line on, without ours."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename != script:
-        frames = frames.tb_next
-    sys.excepthook(type(error), error.with_traceback(frames), frames)
-
-
-def _run_script(script: str, args: list[str]) -> None:
-    """Run a script as ``__main__``, as ``python script`` would; the module stays, for what it has left running."""
-    from types import ModuleType
-
-    with open(script, "rb") as stream:
-        code = compile(stream.read(), script, "exec")
-    main = ModuleType("__main__")
-    main.__file__ = script
-    main.__dict__["__builtins__"] = __builtins__
-    sys.modules["__main__"] = main
-    sys.argv = [script, *args]
-    sys.path[0:1] = [os.path.dirname(os.path.abspath(script))]
-    exec(code, main.__dict__)
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 
 from betterbox import _core, _settings
 from betterbox._errors import BetterBoxError
+from betterbox._script import Program
 
 STUCK = 2.0
 """Seconds that a rank's slot has to end once the job is over."""
@@ -41,11 +42,12 @@ def main() -> int:
     _core.use_carrier(job.carrier)
     os.environ["BETTERBOX_BUS"] = job.scheduler
     _leave_mpi_to_us()
-    script, arguments = sys.argv[0], sys.argv[1:]
-    sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
+    as_module = sys.argv[0] == "-m"
+    script, arguments = sys.argv[as_module], sys.argv[as_module + 1 :]
+    sys.path.insert(0, os.getcwd() if as_module else os.path.dirname(os.path.abspath(script)))
     if job.rank == 0:
         _wait_for_ranks(job.size)
-        code = _run_script(script, arguments)
+        code = _run(script, arguments, as_module)
         gangs = sys.modules.get("betterbox._gangs")
         if gangs is not None and gangs.end():
             _abort(code)
@@ -87,15 +89,19 @@ def _wait_for_ranks(ranks: int) -> None:
         sleep(0.01)
 
 
-def _run_script(script: str, arguments: list[str]) -> int:
-    from betterbox import _cli
-
+def _run(name: str, arguments: list[str], module: bool) -> int:
+    """Run rank 0's program; its exit code."""
     try:
-        _cli._run_script(script, arguments)
+        program = Program(name, arguments, module)
+    except BetterBoxError as error:
+        print(f"betterbox mpi: {error}", file=sys.stderr)
+        return 1
+    try:
+        program.run()
     except SystemExit as end:
         return _exit_code(end.code)
     except BaseException as error:
-        _cli._show_error(error, script)
+        program.show_error(error)
         return 1
     finally:
         for stream in (sys.stdout, sys.stderr):

@@ -132,6 +132,12 @@ class Scripts:
         """Start ``betterbox ARGS``."""
         return self.command("-m", "betterbox", *args, **env)
 
+    def cli_output(self, *args: str, **env: str) -> str:
+        """Run ``betterbox ARGS`` to its end, and return what it printed."""
+        running = self.cli(*args, **env)
+        assert running.wait() == 0, running.output
+        return running.output
+
     def end(self) -> None:
         """Stop those still running with SIGTERM."""
         for running in self.running:

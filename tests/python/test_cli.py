@@ -6,6 +6,7 @@ import json
 import signal
 from pathlib import Path
 
+import betterbox
 import pytest
 from helpers import Scripts, processes_of, wait_until
 
@@ -177,6 +178,43 @@ def test_run_ends_as_the_script_does(scripts: Scripts, ending: str, code: int) -
     assert running.wait() == code
     if code == 1:
         assert "ValueError: x" in running.output and running.output.count("File ") == 1
+
+
+def test_run_takes_a_module_as_python_does(scripts: Scripts, home: Path) -> None:
+    package = scripts.folder / "package"
+    package.mkdir()
+    package.joinpath("__init__.py").touch()
+    package.joinpath("tool.py").write_text("raise SystemExit('ended by itself')")
+    scripts.write(
+        "package/__main__.py",
+        """
+        import sys
+        import betterbox
+        from . import __name__ as name
+
+        class Item:
+            value = 20
+
+        def double(item):
+            return 2 * item.value
+
+        print(name, __name__, sys.argv[1:], betterbox.submit(double, Item()).result(20))
+        """,
+    )
+    assert "package __main__ ['-m', '--slots', '3'] 40" in scripts.cli_output("run", "--slots", "1", "-m", "package", "-m", "--slots", "3")
+    tool = scripts.cli("run", "-m", "package.tool")
+    assert tool.wait() == 1 and tool.output == "ended by itself\n"
+
+
+@pytest.mark.parametrize("module", ["nowhere", "nowhere.below", "package_without_main", ".", "builtins"])
+def test_run_says_which_module_it_cannot_run(scripts: Scripts, module: str) -> None:
+    scripts.folder.joinpath("package_without_main").mkdir()
+    running = scripts.cli("run", "-m", module)
+    assert running.wait() == 1 and module in running.output and "Traceback" not in running.output
+
+
+def test_version_is_the_packages(scripts: Scripts) -> None:
+    assert scripts.cli_output("--version") == f"betterbox {betterbox.__version__}\n"
 
 
 def test_run_shows_where_a_script_failed_though_it_was_an_error_of_ours(scripts: Scripts) -> None:

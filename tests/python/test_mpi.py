@@ -183,6 +183,12 @@ def test_a_script_that_is_missing_is_said_once(scripts: Scripts, tmp_path: Path)
     assert job.output.count("there is no script") == 1
 
 
+def test_a_module_runs_as_a_script_does(scripts: Scripts) -> None:
+    scripts.write("program.py", "import sys, betterbox\nprint(__name__, sys.argv[1:], betterbox.submit(abs, -3).result(30))")
+    job = mpirun_file(scripts, 2, Path("-m"), "program", "--option")
+    assert job.wait(60) == 0 and "__main__ ['--option'] 3" in job.output
+
+
 def test_an_error_of_a_rank_fails_its_item_and_not_the_job(scripts: Scripts) -> None:
     job = mpirun(
         scripts,

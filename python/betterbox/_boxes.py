@@ -213,12 +213,13 @@ def make_remote(
     return instance
 
 
-def make_instance(cls: type[Any]) -> Any:
-    """The instance of a class that is to be served here, as its decorators say."""
+def make_instance(cls: type[Any], register: bool = True) -> Any:
+    """A new instance of a class that is to be served here, as its decorators say; `register`: the one of the class."""
     use = cls.__dict__.get("__betterbox_use__")
     if use is not None:
         port, timeout, require = use
-        return make_remote(cls, port, timeout, require, register=True)
+        return make_remote(cls, port, timeout, require, register)
     instance = cls()
-    _registry.instances[cls] = instance
+    if register:
+        _registry.instances[cls] = instance
     return instance

@@ -50,9 +50,9 @@ def serve_box(port: int, *, block: bool = True) -> Callable[[C], C]:
         check_servable(cls)
         cls.__betterbox_serve__ = port
         if not _registry.recording:
-            from betterbox._serving import serve
+            from betterbox._serving import start
 
-            serve(cls, port, block=block)
+            start(cls, port, block, register=True)
         return cls
 
     return decorate

@@ -42,7 +42,7 @@ class Deployment:
 
 
 def deploy(obj_or_class: Any, port: int, slots: int = 1, *, timeout: float = 30.0) -> Deployment:
-    """Host a box on the workers that are there.
+    """Host a box on the workers that are there. On a bus that started itself, a worker is started if there is none.
 
     Parameters
     ----------
@@ -79,6 +79,8 @@ def deploy(obj_or_class: Any, port: int, slots: int = 1, *, timeout: float = 30.
     ...     betterbox.GroupBox.connect(8090).name().result()
     ['MyBox', 'MyBox']
     """
+    from betterbox import _functions
+
     _registry.check_port(port)
     if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
         raise ValueError(f"slots must be a whole number from 1, not {slots!r}")
@@ -86,6 +88,7 @@ def deploy(obj_or_class: Any, port: int, slots: int = 1, *, timeout: float = 30.
     check_servable(cls, "deploy")
     payload = make_payload(obj_or_class)
     connection = _bus.current()
+    _functions.start_worker_if_none(connection)
     serial = connection.client.deploy(port, slots, cls.__qualname__, payload, timeout)
     return Deployment(connection, serial, port, slots)
 

@@ -186,6 +186,12 @@ def see_to_workers(connection: _bus.Connection) -> None:
         timer.start()
 
 
+def start_worker_if_none(connection: _bus.Connection) -> None:
+    """On a bus that started itself: a worker is there when this returns."""
+    if connection.self_started and not _has_worker(connection):
+        _start_worker(connection)
+
+
 def _has_worker(connection: _bus.Connection) -> bool:
     report = connection.client.status(5.0)
     return any(peer["slots"] > 0 and peer["connected"] for peer in report["peers"])

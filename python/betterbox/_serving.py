@@ -19,17 +19,18 @@ from typing import Any
 
 from betterbox import _bus, _core, _registry, _settings
 from betterbox._decorators import check_servable
-from betterbox._errors import BusError
+from betterbox._errors import BetterBoxError, BusError
 
 STOP_TIMEOUT = 10.0  # seconds for a box to finish its call and save
 _WAIT_SLICE = 0.2  # seconds between looks at signals and at a box that is being made
 
 
 class LocalBox:
-    """A box of this script, between `serve` and its slot thread."""
+    """A box of this script, between `serve` and its slot thread. `register`: it becomes the class's one instance."""
 
-    def __init__(self, subject: Any) -> None:
+    def __init__(self, subject: Any, register: bool) -> None:
         self.subject = subject
+        self.register = register
         self.box: Any = None
         self.error: BaseException | None = None
 
@@ -39,6 +40,7 @@ _numbers = itertools.count(1)
 _lock = threading.RLock()
 _agents: dict[str, _core.Agent] = {}
 _servings: list[Serving] = []
+_claims: dict[Serving, Any] = {}  # objects that have a thread here
 _kept_agents: list[_core.Agent] = []  # never freed
 
 
@@ -58,19 +60,26 @@ class Serving:
         Where it is.
     """
 
-    def __init__(self, subject: Any, port: int, block: bool) -> None:
+    def __init__(self, subject: Any, port: int, block: bool, register: bool = False) -> None:
         self.port = port
         self.block = block
-        self._local = LocalBox(subject)
+        if isinstance(subject, type):
+            subject = _registry.instances.get(subject, subject)
+        self._local = LocalBox(subject, register)
         self._bus, named = _settings.bus_name()
         self._agent = _agent(self._bus, named)
         self._key = f"local:{next(_numbers)}".encode()
         self._closing = threading.Lock()
         self._closed = False
         _local_boxes[self._key] = self._local
-        self._seat = self._agent.open_seat(port, self._key)
-        self._thread = threading.Thread(target=self._seat.run, name=f"betterbox-box-{port}", daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._run, name=f"betterbox-box-{port}", daemon=True)
+        self._claim()
+        try:
+            self._seat = self._agent.open_seat(port, self._key)
+            self._thread.start()
+        except BaseException:
+            _claims.pop(self, None)
+            raise
         try:
             self._wait_offered()
         except BaseException:
@@ -78,6 +87,26 @@ class Serving:
             raise
         with _lock:
             _servings.append(self)
+
+    def _run(self) -> None:
+        try:
+            self._seat.run()
+        finally:
+            _claims.pop(self, None)
+
+    def _claim(self) -> None:
+        """One object has one thread, also while a call goes on that did not end when its box was closed."""
+        subject = self._local.subject
+        if isinstance(subject, type):
+            return  # its object will be new
+        with _lock:
+            holder = next((serving for serving, other in _claims.items() if other is subject), None)
+            if holder is not None:
+                raise BetterBoxError(
+                    f"this {type(subject).__qualname__} is served at port {holder.port} already, and the calls of one "
+                    f"object run on one thread: close that serving first, or serve another instance"
+                )
+            _claims[self] = subject
 
     def _wait_offered(self) -> None:
         while not self._agent.wait_offered(self._seat, _WAIT_SLICE):
@@ -139,12 +168,13 @@ class Serving:
 
 
 def serve(obj_or_class: Any, port: int, *, block: bool = True) -> Serving:
-    """Serve an object, or the one instance of a class, on the bus.
+    """Serve an object, or a new instance of a class, on the bus.
 
     Parameters
     ----------
     obj_or_class : Box or class
-        A class is instantiated on the box's own thread, unless it has its instance already.
+        A class is instantiated on the box's own thread; if a decorator has made its one instance, that is served. The
+        calls of one object run on one thread, so an object is served at one port at a time.
     port : int
         1 to 65535.
     block : bool
@@ -161,6 +191,8 @@ def serve(obj_or_class: Any, port: int, *, block: bool = True) -> Serving:
         If the class derives neither from `Box` nor from `RemoteBox`.
     BusError
         If there is no bus.
+    BetterBoxError
+        If the object is served already.
     Exception
         What ``__init__`` raised.
 
@@ -174,11 +206,16 @@ def serve(obj_or_class: Any, port: int, *, block: bool = True) -> Serving:
     ...     RemoteBox.connect(8090).name().result()
     'MyBox'
     """
+    return start(obj_or_class, port, block, register=False)
+
+
+def start(obj_or_class: Any, port: int, block: bool, register: bool) -> Serving:
+    """`serve`; with `register` what is made of a class becomes its one instance, as `serve_box` has it."""
     _registry.check_port(port)
     check_servable(obj_or_class if isinstance(obj_or_class, type) else type(obj_or_class), "serve")
     _bus.check_not_forked()
     _prepare_end(block)
-    return Serving(obj_or_class, port, block)
+    return Serving(obj_or_class, port, block, register)
 
 
 def _agent(bus: str, named: bool) -> _core.Agent:

@@ -139,7 +139,7 @@ def init(payload: bytes, in_process: bool, instance: int, several: bool) -> tupl
     if in_process:
         local = _serving.local_box(payload)
         try:
-            _make_box(state, local.subject, "")
+            _make_box(state, local.subject, "", local.register)
         except BaseException as error:
             local.error = error
             _discard(state)
@@ -180,7 +180,7 @@ def _hosted_subject(payload: bytes) -> Any:
     return load_payload(payload)
 
 
-def _make_box(state: State, subject: Any, suffix: str) -> None:
+def _make_box(state: State, subject: Any, suffix: str, register: bool = True) -> None:
     cls = subject if isinstance(subject, type) else type(subject)
     persistent = getattr(cls, "__betterbox_persist__", None)
     if persistent is not None:
@@ -191,7 +191,7 @@ def _make_box(state: State, subject: Any, suffix: str) -> None:
     if isinstance(subject, type):
         box = _registry.instances.get(subject)
         if box is None:
-            box = make_instance(subject)
+            box = make_instance(subject, register)
     else:
         box = subject
     if not isinstance(box, (Box, RemoteBox)):

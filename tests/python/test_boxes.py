@@ -197,13 +197,37 @@ def test_the_one_instance_lives_on_the_boxs_own_thread(cluster: Any) -> None:
         def same(self) -> bool:
             return threading.current_thread() is threads[0]
 
-    serving = serve(Threaded, 8090, block=False)
-    try:
-        assert Threaded() is Threaded.instance() is serving.box
-        assert len(threads) == 1 and threads[0] is not threading.current_thread()
-        assert RemoteBox.connect(8090).same().result() is True
-    finally:
-        serving.close()
+    betterbox.serve_box(8090, block=False)(Threaded)
+    assert Threaded() is Threaded.instance()
+    assert len(threads) == 1 and threads[0] is not threading.current_thread()
+    assert RemoteBox.connect(8090).same().result() is True
+
+
+class Counter(Box):
+    def __init__(self) -> None:
+        self.count = 0
+
+    def increment(self) -> int:
+        self.count += 1
+        return self.count
+
+
+def test_a_class_that_is_served_twice_makes_two_objects(cluster: Any) -> None:
+    with serve(Counter, 8090, block=False) as first, serve(Counter, 8091, block=False) as second:
+        assert first.box is not second.box
+        assert [RemoteBox.connect(port).increment().result() for port in (8090, 8090, 8091)] == [1, 2, 1]
+    with serve(Counter, 8090, block=False):
+        assert RemoteBox.connect(8090).increment().result() == 1
+
+
+def test_an_object_that_is_served_is_refused_at_a_second_port(cluster: Any) -> None:
+    counter = Counter()
+    with serve(counter, 8090, block=False):
+        with pytest.raises(betterbox.BetterBoxError, match="this Counter is served at port 8090 already"):
+            serve(counter, 8091)
+        assert RemoteBox.connect(8090).increment().result() == 1
+    with serve(counter, 8091, block=False):
+        assert RemoteBox.connect(8091).increment().result() == 2
 
 
 def test_the_instance_is_not_in_the_class(cluster: Any) -> None:

@@ -375,10 +375,18 @@ def test_a_bus_that_nobody_uses_ends(scripts: Scripts, home: Path) -> None:
     assert not (home / "bus.json").exists()
 
 
-def test_the_first_function_starts_a_worker(scripts: Scripts, home: Path) -> None:
-    text = "import betterbox\nprint(betterbox.map(abs, [-1, -2]).result())"
-    runs = [scripts.start(f"client{i}.py", text, BETTERBOX_IDLE_TIMEOUT="0.5") for i in range(3)]
-    for run in runs:
+def test_the_first_function_or_deployment_starts_a_worker(scripts: Scripts, home: Path) -> None:
+    maps = "import betterbox\nprint(betterbox.map(abs, [-1, -2]).result())"
+    deploys = """
+        from betterbox import Box, RemoteBox, deploy
+        class ABox(Box):
+            def numbers(self):
+                return [1, 2]
+        with deploy(ABox, 8090):
+            print(RemoteBox.connect(8090).numbers().result())
+        """
+    first = scripts.start("first.py", deploys, BETTERBOX_IDLE_TIMEOUT="0.5")
+    for run in [first, *(scripts.start(f"client{i}.py", maps, BETTERBOX_IDLE_TIMEOUT="0.5") for i in range(2))]:
         assert run.wait() == 0, run.output
         assert run.output == "[1, 2]\n"
 

@@ -343,6 +343,10 @@ void Client::find_bus_again(Lock& lock) {
     std::string endpoint;
     try {
       endpoint = options_.find_bus();
+    } catch (const BusEnded& error) {
+      lock.lock();
+      problem = error.what();
+      break;
     } catch (const std::exception& error) {
       problem = error.what();
     }

@@ -46,6 +46,12 @@ class BusError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// Thrown by what finds the bus again: it is gone for good, so nobody is to look for it.
+class BusEnded : public BusError {
+ public:
+  using BusError::BusError;
+};
+
 /// Items that were encoded and not yet given to a call.
 struct EncodedItems {
   struct Page {
@@ -169,7 +175,7 @@ class Client {
     PeerId peer;  ///< random, by the caller
     bool background = false;
     /// Finds the scheduler again after it was lost (may start one): its endpoint, or throws
-    /// std::runtime_error. Called by `drive` without the mutex. Empty: a lost bus stays lost.
+    /// std::runtime_error (BusEnded: at once the last time). Called by `drive` without the mutex. Empty: a lost bus stays lost.
     std::function<std::string()> find_bus;
   };
 

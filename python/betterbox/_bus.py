@@ -22,8 +22,15 @@ _lock = threading.RLock()
 _connections: dict[str, Connection] = {}
 _forked = False
 _hooked = False
+ended: dict[str, str] = {}
+"""Buses that will not come back, with the reason."""
+
 background = False
 """True in slots: their clients do not keep a self-started bus alive."""
+
+
+class BusEnded(BusError):
+    """The bus is gone for good: the native client looks for it no longer (python/src/client_bindings.cc)."""
 
 
 def _finder(connection: Connection) -> Callable[[], str]:
@@ -110,6 +117,8 @@ def find_bus(bus: str, named: bool) -> dict[str, Any]:
     BusError
         If no scheduler answers and none may be started.
     """
+    if bus in ended:
+        raise BusEnded(f"the bus {bus} has ended: {ended[bus]}")
     if _settings.is_address(bus):
         if bus.startswith("tcp://"):
             raise BusError(f"BETTERBOX_BUS={bus}: over the network a bus is reached with its keys, so name its bus file")

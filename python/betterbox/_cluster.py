@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
-import select
 import shutil
-import subprocess
 import tempfile
 import threading
 import weakref
@@ -15,10 +14,11 @@ from types import TracebackType
 from typing import Any
 
 from betterbox import _resources, _settings
+from betterbox._cluster_watch import Child, Watch
 from betterbox._errors import BusError
 
-_START_TIMEOUT = 20.0  # seconds
-_STOP_TIMEOUT = 5.0  # seconds for each process, then it is killed
+_MOST_RESTARTS = 5  # of workers; one that dies again and again would take its calls with it each time
+_RESTART_SECONDS = 60.0  # in which so many are too many
 
 _open: weakref.WeakSet[LocalCluster] = weakref.WeakSet()
 
@@ -32,6 +32,9 @@ def _close_all() -> None:
 
 class LocalCluster:
     """A private bus with workers, current for this process while it is open.
+
+    A worker that dies is replaced, and its items run again as their ``retries`` allow. If the scheduler dies, or workers
+    go on dying, calls fail with a `BusError` that says why.
 
     Parameters
     ----------
@@ -85,15 +88,18 @@ class LocalCluster:
         self._capacity = _resources.worker_arguments(cpus, memory, gpus, resources)
         self._folder = tempfile.mkdtemp(prefix="cluster-", dir=_runtime_folder())
         self.bus = os.path.join(self._folder, "bus.json")
-        self._children: list[_Child] = []
+        self._children: list[Child] = []
+        self._restarts: list[float] = []
         self._closing = threading.Lock()
         self._closed = False
         self._pid = os.getpid()
         self._previous = os.environ.get("BETTERBOX_BUS")
+        self._watch = Watch(_Mourner(self))
         try:
             self._start()
         except BaseException:
             self._closed = True
+            self._watch.stop()
             self._end_children()
             raise
         os.environ["BETTERBOX_BUS"] = self.bus
@@ -101,26 +107,70 @@ class LocalCluster:
 
     def _start(self) -> None:
         command = [_settings.program("betterbox-scheduler"), "--bus", self.bus, "--ephemeral", "--interface", "none"]
-        self._run("scheduler", [*command, "--python", _settings.python_version()])
+        command += ["--python", _settings.python_version()]
+        self._run(self._launched("scheduler", "local", command))
         for number in range(self.workers):
-            self._start_worker("local" if self.workers == 1 else f"local-{number}")
+            self._run(self._launched_worker("local" if self.workers == 1 else f"local-{number}"))
 
-    def _start_worker(self, name: str) -> None:
+    def _launched_worker(self, name: str) -> Child:
         command = _settings.worker_command(self.bus, slots=self.slots, name=name)
-        self._run("worker", [*command, *self._capacity, "--echo", "--ignore-sigint"])
+        return self._launched("worker", name, [*command, *self._capacity, "--echo", "--ignore-sigint"])
 
     def add_worker(self) -> None:
         """One more worker like the others; returns when it is ready."""
         with self._closing:
             if self._closed:
                 raise BusError("the cluster is closed")
-            self._start_worker(f"local-{self.workers}")
+            self._run(self._launched_worker(f"local-{self.workers}"))
             self.workers += 1
 
-    def _run(self, name: str, command: list[str]) -> None:
-        child = _Child(name, command, {**os.environ, "BETTERBOX_BUS": self.bus})
+    def _launched(self, role: str, name: str, command: list[str]) -> Child:
+        child = Child(name, role, command, {**os.environ, "BETTERBOX_BUS": self.bus})
         self._children.append(child)
+        return child
+
+    def _run(self, child: Child) -> None:
         child.wait_ready()
+        self._watch.add(child)
+
+    # --- processes that die ---
+
+    def _died(self, child: Child) -> None:
+        """On the watch's thread: a worker is started again; without a scheduler, or if workers go on dying, it is over."""
+        from betterbox import _bus
+
+        if child.role == "scheduler" or self.bus in _bus.ended:
+            return self._give_up(f"{child.how_it_ended()}; make a new LocalCluster")
+        now = monotonic()
+        self._restarts = [when for when in self._restarts if now - when < _RESTART_SECONDS] + [now]
+        if len(self._restarts) > _MOST_RESTARTS:
+            return self._give_up(
+                f"{child.how_it_ended()}, and {_MOST_RESTARTS} others before it within {_RESTART_SECONDS:g} s, so no "
+                f"more are started; see what it printed, then make a new LocalCluster (with fewer slots if memory is short)"
+            )
+        logging.getLogger("betterbox").warning("%s; another takes its place", child.how_it_ended())
+        with self._closing:
+            if self._closed:
+                return
+            self._children.remove(child)
+            child.end()
+            replacement = self._launched_worker(child.name)
+        try:
+            self._run(replacement)
+        except BusError as error:
+            if not self._closed:
+                self._give_up(f"{child.how_it_ended()}, and its successor did not start: {error}")
+
+    def _give_up(self, reason: str) -> None:
+        """End the bus: what waits for it fails with `reason`, at once."""
+        from betterbox import _bus
+
+        with self._closing:
+            if self._closed or self.bus in _bus.ended:
+                return
+            _bus.ended[self.bus] = reason
+            for child in self._children:
+                child.end()
 
     def close(self) -> None:
         """End the workers and the scheduler; the bus that was current before is current again. Idempotent.
@@ -134,6 +184,7 @@ class LocalCluster:
                 return
             self._closed = True
             _open.discard(self)
+        self._watch.stop()
         if os.environ.get("BETTERBOX_BUS") == self.bus:
             if self._previous is None:
                 del os.environ["BETTERBOX_BUS"]
@@ -153,10 +204,12 @@ class LocalCluster:
         bus = sys.modules.get("betterbox._bus")
         if bus is not None:
             bus.close(self.bus)
+            bus.ended.pop(self.bus, None)
 
     def _end_children(self) -> None:
         for child in reversed(self._children):
             child.end()
+        self._watch.join()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> LocalCluster:
@@ -176,66 +229,16 @@ class LocalCluster:
         return f"<LocalCluster of {size} at {self.bus}{', closed' if self._closed else ''}>"
 
 
-class _Child:
-    """A child process that ends when this process does: it holds the other end of a pipe."""
+class _Mourner:
+    """Tells a cluster of deaths without keeping it: one that nobody refers to closes itself."""
 
-    def __init__(self, name: str, command: list[str], env: dict[str, str]) -> None:
-        self.name = name
-        die_fd, self._life = os.pipe()
-        self._ready, ready_fd = os.pipe()
-        # What the scheduler says is shown only if it does not come up; a worker speaks for the slots.
-        self._errors = tempfile.TemporaryFile() if name == "scheduler" else None
-        try:
-            self._process = subprocess.Popen(
-                [*command, "--die-with-fd", str(die_fd), "--ready-fd", str(ready_fd)],
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=self._errors,
-                stderr=self._errors,
-                pass_fds=(die_fd, ready_fd),
-                process_group=0,  # the terminal's Ctrl-C is for us
-            )
-        finally:
-            os.close(die_fd)
-            os.close(ready_fd)
+    def __init__(self, cluster: LocalCluster) -> None:
+        self._cluster = weakref.ref(cluster)
 
-    def wait_ready(self) -> None:
-        deadline = monotonic() + _START_TIMEOUT
-        try:
-            while True:
-                readable, _, _ = select.select([self._ready], [], [], max(0.0, deadline - monotonic()))
-                if not readable:
-                    raise BusError(f"the {self.name} of the local cluster was not ready after {_START_TIMEOUT:g} s")
-                said = os.read(self._ready, 4096).decode(errors="replace").strip()
-                if said.startswith("error: "):
-                    raise BusError(f"the {self.name} of the local cluster did not start: {said[7:]}")
-                if said:
-                    return
-                raise BusError(f"the {self.name} of the local cluster ended at once{self._last_words()}")
-        finally:
-            os.close(self._ready)
-
-    def _last_words(self) -> str:
-        code = self._process.wait(_STOP_TIMEOUT)
-        text = ""
-        if self._errors is not None:
-            self._errors.seek(0)
-            text = self._errors.read().decode(errors="replace")[-2000:].strip()
-        return f" (exit code {code})" + (f":\n{text}" if text else "; see what it printed")
-
-    def end(self) -> None:
-        if self._life < 0:
-            return
-        os.close(self._life)
-        self._life = -1
-        self._process.terminate()
-        try:
-            self._process.wait(_STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._errors is not None:
-            self._errors.close()
+    def __call__(self, child: Child) -> None:
+        cluster = self._cluster()
+        if cluster is not None:
+            cluster._died(child)
 
 
 def _runtime_folder() -> str:

@@ -66,7 +66,9 @@ ClientPtr make_client(const std::string& endpoint, const std::string& name, bool
       try {
         return find_bus().cast<std::string>();
       } catch (py::error_already_set& error) {
-        throw std::runtime_error(py::str(error.value()).cast<std::string>());
+        const auto text = py::str(error.value()).cast<std::string>();
+        if (error.matches(py::module_::import("betterbox._bus").attr("BusEnded"))) throw BusEnded(text);
+        throw std::runtime_error(text);
       }
     };
   }

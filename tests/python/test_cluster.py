@@ -114,6 +114,41 @@ class Echo(Box):
         return value
 
 
+def kill(home: Path, program: str) -> None:
+    [victim] = [pid for pid in processes_of(home) if Path(f"/proc/{pid}/comm").read_text().startswith(program)]
+    os.kill(victim, signal.SIGKILL)
+
+
+def test_a_worker_that_was_killed_is_replaced(home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    gate = tmp_path / "gate"
+    with LocalCluster(slots=1):
+        promise = betterbox.submit(work.wait_for_file, str(gate))
+        wait_until(lambda: promise.explain().agents, lambda: str(promise.explain()))
+        kill(home, "betterbox-worke")
+        gate.touch()
+        assert promise.result(30) == str(gate)
+    assert "the worker local of the local cluster" in caplog.text and "killed by SIGKILL" in caplog.text
+
+
+def test_workers_that_go_on_dying_are_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(betterbox._cluster, "_MOST_RESTARTS", 0)
+    with LocalCluster(slots=1):
+        promise = betterbox.submit(work.wait_for_file, "/nonexistent/never")
+        kill(home, "betterbox-worke")
+        with pytest.raises(BusError, match="the worker local .* was killed by SIGKILL .* no more are started"):
+            promise.result(20)
+        with pytest.raises(BusError, match="no more are started"):
+            betterbox.submit(abs, -1).result(20)
+
+
+def test_a_cluster_without_its_scheduler_is_an_error_at_once(home: Path) -> None:
+    with LocalCluster(slots=1):
+        promise = betterbox.submit(work.wait_for_file, "/nonexistent/never")
+        kill(home, "betterbox-sched")
+        with pytest.raises(BusError, match="the scheduler of the local cluster .* was killed by SIGKILL"):
+            promise.result(8)  # less than a lost scheduler is looked for elsewhere
+
+
 def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 

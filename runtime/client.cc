@@ -1,5 +1,5 @@
 // Client, first part: waiting and driving, the session with the scheduler. What it is about lies in client_boxes.cc,
-// client_calls.cc (calls and their outcomes), client_lanes.cc and client_submissions.cc.
+// client_calls.cc and client_outcomes.cc (calls), client_lanes.cc and client_submissions.cc.
 #include "runtime/client.h"
 #include "runtime/network.h"
 #include "runtime/segment_pool.h"

@@ -83,7 +83,7 @@ struct CallState {
 
   // Constant after the call was made.
   Kind kind = Kind::kScheduled;
-  std::uint64_t token = 0;   ///< unique in this process
+  std::uint64_t token = 0;   ///< unique in this process, and so is the next number: its landing token
   std::uint64_t serial = 0;  ///< on the wire
   Port port;
   std::string method;
@@ -117,6 +117,7 @@ struct CallState {
     std::uint64_t count = 0;  ///< items covered; view.count() is 1 where one item stands for many
     std::uint64_t taken = 0;
     bool is_column() const { return view.kind() == PageKind::kColumn; }
+    bool is_taken() const { return taken == count; }
   };
   std::map<std::uint64_t, ResultPage> results;  ///< by first item
   RangeSet settled;
@@ -124,6 +125,8 @@ struct CallState {
   std::size_t success_cursor = 0;  ///< for first_success
   std::optional<std::uint64_t> success;
   std::uint64_t taken = 0;
+  std::size_t handed_bytes = 0;  ///< of pages that were taken whole and are kept
+  bool handed_gone = false;      ///< not all that was taken is kept
   int free_running = 0;
   CallStats stats;
   bool has_stats = false;
@@ -132,14 +135,16 @@ struct CallState {
   bool cancelled = false;
   bool over = false;  ///< every item has an outcome and no more can come
   bool wants_notify = false;
+  bool wants_landing = false;
   std::string failure;                ///< over for a reason that is no item's: the bus is gone
   std::optional<TimePoint> deadline;  ///< direct calls: the scheduler watches the others
 
   bool has_outcome(std::uint64_t i) const { return settled.contains(i); }
+  std::uint64_t landing_token() const { return token + 1; }
   using PlacedPage = std::pair<const std::uint64_t, ResultPage>;
-  /// The page with this item's outcome, by its first item. Null: there is none, or it was taken.
+  /// The page with this item's outcome, by its first item. Null: there is none, or it is gone.
   const PlacedPage* find_page(std::uint64_t i) const;
-  /// REQUIRES: has_outcome(i), not taken.
+  /// REQUIRES: find_page(i).
   Outcome outcome(std::uint64_t i) const;
 };
 
@@ -266,10 +271,13 @@ class Client {
   /// How many items may be fed now; waits while none, until the deadline; 0: none, or the call is over.
   std::uint64_t feed_room(const CallPtr& call, TimePoint deadline);
   void free_running(const CallPtr& call, bool on);
+  /// Items without an outcome get a cancelled one; what has landed stays. Result: false if there are none.
   bool cancel(const CallPtr& call);
   /// The user has dropped the call: without `keep` it is cancelled and forgotten.
   void release(const CallPtr& call, bool keep);
   void notify(const CallPtr& call);
+  /// `drive` is to return the call's landing token once more than so many groups of items have arrived, or it is over.
+  void notify_landing(const CallPtr& call, std::uint64_t arrivals);
 
   // --- outcomes (with the mutex taken inside) ---
   struct Progress {
@@ -278,7 +286,10 @@ class Client {
     std::string failure;
   };
   Progress progress(const CallPtr& call);
+  /// Empty: there is none, or it is gone (with `take`: or somebody took it).
   std::optional<Outcome> outcome(const CallPtr& call, std::uint64_t i, bool take);
+  /// All that was taken of a generator call is still there.
+  bool keeps_all(const CallPtr& call);
   /// Outcomes of neighbours, in one page that is kept alive.
   struct Span {
     Frame frame;
@@ -288,16 +299,17 @@ class Client {
     ItemBytes item(std::uint64_t i) const { return view.item(view.count() == 1 ? 0 : place + i); }
     bool is_column() const { return view.kind() == PageKind::kColumn; }
   };
-  /// Items [first, first + limit) up to the first that is not there or failed; about a page of them.
-  std::vector<Span> successes(const CallPtr& call, std::uint64_t first, std::uint64_t limit);
+  /// Items [first, first + limit) up to the first that is not there or failed (`to_take`: or taken); about a page of
+  /// them.
+  std::vector<Span> successes(const CallPtr& call, std::uint64_t first, std::uint64_t limit, bool to_take);
   /// Where somebody is who takes items in the order of their arrival.
   struct Landing {
     std::uint64_t arrivals = 0;  ///< groups of items before
     std::uint64_t items = 0;     ///< of the group: before
   };
   /// The same for at most `limit` items from there on, in order of arrival; `at` moves behind them. `failed`: the item
-  /// that comes next, if that has failed; `at` is behind it.
-  std::vector<Span> landed(const CallPtr& call, Landing& at, std::uint64_t limit,
+  /// that comes next, if that has failed; `at` is behind it. `to_take`: without those that somebody took.
+  std::vector<Span> landed(const CallPtr& call, Landing& at, std::uint64_t limit, bool to_take,
                            std::optional<std::uint64_t>& failed);
   /// The user has these (settled) items: their memory may go, and a generator's window moves on.
   void take(const CallPtr& call, Range items);
@@ -473,6 +485,8 @@ class Client {
   void check_deadlines(TimePoint now);
   void forget(const CallPtr& call);
   void take_items(CallState& call, Range items);
+  void let_go(CallState& call, std::uint64_t first);
+  void tell_landing(CallState& call);
   static std::uint64_t add_successes(const CallState& call, Range items, std::size_t& bytes,
                                      std::vector<Span>& spans);
   void wake_waiters();

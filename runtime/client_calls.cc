@@ -1,4 +1,4 @@
-// Client, second part: calls, their items on the way out and their outcomes on the way in.
+// Client, second part: calls, their items on the way out and their outcomes on the way in (client_outcomes.cc reads them).
 #include <algorithm>
 #include <atomic>
 #include <utility>
@@ -31,12 +31,6 @@ const CallState::PlacedPage* CallState::find_page(std::uint64_t i) const {
 }
 
 Outcome CallState::outcome(std::uint64_t i) const {
-  if (cancelled && !settled.contains(i)) {
-    const std::string lost = make_lost_item(LostCode::kCancelled, i, {}, "");
-    Frame page = make_single_page(std::as_bytes(std::span(lost)));
-    const ItemBytes item = PageView::parse(page.bytes())->item(0);
-    return {std::move(page), item};
-  }
   const PlacedPage* found = find_page(i);
   BB_CHECK(found != nullptr);
   const auto& [first, page] = *found;
@@ -53,7 +47,7 @@ Outcome CallState::outcome(std::uint64_t i) const {
 CallPtr Client::make_call(CallState::Kind kind, Port port, const std::string& method) {
   auto call = std::make_shared<CallState>();
   call->kind = kind;
-  call->token = take_tokens(1);
+  call->token = take_tokens(2);
   call->port = port;
   call->method = method;
   return call;
@@ -306,6 +300,13 @@ void Client::settle(const CallPtr& call, std::uint64_t first, std::uint64_t coun
   settle_sent(*call, range);
   call->results.emplace(first, CallState::ResultPage{std::move(page), *view, count, 0});
   call->landed.push_back(range);
+  if (call->wants_landing) tell_landing(*call);
+}
+
+void Client::tell_landing(CallState& call) {
+  call.wants_landing = false;
+  notices_.push_back(call.landing_token());
+  wake_driver();
 }
 
 void Client::settle_lost(const CallPtr& call, std::uint64_t first, std::uint64_t count, LostCode code,
@@ -349,6 +350,7 @@ void Client::finish(const CallPtr& call) {
     call->context = Frame();
     if (call->deadline) deadlines_.erase({*call->deadline, call->token});
   }
+  if (call->wants_landing) tell_landing(*call);
   if (call->wants_notify) {
     notices_.push_back(call->token);
     wake_driver();
@@ -381,12 +383,12 @@ bool Client::cancel(const CallPtr& call) {
   drain();
   if (call->over) return false;
   call->cancelled = true;
-  call->closed = true;
+  if (!call->closed) ++call->known;  // stands for all that has not been fed
   switch (call->kind) {
     case CallState::Kind::kDirect: drop_direct(call); break;
     case CallState::Kind::kScheduled: forget(call); break;
   }
-  finish(call);
+  lose_unsettled(call, LostCode::kCancelled, "");
   wake_waiters();
   drain();
   return true;
@@ -416,168 +418,10 @@ void Client::notify(const CallPtr& call) {
   wake_driver();
 }
 
-// --- reading outcomes -----------------------------------------------------------------------------
-
-Client::Progress Client::progress(const CallPtr& call) {
+void Client::notify_landing(const CallPtr& call, std::uint64_t arrivals) {
   Lock lock = enter();
-  if (!call->over) drain();
-  return {call->known, call->settled.size(), call->closed, call->over, call->cancelled, call->failure};
-}
-
-std::optional<Outcome> Client::outcome(const CallPtr& call, std::uint64_t i, bool take) {
-  Lock lock = enter();
-  if (!call->has_outcome(i) && !call->cancelled) return std::nullopt;
-  Outcome result = call->outcome(i);
-  if (take && call->has_outcome(i)) take_items(*call, {i, i + 1});
-  return result;
-}
-
-/// Adds what has succeeded of items that are there, up to the first that has not, or until that is enough. Result: how
-/// many they are.
-std::uint64_t Client::add_successes(const CallState& call, Range items, std::size_t& bytes,
-                                    std::vector<Span>& spans) {
-  std::uint64_t at = items.begin;
-  while (at < items.end && bytes < kPageBytes) {
-    const auto* found = call.find_page(at);
-    if (found == nullptr) break;
-    const auto& [first, page] = *found;
-    const std::uint64_t end = std::min(items.end, first + page.count);
-    Span span{page.frame, page.view, {at, end}, at - first};
-    if (span.is_column()) {
-      bytes += span.items.size() * std::max<std::size_t>(1, page.view.value_size());
-      at = end;
-    }
-    for (; at < end && bytes < kPageBytes; ++at) {
-      const ItemBytes item = span.item(at - span.items.begin);
-      if (is_failed(item)) break;
-      bytes += item.size();
-    }
-    span.items.end = at;
-    if (!span.items.empty()) spans.push_back(std::move(span));
-    if (at < end) break;
-  }
-  return at - items.begin;
-}
-
-std::vector<Client::Span> Client::successes(const CallPtr& call, std::uint64_t first, std::uint64_t limit) {
-  Lock lock = enter();
-  std::vector<Span> spans;
-  if (call->cancelled) return spans;
-  const auto there = call->settled.missing({first, first + limit});
-  const Range items{first, there.empty() ? first + limit : there.front().begin};
-  std::size_t bytes = 0;
-  add_successes(*call, items, bytes, spans);
-  return spans;
-}
-
-std::vector<Client::Span> Client::landed(const CallPtr& call, Landing& at, std::uint64_t limit,
-                                         std::optional<std::uint64_t>& failed) {
-  Lock lock = enter();
-  std::vector<Span> spans;
-  std::size_t bytes = 0;
-  while (limit > 0 && bytes < kPageBytes && at.arrivals < call->landed.size()) {
-    const Range group = call->landed[at.arrivals];
-    const std::uint64_t begin = group.begin + at.items;
-    const Range items{begin, std::min(group.end, begin + limit)};
-    const std::uint64_t taken = add_successes(*call, items, bytes, spans);
-    limit -= taken;
-    at.items += taken;
-    const bool gone = taken == 0 && call->find_page(begin) == nullptr;  // somebody else took it
-    const bool stopped = taken < items.size() && bytes < kPageBytes && !gone;
-    if (stopped && spans.empty()) failed = begin;
-    if (gone || failed) ++at.items;
-    if (at.items == group.size()) at = {at.arrivals + 1, 0};
-    if (stopped) break;
-  }
-  return spans;
-}
-
-void Client::take(const CallPtr& call, Range items) {
-  Lock lock = enter();
-  take_items(*call, items);
-}
-
-void Client::take_items(CallState& call, Range items) {
-  while (!items.empty()) {
-    const auto page = std::prev(call.results.upper_bound(items.begin));
-    const std::uint64_t part = std::min(items.end, page->first + page->second.count) - items.begin;
-    page->second.taken += part;
-    if (page->second.taken == page->second.count) call.results.erase(page);
-    items.begin += part;
-    // The feeder, in a wait of its own, is told when there is room for many.
-    constexpr std::uint64_t kMany = kGeneratorWindowItems / 8;
-    const bool many = call.taken / kMany != (call.taken + part) / kMany;
-    call.taken += part;
-    if (many && call.windowed) wake_waiters();
-  }
-}
-
-std::vector<Client::ResultSpan> Client::result_spans(const CallPtr& call) {
-  Lock lock = enter();
-  std::vector<ResultSpan> spans;
-  spans.reserve(call->results.size());
-  for (const auto& [first, page] : call->results) spans.push_back({first, page.count, page.frame, page.view});
-  return spans;
-}
-
-std::optional<std::uint64_t> Client::first_success(const CallPtr& call) {
-  Lock lock = enter();
-  if (!any_success(call)()) return std::nullopt;
-  return call->success;
-}
-
-CallStats Client::explain(const CallPtr& call, TimePoint deadline, const Interrupt& interrupt) {
-  std::uint64_t serial = call->serial;
-  {
-    Lock lock = enter();
-    flush_streams();
-    if (call->has_stats || call->kind == CallState::Kind::kDirect || !calls_.contains(serial) ||
-        session_ != Session::kOpen) {
-      CallStats stats = call->stats;
-      stats.total = call->known;
-      stats.closed = call->closed;
-      stats.settled = call->settled.size();
-      if (!call->over && call->kind == CallState::Kind::kDirect)
-        stats.waiting = "the boxes have not answered yet";
-      return stats;
-    }
-    explanations_.erase(serial);
-    send({Explain{serial}, {}});
-  }
-  wait([&] { return explanations_.contains(serial) || call->has_stats || session_ != Session::kOpen; },
-       deadline, interrupt);
-  Lock lock = enter();
-  if (call->has_stats) return call->stats;
-  if (const auto found = explanations_.find(serial); found != explanations_.end()) {
-    CallStats stats = std::move(found->second);
-    explanations_.erase(found);
-    return stats;
-  }
-  throw BusError("the scheduler did not explain the call in time");
-}
-
-Client::Condition Client::settled_item(const CallPtr& call, std::uint64_t i) {
-  return [call, i] { return call->over || call->has_outcome(i); };
-}
-
-Client::Condition Client::over(const CallPtr& call) {
-  return [call] { return call->over; };
-}
-
-Client::Condition Client::any_success(const CallPtr& call) {
-  return [call] {
-    while (!call->success && call->success_cursor < call->landed.size()) {
-      const Range range = call->landed[call->success_cursor++];
-      for (std::uint64_t i = range.begin; i < range.end && !call->success; ++i) {
-        if (call->find_page(i)->second.is_column() || !call->outcome(i).failed()) call->success = i;
-      }
-    }
-    return call->success.has_value() || call->over;
-  };
-}
-
-Client::Condition Client::more_landed(const CallPtr& call, std::uint64_t arrivals) {
-  return [call, arrivals] { return call->over || call->landed.size() > arrivals; };
+  call->wants_landing = true;
+  if (call->over || call->landed.size() > arrivals) tell_landing(*call);
 }
 
 }  // namespace betterbox

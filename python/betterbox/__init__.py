@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from betterbox._refs import Ref, put
     from betterbox._serving import Serving, serve
     from betterbox._spread import spread
+    from betterbox._waiting import as_completed, wait
 
 __version__ = "0.1.0"
 
@@ -65,6 +66,7 @@ _HOMES = {
     "_refs": ("Ref", "put"),
     "_serving": ("Serving", "serve"),
     "_spread": ("spread",),
+    "_waiting": ("as_completed", "wait"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -94,6 +96,7 @@ __all__ = [  # noqa: F822 - loaded by __getattr__
     "StateError",
     "ValueLostError",
     "WorkerLostError",
+    "as_completed",
     "concurrent",
     "deploy",
     "map",
@@ -106,6 +109,7 @@ __all__ = [  # noqa: F822 - loaded by __getattr__
     "spread",
     "submit",
     "use_box",
+    "wait",
 ]
 
 

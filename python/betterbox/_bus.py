@@ -16,6 +16,7 @@ from typing import Any
 from betterbox import _core, _settings
 from betterbox._errors import BusError
 
+_NEXT = 1 << 62  # groups of items: more than have landed
 START_TIMEOUT = 10.0  # seconds for a bus to be found or started
 
 _lock = threading.RLock()
@@ -58,7 +59,7 @@ class Connection:
         endpoint = self.info["endpoint"]
         finder = None if endpoint.startswith("mpi://") else _finder(self)  # the scheduler of a job has no successor
         self.client = _core.Client(endpoint, _settings.peer_name(), background, finder, file)
-        self._callbacks: dict[int, list[Callable[[], None]]] = {}
+        self._callbacks: dict[int, list[Callable[[], object]]] = {}
         self._guard = threading.Lock()
         self._thread = threading.Thread(target=self._drive, name="betterbox-client", daemon=True)
         self._thread.start()
@@ -72,7 +73,7 @@ class Connection:
         self.info = find_bus(self.bus, self.named)
         return str(self.info["endpoint"])
 
-    def when_done(self, call: _core.Call | _core.Submission, callback: Callable[[], None]) -> None:
+    def when_done(self, call: _core.Call | _core.Submission, callback: Callable[[], object]) -> None:
         """Run `callback` on the background thread once the call is done."""
         with self._guard:
             waiting = self._callbacks.get(call.token)
@@ -81,6 +82,19 @@ class Connection:
                 return
             self._callbacks[call.token] = [callback]
         call.notify()
+
+    def when_landed(self, call: Any, callback: Callable[[], object]) -> None:
+        """Run `callback` on the background thread when more of the call has landed, or it is done."""
+        with self._guard:
+            self._callbacks.setdefault(call.landing_token, []).append(callback)
+        call.notify_landing(_NEXT)
+
+    def forget_when_done(self, call: Any, callback: Callable[[], object]) -> None:
+        """Do not run `callback`."""
+        with self._guard:
+            waiting = self._callbacks.get(call.token, [])
+            if callback in waiting:
+                waiting.remove(callback)
 
     def _drive(self) -> None:
         for tokens in iter(self.client.drive, []):

@@ -151,11 +151,14 @@ class Call:
     def done(self) -> bool: ...
     def cancelled(self) -> bool: ...
     def cancel(self) -> bool:
-        """Ask to drop what is unsettled; those get CallCancelledError at once. False if all was settled."""
+        """Ask to drop what is unsettled; those get CallCancelledError at once (of a generator call also one item for
+        all that was not fed). False if all was settled."""
     def get(self, index: int) -> tuple[bool, Any]:
-        """(True, value) or (False, exception) of a settled item. REQUIRES: it is settled, not taken."""
+        """(True, value) or (False, exception) of a settled item. IndexError: it has no outcome, or it is gone."""
     def take(self, index: int) -> tuple[bool, Any]:
-        """`get`, and its memory goes (a generator call's window moves on)."""
+        """`get`, and its memory goes (a generator call's window moves on). IndexError, too, if somebody took it."""
+    def keeps_all(self) -> bool:
+        """All that was taken of a generator call is still there, for `get` and `values` without `take`."""
     def values(self, first: int, limit: int, take: bool) -> list[Any]:
         """Values of items from `first` on, up to the first that is not there or failed; taken if `take`."""
     def results(self) -> list[Any]:
@@ -174,6 +177,12 @@ class Call:
         """The first item, in order of arrival, that succeeded."""
     def notify(self) -> None:
         """Make `Client.drive` return this call's token once it is done (at once if it is)."""
+    @property
+    def landing_token(self) -> int:
+        """Another number of this call's, see `notify_landing`."""
+    def notify_landing(self, arrivals: int) -> None:
+        """Make `Client.drive` return the landing token once: at once if more than `arrivals` groups of items have arrived
+        or the call is over, else when the next one arrives."""
     def keep(self) -> None: ...
     def explain(self, timeout: float) -> dict[str, Any]:
         """Fields of CallStats (runtime/messages.h) as plain dicts; times `x_ns` are `x_s`, seconds as floats."""

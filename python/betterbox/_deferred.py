@@ -110,9 +110,9 @@ class Deferred:
             if promise._windowed and promise._call is not None:
                 promise._call.free_running(True)
         for promise in list(self._waiting_for):
-            promise.add_done_callback(self._one_done)
+            promise._when_done(self._one_done)
 
-    def _one_done(self, _: object) -> None:
+    def _one_done(self) -> None:
         with self._lock:
             self._left -= 1
             if self._left > 0:
@@ -153,10 +153,10 @@ class Deferred:
         with self._starting:
             if self._call is None:
                 try:
-                    args = tuple(_resolved(value) for value in self._args)
+                    args = tuple([_resolved(value) for value in self._args])  # a generator would change StopIteration
                     kwargs = {name: _resolved(value) for name, value in self._kwargs.items()}
                     self._began(self._make_call(args, kwargs))
-                except Exception as error:
+                except BaseException as error:  # an item may have raised anything
                     self._began(FailedCall(error))
             assert self._call is not None
             return self._call

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor as BaseExecutor
 from concurrent.futures import Future
@@ -18,6 +19,7 @@ from betterbox._submissions import Submitted
 
 T = TypeVar("T")
 _NOT_THERE: Any = object()
+_FETCH_ITEMS = 1024  # results that iteration takes at a time, if they are there
 
 
 class Executor(BaseExecutor):
@@ -64,7 +66,7 @@ class Executor(BaseExecutor):
         if isinstance(call, Submitted):
             promise._connection.when_done(call, lambda: self._finish(future, promise))
         else:
-            promise.add_done_callback(lambda _: self._finish(future, promise))
+            promise._when_done(lambda: self._finish(future, promise))
         return future
 
     def _finish(self, future: Future[Any], promise: Promise[Any]) -> None:
@@ -110,14 +112,15 @@ class Executor(BaseExecutor):
         deadline = None if timeout is None else monotonic() + timeout
         items = list(zip(*iterables))
         if REFS in sys.modules:
-            from betterbox._refs import as_item
+            from betterbox._refs import as_argument, as_item
 
             items = list(map(as_item, items))
+            fn = as_argument(fn)
         promise = self._mapping.map(_Starred(fn), items)
         with self._lock:
             marker: Future[Any] = Future()
             self._promises[marker] = promise
-        promise.add_done_callback(lambda _: self._forget(marker))
+        promise._when_done(lambda: self._forget(marker))
         return _results(promise, len(items), deadline)
 
     def _forget(self, marker: Future[Any]) -> None:
@@ -163,13 +166,26 @@ class _Starred:
 
 
 def _results(promise: Promise[list[T]], count: int, deadline: float | None) -> Iterator[T]:
+    """Keeps nothing that it has handed out."""
+    ready: deque[T] = deque()
     try:
         for index in range(count):
-            left = None if deadline is None else max(0.0, deadline - monotonic())
-            call = promise._started_call(left, index)
-            ok, value = call.get(index)
-            if not ok:
-                raise value
-            yield value
+            if not ready:
+                left = None if deadline is None else max(0.0, deadline - monotonic())
+                call = promise._started_call(left, index)
+                ready.extend(call.values(index, _FETCH_ITEMS, True))
+                if not ready:
+                    ready.append(_taken(call, index))
+            yield ready.popleft()
     finally:
         promise.cancel()
+
+
+def _taken(call: Any, index: int) -> Any:
+    ok, value = call.take(index)
+    if ok:
+        return value
+    try:
+        raise value
+    finally:  # no cycle with the exception
+        del value

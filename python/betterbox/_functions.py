@@ -7,6 +7,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from betterbox import _bus, _core, _settings
 from betterbox._deferred import Deferred, has_promise
 from betterbox._errors import BusError
 from betterbox._links import spread_call
-from betterbox._options import DEFAULTS, Options
+from betterbox._options import DEFAULTS, OPTION_NAMES, Options
 from betterbox._promise import SINGLE, Promise
 from betterbox._spread import has_spread, spread
 from betterbox._submissions import submit_now
@@ -38,9 +39,14 @@ class FunctionOptions:
             return submit(fn, *args, **kwargs)
         return _submit(fn, args, kwargs, self._options)
 
-    def map(self, fn: Callable[..., R], /, *iterables: Iterable[Any]) -> Promise[list[R]]:
-        """Run ``fn`` on each item (see `betterbox.map`)."""
-        return _map(fn, iterables, self._options)
+    def map(self, fn: Callable[..., R], /, *iterables: Iterable[Any], **fixed: Any) -> Promise[list[R]]:
+        """Run ``fn`` on each item (see `betterbox.map`). All keywords are arguments of `fn`, the same for each item."""
+        for name in fixed:
+            if not takes_keyword(fn, name):
+                label = getattr(fn, "__name__", type(fn).__name__)
+                hint = f"; it is an option: betterbox.options({name}=...)" if name in OPTION_NAMES else ""
+                raise TypeError(f"{label}() takes no argument {name!r}{hint}")
+        return _map(fn, iterables, fixed, self._options)
 
 
 def options(**given: Any) -> FunctionOptions:
@@ -105,9 +111,11 @@ def map(fn: Callable[..., R], /, *iterables: Iterable[Any], **options: Any) -> P
     fn : callable
         Takes one item of each iterable.
     *iterables : iterable
-        Sized ones are taken as they are now and must have the same length; generators are consumed as needed.
+        Sized ones are taken as they are now and must have the same length; generators are consumed as needed. An
+        `itertools.repeat` beside others gives its one value to all items.
     **options
-        As in `betterbox.options`.
+        As in `betterbox.options`. A keyword that is no option is an argument of `fn`, the same for each item; one that is
+        both is the option (``betterbox.options().map(fn, items, timeout=3)`` gives `timeout` to `fn`).
 
     Returns
     -------
@@ -119,8 +127,36 @@ def map(fn: Callable[..., R], /, *iterables: Iterable[Any], **options: Any) -> P
     >>> import betterbox
     >>> betterbox.map(pow, [2, 3], [5, 2]).result()  # doctest: +SKIP
     [32, 9]
+    >>> betterbox.map(sorted, [[1, 2], [3, 4]], reverse=True).result()  # doctest: +SKIP
+    [[2, 1], [4, 3]]
     """
-    return _map(fn, iterables, Options(options) if options else DEFAULTS)
+    if not options:
+        return _map(fn, iterables, {}, DEFAULTS)
+    fixed = {name: options.pop(name) for name in list(options) if name not in OPTION_NAMES and takes_keyword(fn, name)}
+    return _map(fn, iterables, fixed, Options(options) if options else DEFAULTS)
+
+
+def takes_keyword(fn: Any, name: str) -> bool:
+    """True if `fn` has an argument of that name, takes any, or does not tell."""
+    import inspect
+
+    try:
+        parameters = inspect.signature(fn).parameters
+    except (TypeError, ValueError):
+        return True
+    parameter = parameters.get(name)
+    if parameter is not None and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+        return True
+    return any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+
+def _unwrapped(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """Promises that a `functools.partial` fixes are arguments of the call, too."""
+    if isinstance(fn, partial) and has_promise(fn.args, fn.keywords):
+        return fn.func, (*fn.args, *args), {**fn.keywords, **kwargs}
+    return fn, args, kwargs
 
 
 def _check_callable(fn: Any) -> None:
@@ -133,6 +169,7 @@ def _submit(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     if has_spread(args, kwargs):
         raise TypeError("submit runs one call; betterbox.map(fn, iterable) spreads many")
     options.refuse_for_one("use betterbox.map")
+    fn, args, kwargs = _unwrapped(fn, args, kwargs)
     if options.ranks is not None:
         from betterbox import _gangs
 
@@ -146,18 +183,20 @@ def _submit(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     return promise.start(lambda: submit_now(connection, label, fn, args, kwargs, options))
 
 
-def _map(fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], options: Options) -> Promise[Any]:
+def _map(
+    fn: Callable[..., Any], iterables: tuple[Iterable[Any], ...], fixed: dict[str, Any], options: Options
+) -> Promise[Any]:
     _check_callable(fn)
     if not iterables:
         raise TypeError("map needs at least one iterable")
+    fn, args, kwargs = _unwrapped(fn, tuple(spread(iterable) for iterable in iterables), fixed)
     if options.ranks is not None:
         from betterbox import _gangs
 
-        return _gangs.call(fn, tuple(spread(iterable) for iterable in iterables), {}, options, single=False)
+        return _gangs.call(fn, args, kwargs, options, single=False)
     connection = _bus.current()
     see_to_workers(connection)
-    spreads = tuple(spread(iterable) for iterable in iterables)
-    return spread_call(connection, 0, fn, spreads, {}, options)
+    return spread_call(connection, 0, fn, args, kwargs, options)
 
 
 # --- somebody must do the work ----------------------------------------------------------------------

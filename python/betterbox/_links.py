@@ -13,7 +13,7 @@ from betterbox._errors import NoBoxFoundError, nearest
 from betterbox._options import DEFAULTS, Options, check_timeout
 from betterbox._pickling import REFS
 from betterbox._promise import FOLD, LIST, SINGLE, Promise
-from betterbox._spread import Plan, has_spread, spread
+from betterbox._spread import Plan, has_spread, spread, without_repeats
 
 BoxRow = tuple[tuple[int, int, int], str, bool, list[tuple[str, int]], str, int]
 _FAIL_OVER_TIMEOUT = 3.0  # seconds for another box to respond
@@ -198,6 +198,7 @@ def spread_call(
     options: Options,
 ) -> Promise[Any]:
     """A call with `spread` among its arguments, on the boxes of a port or (0) on plain function slots."""
+    args, kwargs = without_repeats(args, kwargs)
     values = (*args, *kwargs.values())
     windowed = any(type(value) is spread and not hasattr(value.iterable, "__len__") for value in values)
     promise: Promise[Any] = Promise(

@@ -108,11 +108,10 @@ class Options:
     _wires: dict[bool, dict[str, Any]]
 
     def __init__(self, given: dict[str, Any]) -> None:
-        names = self.__slots__[:-1]
         for option in given:
-            if option not in names:
-                close = nearest(option, list(names))
-                raise TypeError(f"unknown option {option!r}{close or ';'} the options are {', '.join(names)}")
+            if option not in OPTION_NAMES:
+                close = nearest(option, list(OPTION_NAMES))
+                raise TypeError(f"unknown option {option!r}{close or ';'} the options are {', '.join(OPTION_NAMES)}")
         self.policy = given.get("policy", "auto")
         self.retries = given.get("retries", 2)
         self.timeout = given.get("timeout")
@@ -315,4 +314,5 @@ def packed_costs(costs: Iterable[Any], count: int) -> bytes:
     return array("f", numbers).tobytes()
 
 
+OPTION_NAMES = Options.__slots__[:-1]
 DEFAULTS = Options({})

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Union, cast
 
 from betterbox import _bus, _core
+from betterbox._callbacks import Callbacks
 from betterbox._deferred import Deferred, FailedCall
 from betterbox._errors import CallTimeoutError
+from betterbox._iteration import GONE, AsLanded, InOrder, Landing
+from betterbox._waiting import stand_in, waker
 
 if TYPE_CHECKING:
     from betterbox._explanation import Explanation
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+P = ParamSpec("P")
 
 Shape = str
 SINGLE: Shape = "single"
@@ -29,23 +34,43 @@ _NOT_THERE = object()
 
 AnyCall = Union[_core.Call, FailedCall, "Submitted"]
 
-_FETCH_ITEMS = 1024  # values that iteration takes at a time, if they are there
 _LOOK_SECONDS = 5.0  # a wait that lasts longer looks whether anybody works
+
+
+def _interruptible(wait: Callable[Concatenate[Promise[Any], P], R]) -> Callable[Concatenate[Promise[Any], P], R]:
+    """A wait that may be interrupted (`result`, which is called most, has the same inside)."""
+
+    @functools.wraps(wait)
+    def interruptible(self: Promise[Any], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return wait(self, *args, **kwargs)
+        except KeyboardInterrupt as interrupt:
+            self._interrupted(interrupt)
+            raise
+        finally:
+            del self
+
+    return interruptible
 
 
 _making = threading.Lock()
 _LAZY: dict[str, Callable[[], Any]] = {
     "_lock": threading.Lock,
     "_ready": deque,  # values of a generator call: taken, not handed out yet
-    "_landing": lambda: Landing(),  # of a generator call: each item is handed out once
+    "_landing": Landing,  # of a generator call: each item is handed out once
+    "_callbacks": Callbacks,
 }
+_STAND_IN = ("_condition", "_waiters", "_state")
 
 
 class Promise(Generic[T]):
     """The responses of a call: there, on their way, or never to come.
 
     Promises are made by calls on `RemoteBox` and its kin, by `submit` and by `map`. A promise that is dropped does not
-    cancel its call.
+    cancel its call, unless it was iterated, or a wait for it was interrupted (Ctrl-C, an ``await`` that was cancelled):
+    nobody can want the rest then. One that is kept goes on, and can be waited for again.
+
+    `concurrent.futures.wait` and `as_completed`, and what asyncio has for awaitables and futures, take promises, too.
 
     Examples
     --------
@@ -64,10 +89,16 @@ class Promise(Generic[T]):
     _deferred: Deferred | None = None
     _cursor = 0  # the next item that iteration hands out (generator calls)
     _consumed = False
+    _ended = False  # iteration of a generator call came to the end
     _feed_error: BaseException | None = None  # what the generator of the items raised
     _first: tuple[Any] | None = None
     _bar: Bar | None = None
     _explains: Callable[[], dict[str, Any]] | None = None  # fields that the scheduler does not know
+    _callbacks: Callbacks
+    _guard: Guard
+    _condition: threading.Condition  # these three: see `stand_in`
+    _waiters: list[Any]
+    _state: str
 
     def __init__(
         self,
@@ -98,6 +129,9 @@ class Promise(Generic[T]):
         """Made when first used: what only some promises need."""
         if name == "_label" and self._call is not None:
             return self._call.method
+        if name in _STAND_IN:
+            stand_in(self)
+            return self.__dict__[name]
         if name not in _LAZY:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         with _making:
@@ -120,7 +154,11 @@ class Promise(Generic[T]):
         Exception
             What the call raised; of several, the error of the lowest index.
         """
-        if self._shape == SINGLE:
+        value: Any = None
+        try:
+            if self._shape != SINGLE:
+                value = self._all_values(timeout)
+                return cast(T, value[0] if self._shape == FOLD else value)
             call = self._call
             if isinstance(call, _core.Submission):
                 value = call.value(_NOT_THERE)
@@ -133,9 +171,38 @@ class Promise(Generic[T]):
             if not ok:
                 raise value
             return cast(T, value)
-        values = self._all_values(timeout)
-        return cast(T, values[0] if self._shape == FOLD else values)
+        except KeyboardInterrupt as interrupt:
+            self._interrupted(interrupt)
+            raise
+        finally:  # no cycles with an exception
+            del self, value
 
+    @_interruptible
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What `result` raises once the call is done, or None.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait at most.
+
+        Raises
+        ------
+        CallTimeoutError
+            If it is not done in time; the call goes on.
+        CallCancelledError
+            If it was cancelled.
+        """
+        self._finished_call(timeout)
+        try:
+            self.result()
+        except BaseException as error:
+            if self.cancelled():
+                raise
+            return error
+        return None
+
+    @_interruptible
     def all(self, timeout: float | None = None, return_exceptions: bool = False) -> list[Any]:
         """All responses: one per box in join order, or one per item in item order.
 
@@ -148,6 +215,7 @@ class Promise(Generic[T]):
         """
         return self._all_values(timeout, return_exceptions)
 
+    @_interruptible
     def any(self, timeout: float | None = None) -> Any:
         """The first successful response to arrive; asked again, the same one.
 
@@ -177,6 +245,7 @@ class Promise(Generic[T]):
                 self._first = (value,)
             return self._first[0]
 
+    @_interruptible
     def compute(self, fn: Callable[[list[Any]], R], timeout: float | None = None) -> R:
         """``fn(responses)``: a single value out of all of them.
 
@@ -188,20 +257,27 @@ class Promise(Generic[T]):
         return fn(self._all_values(timeout))
 
     def _all_values(self, timeout: float | None, return_exceptions: bool = False) -> list[Any]:
+        call = self._finished_call(timeout)
+        if self._folded is None:
+            return call.outcomes() if return_exceptions else call.results()
+        try:
+            parts = call.folds()
+        except BaseException as error:
+            if return_exceptions:
+                return [error]
+            raise
+        try:
+            return [self._folded(parts)]
+        except Exception as error:
+            if return_exceptions:
+                return [error]
+            raise
+
+    def _finished_call(self, timeout: float | None) -> AnyCall:
+        """The call, after waiting for all of it."""
         if self._consumed:
-            raise RuntimeError(
-                "the results of this generator call were handed out by iterating it, and are gone; "
-                "collect them where you iterate"
-            )
-        call = self._started_call(timeout, _core.ALL, freely=self._windowed)
-        if self._folded is not None:
-            try:
-                return [self._folded(call.folds())]
-            except Exception as error:
-                if return_exceptions:
-                    return [error]
-                raise
-        return call.outcomes() if return_exceptions else call.results()
+            raise RuntimeError(GONE)
+        return self._started_call(timeout, _core.ALL, freely=self._windowed)
 
     # --- waiting ---
 
@@ -261,19 +337,37 @@ class Promise(Generic[T]):
 
             see_to_workers(self._connection)
 
+    def _interrupted(self, interrupt: KeyboardInterrupt) -> None:
+        """A wait was interrupted. Who does not keep this promise does not want the call any more."""
+        interrupt.__traceback__ = None  # the frames of the wait would keep it
+        self._cancel_if_dropped()
+
+    def _cancel_if_dropped(self) -> None:
+        """From now on the call is cancelled when nobody has this promise any more."""
+        if "_guard" not in self.__dict__:
+            self._guard = Guard(self._call)
+
     # --- one by one ---
 
     def __iter__(self) -> Iterator[Any]:
         """Values in order, each as soon as it is there.
 
-        Of a generator call each is handed out once, and results not taken hold the generator back.
+        Of a generator call each is handed out once, and results not taken hold the generator back. If they were few
+        (1 MiB), a second loop gets them again; else it raises `RuntimeError`.
         """
         if self._folded is not None:
             return iter(self._all_values(None))
         return InOrder(self)
 
-    def as_completed(self) -> Iterator[tuple[int, Any]]:
-        """``(index, value)`` of each item as it lands."""
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """The same for ``async for``."""
+        return self._folded_later() if self._folded is not None else InOrder(self)
+
+    async def _folded_later(self) -> AsyncIterator[Any]:
+        yield await self
+
+    def as_completed(self) -> Any:
+        """``(index, value)`` of each item as it lands, for ``for`` and ``async for``."""
         if self._folded is not None:
             return iter([(0, self._all_values(None)[0])])
         return AsLanded(self)
@@ -301,22 +395,32 @@ class Promise(Generic[T]):
         assert self._call is not None
         return self._call.cancel()
 
-    def add_done_callback(self, fn: Callable[[Promise[T]], object]) -> None:
-        """Call ``fn(promise)`` once it is done, on a background thread; at once if it is done now."""
+    def add_done_callback(self, fn: Callable[[Promise[T]], object], *, context: Any = None) -> None:
+        """Call ``fn(promise)`` once it is done: on a background thread (at once if it is done now).
+
+        If the caller runs on an asyncio loop, `fn` is called on that loop, in `context`, as those of asyncio's futures
+        are.
+        """
+        self._callbacks.add(self, fn, context)
+
+    def remove_done_callback(self, fn: Callable[[Promise[T]], object]) -> int:
+        """Do not call `fn`. Returns how many times it had been added."""
+        return self._callbacks.remove(fn)
+
+    def _when_done(self, callback: Callable[[], object]) -> None:
+        """Call it on a background thread once the call is done; at once if it is done now."""
         call = self._call
         if call is None:
             assert self._deferred is not None
-            self._deferred.when_started(lambda: self.add_done_callback(fn))
+            self._deferred.when_started(lambda: self._when_done(callback))
         elif call.done() or isinstance(call, FailedCall):
-            self._call_back(fn)
+            callback()
         else:
-            self._connection.when_done(call, lambda: self._call_back(fn))
+            self._connection.when_done(call, callback)
 
-    def _call_back(self, fn: Callable[[Promise[T]], object]) -> None:
-        try:
-            fn(self)
-        except Exception:
-            _bus.report_ignored("a callback of a promise")
+    def _forget_when_done(self, callback: Callable[[], object]) -> None:
+        if self._call is not None and not isinstance(self._call, FailedCall):
+            self._connection.forget_when_done(self._call, callback)
 
     def progress(self) -> tuple[int, int | None]:
         """``(done, total)``; the total is None while a generator still runs."""
@@ -339,22 +443,18 @@ class Promise(Generic[T]):
 
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-
-        def wake() -> None:
-            if not future.done():
-                future.set_result(None)
-
-        def landed(_: object) -> None:
-            try:
-                loop.call_soon_threadsafe(wake)
-            except RuntimeError:
-                pass  # the loop has been closed meanwhile
-
         if self._windowed and self._call is not None:
             self._call.free_running(True)
-        self.add_done_callback(landed)
-        yield from future
-        return self.result(0)
+        self._when_done(waker(loop, future))
+        try:
+            yield from future
+            return self.result(0)
+        except (asyncio.CancelledError, GeneratorExit):
+            if not self.done():
+                self._cancel_if_dropped()
+            raise
+        finally:
+            del self
 
     def __repr__(self) -> str:
         done, total = self.progress()
@@ -382,119 +482,21 @@ class Promise(Generic[T]):
 
     def _set_call(self, call: AnyCall) -> None:
         self._call = call
+        if "_guard" in self.__dict__:
+            self._guard.call = call
 
 
-class Landing:
-    """Where somebody is who takes items as they land."""
+class Guard:
+    """Cancels a call when the promise is gone that has this guard."""
 
-    def __init__(self) -> None:
-        self.arrivals = 0  # groups of items before
-        self.items = 0  # of the group: before
-        self.ready: deque[tuple[int, Any]] = deque()  # fetched, not handed out yet
+    __slots__ = ("call",)
 
+    def __init__(self, call: AnyCall | None) -> None:
+        self.call = call
 
-class InOrder:
-    """Iterates over a promise's values in item order. Goes on after an item that raised."""
-
-    def __init__(self, promise: Promise[Any]) -> None:
-        self._promise = promise
-        self._call: AnyCall | None = None
-        self._next = 0
-        self._told = False
-        self._ready: deque[Any] = promise._ready if promise._windowed else deque()
-
-    def __iter__(self) -> InOrder:
-        return self
-
-    def __next__(self) -> Any:
+    def __del__(self) -> None:
         try:
-            return self._ready.popleft()
-        except IndexError:
-            return self._fetch()
-
-    def _fetch(self) -> Any:
-        """The next value; further ones that are there wait in `_ready`."""
-        promise = self._promise
-        call = self._call
-        if call is None:
-            call = self._call = promise._call or promise._started_call(None, 0)
-        index = promise._cursor if promise._windowed else self._next
-        total = call.total
-        if total is not None and index >= total:
-            if promise._progress:
-                promise._wait(call, _core.ALL, None)
-            raise self._ending()
-        promise._wait(call, index, None)
-        if total is None:
-            total = call.total
-            if total is not None and index >= total:
-                raise self._ending()
-        values = call.values(index, _FETCH_ITEMS, promise._windowed)
-        step = max(1, len(values))
-        if promise._windowed:
-            promise._consumed = True
-            promise._cursor = index + step
-        else:
-            self._next = index + step
-        if values:
-            self._ready.extend(values[1:])
-            return values[0]
-        ok, value = call.take(index) if promise._windowed else call.get(index)
-        if ok:
-            return value
-        raise value
-
-    def _ending(self) -> BaseException:
-        """What ends the iteration: what the generator raised, once, else StopIteration."""
-        error = None if self._told else self._promise._feed_error
-        self._told = True
-        return error or StopIteration()
-
-
-class AsLanded:
-    """Iterates over ``(index, value)`` as they land. Goes on after an item that raised."""
-
-    def __init__(self, promise: Promise[Any]) -> None:
-        self._promise = promise
-        self._place: Landing = promise._landing if promise._windowed else Landing()
-        self._told = False
-
-    def __iter__(self) -> AsLanded:
-        return self
-
-    def __next__(self) -> tuple[int, Any]:
-        try:
-            return self._place.ready.popleft()
-        except IndexError:
-            return self._fetch()
-
-    def _fetch(self) -> tuple[int, Any]:
-        """The next one; further ones that are there wait in `ready`."""
-        promise = self._promise
-        place = self._place
-        call = promise._call or promise._started_call(None, _core.LANDED)
-        while True:
-            over = call.done()  # before the look: what lands until then is seen
-            with promise._lock:
-                if place.ready:  # of a generator call: another thread has been here
-                    return place.ready.popleft()
-                pairs, place.arrivals, place.items, failed = call.landed(
-                    place.arrivals, place.items, _FETCH_ITEMS, promise._windowed
-                )
-                place.ready.extend(pairs[1:])
-            if promise._windowed and (pairs or failed is not None):
-                promise._consumed = True
-            if pairs:
-                return pairs[0]
-            if failed is not None:
-                ok, value = call.take(failed) if promise._windowed else call.get(failed)
-                if ok:
-                    return failed, value
-                raise value
-            if over:
-                break
-            promise._wait(call, _core.LANDED - place.arrivals, None)
-        promise._wait(call, _core.ALL, None)
-        error = None if self._told else promise._feed_error
-        self._told = True
-        raise error or StopIteration()
+            if self.call is not None and not self.call.done():
+                self.call.cancel()
+        except Exception:
+            pass  # the bus is gone, or the interpreter ends

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -66,7 +67,8 @@ class _Hold:
 
 
 class Ref(Generic[T]):
-    """Stands for a value that `put` has stored. As an argument of a call it is replaced by the value.
+    """Stands for a value that `put` has stored. As an argument of a call it is replaced by the value, also one that a
+    `functools.partial` fixes.
 
     Inside of containers it arrives as a `Ref`. The value lives as long as a process has a `Ref` of it or a call
     under way takes one. ``with betterbox.put(...) as ref`` releases it at the end.
@@ -329,11 +331,21 @@ def taking() -> Iterator[Taken]:
 
 
 def as_argument(value: Any) -> Any:
-    """What stands for an argument in a pickle."""
+    """What stands for an argument (or a function) in a pickle."""
+    if type(value) is partial:
+        return _as_partial(value)
     if not isinstance(value, Ref):
         return value
     value._checked()
     return _Argument(value)
+
+
+def _as_partial(value: partial[Any]) -> Any:
+    """What it fixes is arguments of a call, too."""
+    if not any(isinstance(each, Ref) for each in (*value.args, *value.keywords.values())):
+        return value
+    args, kwargs = map(as_argument, value.args), {name: as_argument(v) for name, v in value.keywords.items()}
+    return partial(value.func, *args, **kwargs)
 
 
 def as_item(values: Any) -> Any:
@@ -344,8 +356,20 @@ def as_item(values: Any) -> Any:
 def as_items(iterable: Any) -> Any:
     """What is spread, with values in the places of Refs."""
     if isinstance(iterable, (list, tuple)):
-        return list(map(as_argument, iterable)) if any(isinstance(each, Ref) for each in iterable) else iterable
-    return iterable if hasattr(iterable, "__len__") else map(as_argument, iterable)
+        refs = any(isinstance(each, (Ref, partial)) for each in iterable)
+        return list(map(as_argument, iterable)) if refs else iterable
+    return iterable if hasattr(iterable, "__len__") else _as_arguments(iterable)
+
+
+def _as_arguments(items: Any) -> Iterator[Any]:
+    """Closed early, it closes what it draws from."""
+    try:
+        for each in items:
+            yield as_argument(each)
+    except GeneratorExit:
+        if hasattr(items, "close"):
+            items.close()
+        raise
 
 
 _lingering: deque[tuple[float, Ref[Any]]] = deque()

@@ -17,7 +17,7 @@ def rebuild_error(type_name: str, message: str, traceback: str, pickled: bytes) 
     """The exception that was raised elsewhere.
 
     Returns the exception itself, with a `RemoteError` that holds its traceback as the cause. What cannot be rebuilt
-    here, and what would end this process (`SystemExit`, `KeyboardInterrupt`), comes as a `RemoteError`.
+    here comes as a `RemoteError`.
     """
     where = f"\n\n{traceback.rstrip()}" if traceback else ""
     cause = RemoteError(
@@ -27,10 +27,12 @@ def rebuild_error(type_name: str, message: str, traceback: str, pickled: bytes) 
         return cause
     try:
         error = pickle.loads(pickled)
-        if not isinstance(error, Exception):
+        if not isinstance(error, BaseException):
             return cause
         error.__cause__ = cause
-    except Exception as problem:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as problem:
         cause.args = (f"{cause.args[0]}\n\n(it could not be rebuilt here: {type(problem).__name__}: {problem})",)
         return cause
     return error

@@ -262,7 +262,13 @@ def finish(value: Any) -> Any:
     if inspect.isawaitable(value) and not _is_promise(value):
         import asyncio
 
-        return asyncio.run_coroutine_threadsafe(_awaited(value), _state().loop()).result()
+        ok, outcome = asyncio.run_coroutine_threadsafe(_awaited(value), _state().loop()).result()
+        if ok:
+            return outcome
+        try:
+            raise outcome
+        finally:  # no cycle with the exception
+            del outcome
     return value.result() if _is_promise(value) else value
 
 
@@ -271,8 +277,12 @@ def _is_promise(value: Any) -> bool:
     return module is not None and isinstance(value, module.Promise)
 
 
-async def _awaited(value: Any) -> Any:
-    return await value
+async def _awaited(value: Any) -> tuple[bool, Any]:
+    """(True, value) or (False, exception). Raised on the loop, some exceptions would end it or change their type."""
+    try:
+        return True, await value
+    except BaseException as error:
+        return False, error
 
 
 def express(
@@ -338,8 +348,6 @@ def describe_error(error: BaseException) -> tuple[str, str, str, bytes]:
 
 
 def _pickled(error: BaseException) -> bytes:
-    if not isinstance(error, Exception):
-        return b""
     from betterbox import _pickling
 
     try:

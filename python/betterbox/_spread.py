@@ -6,7 +6,8 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, repeat
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from betterbox import _bus, _context, _core, _pickling
@@ -26,7 +27,8 @@ class spread(Generic[T]):
     Parameters
     ----------
     iterable : iterable
-        A sized one is taken as it is at the moment of the call; a generator is consumed as it is needed.
+        A sized one is taken as it is at the moment of the call; a generator is consumed as it is needed. An
+        `itertools.repeat` beside others gives its one value to all items.
 
     Examples
     --------
@@ -53,6 +55,26 @@ def has_spread(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return any(type(value) is spread for value in args) or any(type(value) is spread for value in kwargs.values())
 
 
+def without_repeats(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments, with the value itself in the place of a spread `itertools.repeat` that fits what is spread beside it.
+
+    All items then share it, as a fixed argument.
+    """
+    iterables: list[Any] = [value.iterable for value in (*args, *kwargs.values()) if type(value) is spread]
+    others = [each for each in iterables if type(each) is not repeat]
+    if not others or len(others) == len(iterables):
+        return args, kwargs
+    lengths = {len(each) for each in others if hasattr(each, "__len__")}
+
+    def fixed(value: Any) -> Any:
+        if type(value) is not spread or type(value.iterable) is not repeat:
+            return value
+        times = length_hint(value.iterable, -1)  # of an endless one: none
+        return next(value.iterable) if times < 0 or (times > 0 and lengths == {times}) else value
+
+    return tuple(map(fixed, args)), {name: fixed(value) for name, value in kwargs.items()}
+
+
 class Plan:
     """A spread call ready to go: its items encoded (or a generator to be fed), its context pickled."""
 
@@ -68,11 +90,11 @@ class Plan:
         self.taken: Taken | None = None
         self.values: list[tuple[str, int, int, str]] = []
         if _pickling.REFS in sys.modules:
-            from betterbox._refs import as_items, taking
+            from betterbox._refs import as_argument, as_items, taking
 
             spreads = {place: as_items(iterable) for place, iterable in spreads.items()}
             with taking() as self.taken:
-                self._pickle(target, *self.taken.arguments(args, kwargs), spreads)
+                self._pickle(as_argument(target), *self.taken.arguments(args, kwargs), spreads)
         else:
             self._pickle(target, args, kwargs, spreads)
 
@@ -242,6 +264,8 @@ class Feeder:
                 self._fail(error)
             except Exception:
                 _bus.report_ignored("the feeder of a generator call")
+        finally:  # they hold each other
+            self.error, self.items = None, iter(())
 
     def _next_pages(self, most: int) -> _core.Pages:
         if _pickling.REFS not in sys.modules:

@@ -43,6 +43,13 @@ class Submitted(_core.Submission):
     def settled(self) -> int:
         return 1 if self.done() else 0
 
+    @property
+    def landing_token(self) -> int:
+        return self.token
+
+    def notify_landing(self, arrivals: int) -> None:
+        self.notify()
+
     def free_running(self, on: bool) -> None:
         pass
 
@@ -89,11 +96,11 @@ def submit_now(
     """The long way: pickles the function, and leaves a submitter behind if others may use the pickle."""
     if _pickling.REFS not in sys.modules:
         return _submit_now(connection, label, fn, args, kwargs, options)
-    from betterbox._refs import Ref, taking
+    from betterbox._refs import Ref, as_argument, taking
 
     with taking() as taken:
         needed = taken.named([value for value in (*args, *kwargs.values()) if isinstance(value, Ref)])
-        call = _submit_now(connection, label, fn, *taken.arguments(args, kwargs), options, needed)
+        call = _submit_now(connection, label, as_argument(fn), *taken.arguments(args, kwargs), options, needed)
     taken.until_done(connection, call)
     return call
 

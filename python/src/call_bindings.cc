@@ -43,6 +43,10 @@ void register_call(py::module_& module) {
       .def("landed", &CallHandle::landed, py::arg("arrivals"), py::arg("items"), py::arg("limit"),
            py::arg("take"))
       .def("first_success", &CallHandle::first_success)
+      .def_property_readonly("landing_token",
+                             [](const CallHandle& self) { return self.state().landing_token(); })
+      .def("notify_landing", &CallHandle::notify_landing, py::arg("arrivals"))
+      .def("keeps_all", &CallHandle::keeps_all)
       .def("notify", &CallHandle::notify)
       .def("keep", &CallHandle::keep)
       .def("explain", &CallHandle::explain, py::arg("timeout"));

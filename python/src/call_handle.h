@@ -103,6 +103,14 @@ class CallHandle {
     py::gil_scoped_release release;
     client_->notify(call_);
   }
+  void notify_landing(std::uint64_t arrivals) {
+    py::gil_scoped_release release;
+    client_->notify_landing(call_, arrivals);
+  }
+  bool keeps_all() {
+    py::gil_scoped_release release;
+    return client_->keeps_all(call_);
+  }
   py::tuple get(std::uint64_t index, bool take) {
     std::optional<Outcome> outcome;
     {
@@ -119,7 +127,7 @@ class CallHandle {
     std::vector<Client::Span> spans;
     {
       py::gil_scoped_release release;
-      spans = client_->successes(call_, first, limit);
+      spans = client_->successes(call_, first, limit, take);
     }
     py::list result;
     for (const Client::Span& span : spans) {
@@ -145,7 +153,7 @@ class CallHandle {
     std::vector<Client::Span> spans;
     {
       py::gil_scoped_release release;
-      spans = client_->landed(call_, at, limit, failed);
+      spans = client_->landed(call_, at, limit, take, failed);
     }
     py::list pairs;
     std::size_t count = 0;
@@ -164,7 +172,7 @@ class CallHandle {
       at = {arrivals, items};
       std::optional<std::uint64_t> none;
       py::gil_scoped_release release;
-      spans = client_->landed(call_, at, std::max<std::size_t>(1, count), none);
+      spans = client_->landed(call_, at, std::max<std::size_t>(1, count), take, none);
       if (failed) spans.clear();
       break;
     }
@@ -262,16 +270,7 @@ class CallHandle {
   }
   std::vector<Client::ResultSpan> all_spans() {
     py::gil_scoped_release release;
-    auto spans = client_->result_spans(call_);
-    const auto now = client_->progress(call_);
-    if (now.cancelled) {
-      spans.clear();
-      if (const auto outcome = client_->outcome(call_, now.known, false)) {
-        spans.push_back({0, std::max<std::uint64_t>(1, now.known), outcome->page,
-                         *PageView::parse(outcome->page.bytes())});
-      }
-    }
-    return spans;
+    return client_->result_spans(call_);
   }
   /// A new reference to an item's value; of one that failed: raises, or the exception.
   PyObject* value_or_raise(ItemBytes item, bool with_exceptions) const {

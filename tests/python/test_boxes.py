@@ -86,8 +86,8 @@ def test_an_exception_arrives_as_itself_with_the_traceback_as_its_cause(box: Any
     assert "in fail" in str(caught.value.__cause__)
 
 
-def test_an_exit_in_a_box_ends_neither_side(box: Any) -> None:
-    with pytest.raises(RemoteError, match="SystemExit"):
+def test_an_exit_in_a_box_does_not_end_it(box: Any) -> None:
+    with pytest.raises(SystemExit):
         box.leave().result()
     assert box.name().result() == "MyBox"
 

@@ -367,11 +367,6 @@ def test_an_error_that_cannot_be_rebuilt_is_a_remote_error() -> None:
             betterbox.submit(fn, 0).result()
 
 
-def test_an_exit_in_a_slot_does_not_end_the_caller() -> None:
-    with pytest.raises(RemoteError, match="SystemExit: 5"):
-        betterbox.submit(work.system_exit, 5).result()
-
-
 def test_an_unpicklable_result_is_its_items_error() -> None:
     outcomes = betterbox.map(lambda x: work.unpicklable_at(x, 2), range(5)).all(return_exceptions=True)
     assert isinstance(outcomes[2], SerializationError) and outcomes[:2] + outcomes[3:] == [0, 1, 3, 4]

@@ -259,6 +259,55 @@ TEST_F(ClientTest, ACancelledCallIsOverAndItsItemsAreCancelled) {
   EXPECT_EQ(lost_code(*client, call, 0), LostCode::kCancelled);
 }
 
+TEST_F(ClientTest, ACancelledCallKeepsWhatHasLanded) {
+  PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
+  auto client = connect();
+  const CallPtr call = client->open_call({}, Frame("context"), int_items(0, 4), false);
+  ASSERT_TRUE(client->wait(client->settled_item(call, 3), kSoon, {}));
+  EXPECT_TRUE(client->cancel(call));
+  EXPECT_EQ(client->outcome(call, 3, false)->item.size(), int_item(3).size());
+  EXPECT_EQ(client->successes(call, 0, 10, false).front().items, (Range{0, 4}));
+  EXPECT_EQ(lost_code(*client, call, 4), LostCode::kCancelled) << "stands for what was not fed";
+  EXPECT_EQ(client->progress(call).settled, 5U);
+}
+
+TEST_F(ClientTest, FewItemsThatWereTakenAreKeptAndManyAreNot) {
+  PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
+  auto client = connect();
+  Client::CallOptions options;
+  options.windowed = true;
+  const CallPtr call = client->open_call(options, Frame("context"), int_items(0, 4), false);
+  ASSERT_TRUE(client->wait(client->settled_item(call, 3), kSoon, {}));
+  client->take(call, {0, 4});
+  EXPECT_TRUE(client->successes(call, 0, 4, true).empty()) << "somebody has them";
+  EXPECT_FALSE(client->outcome(call, 0, true));
+  EXPECT_EQ(client->successes(call, 0, 4, false).front().items, (Range{0, 4})) << "but they are there";
+  EXPECT_TRUE(client->keeps_all(call));
+  EncodedItems more;
+  std::string big(2 << 20, 'x');
+  big[0] = static_cast<char>(ItemTag::kBytes);
+  more.pages.push_back({make_single_page(bytes(big)), 1});
+  more.count = 1;
+  client->feed(call, std::move(more), true);
+  ASSERT_TRUE(client->wait(client->over(call), kSoon, {}));
+  client->take(call, {4, 5});
+  EXPECT_FALSE(client->keeps_all(call));
+  EXPECT_FALSE(client->outcome(call, 0, false));
+}
+
+TEST_F(ClientTest, TheDriverTellsOfLandings) {
+  PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
+  auto client = connect();
+  const CallPtr call = client->open_call({}, Frame("context"), int_items(0, 4), false);
+  client->notify_landing(call, 0);
+  EXPECT_EQ(client->drive(), std::vector{call->landing_token()});
+  client->notify_landing(call, 0);
+  EXPECT_EQ(client->drive(), std::vector{call->landing_token()}) << "it has landed";
+  client->notify_landing(call, 1000);
+  client->cancel(call);
+  EXPECT_EQ(client->drive(), std::vector{call->landing_token()});
+}
+
 TEST_F(ClientTest, AGroupCallKeepsTheOrderOfItsBoxes) {
   PlayedPeer scheduler(network_, "scheduler", std::ref(echo_));
   PlayedPeer one(network_, "one", agent_named(PeerId{11}, 1));

@@ -1,6 +1,4 @@
-// The bus file and the folder of the bus's sockets (docs/operations.md). Here cereal reads and writes JSON:
-// with
-// codec.cc the only owners of it.
+// The bus file and the folder of the bus's sockets (docs/operations.md). The one owner of RapidJSON.
 #include "runtime/bus_file.h"
 
 #include <fcntl.h>
@@ -11,19 +9,21 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cereal/archives/json.hpp>
-#include <cereal/types/string.hpp>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <sstream>
 #include <stdexcept>
 #include <system_error>
 #include <vector>
 
+#include <rapidjson/document.h>
+#include <rapidjson/prettywriter.h>
+#include <rapidjson/stringbuffer.h>
+
 #include "runtime/descriptor.h"
+#include "runtime/own_files.h"
 
 namespace betterbox {
 namespace {
@@ -31,9 +31,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kMaxBusFileBytes = 64U << 10;
-constexpr std::size_t kMaxSocketPath = 107;
-/// What must be left of a socket path for the name of the socket.
-constexpr std::size_t kSocketNameBytes = 40;
 
 [[noreturn]] void fail(const std::string& what, int error) {
   throw std::system_error(error, std::generic_category(), what);
@@ -62,67 +59,72 @@ void write_all(int fd, const std::string& text, const std::string& path) {
   }
 }
 
-template <class Archive> void json_fields(Archive& archive, BusInfo& info) {
-  archive(cereal::make_nvp("endpoint", info.endpoint),
-          cereal::make_nvp("network_endpoint", info.network_endpoint),
-          cereal::make_nvp("public_key", info.keys.public_key),
-          cereal::make_nvp("secret_key", info.keys.secret_key),
-          cereal::make_nvp("socket_folder", info.socket_folder), cereal::make_nvp("host", info.host),
-          cereal::make_nvp("boot_id", info.boot_id), cereal::make_nvp("incarnation", info.incarnation),
-          cereal::make_nvp("pid", info.pid), cereal::make_nvp("python", info.python),
-          cereal::make_nvp("self_started", info.self_started));
+namespace json = rapidjson;
+
+std::string to_json(const BusInfo& info) {
+  json::StringBuffer text;
+  json::PrettyWriter<json::StringBuffer> writer(text);
+  const auto add = [&writer](const char* name, const std::string& value) {
+    writer.Key(name);
+    writer.String(value.data(), static_cast<json::SizeType>(value.size()));
+  };
+  writer.StartObject();
+  add("endpoint", info.endpoint);
+  add("network_endpoint", info.network_endpoint);
+  add("public_key", info.keys.public_key);
+  add("secret_key", info.keys.secret_key);
+  add("socket_folder", info.socket_folder);
+  add("host", info.host);
+  add("boot_id", info.boot_id);
+  writer.Key("incarnation");
+  writer.Uint64(info.incarnation);
+  writer.Key("pid");
+  writer.Uint(info.pid);
+  add("python", info.python);
+  writer.Key("self_started");
+  writer.Bool(info.self_started);
+  add("version", info.version);
+  writer.EndObject();
+  return std::string(text.GetString(), text.GetSize()) + '\n';
 }
 
-std::string to_json(BusInfo info) {
-  std::ostringstream text;
-  {
-    cereal::JSONOutputArchive archive(text);
-    json_fields(archive, info);
-    archive(cereal::make_nvp("version", info.version));
+/// Reads fields of an object; each says whether it was there, and what it should be.
+class Fields {
+ public:
+  explicit Fields(const json::Value& object) : object_(object) {}
+
+  bool read(const char* name, std::string& value) const {
+    const json::Value* found = find(name);
+    if (found == nullptr || !found->IsString()) return false;
+    value.assign(found->GetString(), found->GetStringLength());
+    return value.find('\0') == std::string::npos;  // paths, addresses and names have none
   }
-  text << '\n';
-  return text.str();
-}
-
-/// A file may be older than this field.
-void read_version(cereal::JSONInputArchive& archive, BusInfo& info) {
-  try {
-    archive(cereal::make_nvp("version", info.version));
-  } catch (const cereal::Exception&) {
-    info.version.clear();
+  bool read(const char* name, std::uint64_t& value) const {
+    const json::Value* found = find(name);
+    if (found == nullptr || !found->IsUint64()) return false;
+    value = found->GetUint64();
+    return true;
   }
-}
-
-BusInfo from_json(const std::string& text, const std::string& path) {
-  try {
-    std::istringstream stream(text);
-    cereal::JSONInputArchive archive(stream);
-    BusInfo info;
-    json_fields(archive, info);
-    read_version(archive, info);
-    return info;
-  } catch (const std::exception&) {
-    throw std::runtime_error(
-        path +
-        " is no bus file (not the JSON that a scheduler writes); remove it if no scheduler runs there");
+  bool read(const char* name, std::uint32_t& value) const {
+    const json::Value* found = find(name);
+    if (found == nullptr || !found->IsUint()) return false;
+    value = found->GetUint();
+    return true;
   }
-}
+  bool read(const char* name, bool& value) const {
+    const json::Value* found = find(name);
+    if (found == nullptr || !found->IsBool()) return false;
+    value = found->GetBool();
+    return true;
+  }
 
-void check_private_folder(const std::string& folder) {
-  struct stat status {};
-  if (::lstat(folder.c_str(), &status) != 0) fail("cannot look at " + folder, errno);
-  if (!S_ISDIR(status.st_mode))
-    throw std::runtime_error(folder + " is not a folder (a link is not accepted); remove it");
-  if (status.st_uid != ::geteuid())
-    throw std::runtime_error(folder + " belongs to user " + std::to_string(status.st_uid) +
-                             ", not to you; set XDG_RUNTIME_DIR to a folder of yours");
-  if ((status.st_mode & 077) != 0) throw std::runtime_error(folder + " is open to other users; chmod 700 it");
-}
-
-void make_private_folder(const std::string& folder) {
-  if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) fail("cannot make the folder " + folder, errno);
-  check_private_folder(folder);
-}
+ private:
+  const json::Value* find(const char* name) const {
+    const auto at = object_.FindMember(name);
+    return at == object_.MemberEnd() ? nullptr : &at->value;
+  }
+  const json::Value& object_;
+};
 
 /// FNV-1a: names things, protects nothing.
 std::uint64_t hash_of(const std::string& text) {
@@ -155,23 +157,43 @@ std::uint64_t incarnation_of(const BusKeys& keys) {
   return std::max(hash_of(keys.public_key), std::uint64_t{1});
 }
 
+std::optional<BusInfo> parse_bus_file(const std::string& text) {
+  // Iterative: what is nested deeply takes no stack. The document's memory goes at once, not value by value.
+  json::Document document;
+  document.Parse<json::kParseIterativeFlag | json::kParseValidateEncodingFlag>(text.data(), text.size());
+  if (document.HasParseError() || !document.IsObject()) return std::nullopt;
+  const Fields fields(document);
+  BusInfo info;
+  const bool whole =
+      fields.read("endpoint", info.endpoint) && fields.read("network_endpoint", info.network_endpoint) &&
+      fields.read("public_key", info.keys.public_key) && fields.read("secret_key", info.keys.secret_key) &&
+      fields.read("socket_folder", info.socket_folder) && fields.read("host", info.host) &&
+      fields.read("boot_id", info.boot_id) && fields.read("incarnation", info.incarnation) &&
+      fields.read("pid", info.pid) && fields.read("python", info.python) &&
+      fields.read("self_started", info.self_started);
+  if (!whole) return std::nullopt;
+  if (!fields.read("version", info.version)) info.version.clear();  // older files have none
+  return info;
+}
+
 std::optional<BusInfo> read_bus_file(const std::string& path) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-  if (!file) {
-    if (errno == ENOENT || errno == ENOTDIR) return std::nullopt;
-    fail("cannot open the bus file " + path, errno);
+  Descriptor file;
+  try {
+    file = open_own_linked_file(path);
+  } catch (const std::system_error& error) {
+    if (error.code() == std::errc::no_such_file_or_directory || error.code() == std::errc::not_a_directory)
+      return std::nullopt;
+    throw;
   }
   struct stat status {};
   if (::fstat(file.get(), &status) != 0) fail("cannot look at " + path, errno);
-  if (!S_ISREG(status.st_mode)) throw std::runtime_error(path + " is no bus file: it is not a regular file");
-  if (status.st_uid != ::geteuid())
-    throw std::runtime_error("the bus file " + path + " belongs to user " + std::to_string(status.st_uid) +
-                             ", not to you; a bus is used by its owner only");
   if ((status.st_mode & 077) != 0)
     throw std::runtime_error("the bus file " + path +
                              " is open to other users, and it holds the keys of the bus: chmod 600 "
                              "it, and start the bus anew if others may have read it");
-  return from_json(read_small_file(file.get(), path), path);
+  if (auto info = parse_bus_file(read_small_file(file.get(), path))) return info;
+  throw std::runtime_error(
+      path + " is no bus file (not the JSON that a scheduler writes); remove it if no scheduler runs there");
 }
 
 void write_bus_file(const std::string& path, const BusInfo& info) {
@@ -203,23 +225,13 @@ void remove_bus_file(const std::string& path, std::uint64_t incarnation) {
 
 std::string socket_folder_of(const std::string& bus_file_path) {
   const std::string name = hash_name(fs::absolute(bus_file_path).lexically_normal().string());
-  const char* runtime_folder = std::getenv("XDG_RUNTIME_DIR");
-  std::string base = "/tmp/betterbox-" + std::to_string(::geteuid());
-  if (runtime_folder != nullptr && runtime_folder[0] == '/') {
-    const std::string candidate = std::string(runtime_folder) + "/betterbox";
-    struct stat status {};
-    const bool usable = ::stat(runtime_folder, &status) == 0 && S_ISDIR(status.st_mode) &&
-                        ::access(runtime_folder, W_OK | X_OK) == 0;
-    if (usable && candidate.size() + 1 + name.size() + 1 + kSocketNameBytes <= kMaxSocketPath)
-      base = candidate;
-  }
-  return base + "/" + name;
+  return runtime_folder(false) + "/" + name;
 }
 
 std::string make_socket_folder(const std::string& bus_file_path) {
+  runtime_folder(true);
   const std::string folder = socket_folder_of(bus_file_path);
-  make_private_folder(fs::path(folder).parent_path().string());
-  make_private_folder(folder);
+  make_own_folder(folder, Others::kMayNothing);
   return folder;
 }
 

@@ -1,6 +1,6 @@
 // The bus file: where a bus is, as JSON, mode 0600 (docs/operations.md).
-// Also the folder for its sockets: $XDG_RUNTIME_DIR/betterbox/HASH or /tmp/betterbox-UID/HASH (mode
-// 0700, owner checked), HASH from the bus file's absolute path: short enough for a socket path.
+// Also the folder for its sockets: HASH in the runtime folder (runtime/own_files.h), from the bus file's absolute path:
+// short enough for a socket path.
 #pragma once
 
 #include <cstdint>
@@ -34,6 +34,8 @@ struct BusInfo {
 /// needs a key to reach the scheduler.
 std::uint64_t incarnation_of(const BusKeys& keys);
 
+/// Result: nothing if the text is not what a bus file holds. Fields that are not known here are passed over.
+std::optional<BusInfo> parse_bus_file(const std::string& text);
 /// Result: the info; nothing if there is no such file. Throws std::runtime_error (says what and where)
 /// if it is there but unreadable, of another owner, open to other users, or no bus file.
 std::optional<BusInfo> read_bus_file(const std::string& path);
@@ -43,8 +45,7 @@ void write_bus_file(const std::string& path, const BusInfo& info);
 void remove_bus_file(const std::string& path, std::uint64_t incarnation);
 /// The folder for the sockets of the bus of this file, on this host; it need not be there.
 std::string socket_folder_of(const std::string& bus_file_path);
-/// Makes the folder (and parents) if needed. Throws std::runtime_error if it belongs to somebody else,
-/// is a link, or is open to others.
+/// Makes the folder (and parents) if needed. Throws std::runtime_error if it belongs to somebody else or is open to others.
 std::string make_socket_folder(const std::string& bus_file_path);
 /// Removes sockets in `folder` that nobody listens on, then the folder if it is empty.
 void sweep_socket_folder(const std::string& folder);

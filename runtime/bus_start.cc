@@ -24,6 +24,7 @@
 #include "runtime/descriptor.h"
 #include "runtime/limits.h"
 #include "runtime/network.h"
+#include "runtime/own_files.h"
 #include "runtime/zmq_keys.h"
 
 namespace betterbox {
@@ -49,14 +50,7 @@ int milliseconds_until(TimePoint deadline) {
   return left <= 0 ? 0 : static_cast<int>(std::min<std::int64_t>(left / 1'000'000 + 1, 3'600'000));
 }
 
-/// Makes the folder that `path` lies in, and its parents: only for their owner.
-void make_parent_folder(const std::string& path) {
-  const fs::path parent = fs::absolute(path).parent_path();
-  if (parent.empty() || fs::exists(parent)) return;
-  make_parent_folder(parent.string());
-  if (::mkdir(parent.c_str(), 0700) != 0 && errno != EEXIST)
-    fail("cannot make the folder " + parent.string());
-}
+std::string folder_of(const std::string& path) { return fs::absolute(path).parent_path().string(); }
 
 // --- the daemon -------------------------------------------------------------------------------------
 
@@ -182,8 +176,7 @@ std::string await_ready_line(int fd, const std::vector<std::string>& argv, const
 
 /// Waits for the lock on `path`. The file stays: removing it would let two processes lock two files.
 Descriptor lock_file(const std::string& path, TimePoint deadline) {
-  Descriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!file) fail("cannot open the lock " + path);
+  Descriptor file = open_own_file(path, O_RDWR | O_CREAT);
   for (;;) {
     if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) {
       struct stat held {
@@ -191,8 +184,7 @@ Descriptor lock_file(const std::string& path, TimePoint deadline) {
       if (::fstat(file.get(), &held) == 0 && ::stat(path.c_str(), &there) == 0 &&
           held.st_ino == there.st_ino && held.st_dev == there.st_dev)
         return file;
-      file = Descriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));  // somebody removed it
-      if (!file) fail("cannot open the lock " + path);
+      file = open_own_file(path, O_RDWR | O_CREAT);  // somebody removed it
     } else if (errno != EWOULDBLOCK && errno != EINTR) {
       fail("cannot lock " + path);
     }
@@ -256,9 +248,8 @@ std::optional<std::string> reach_bus(const BusInfo& info, Duration patience) {
 std::string start_daemon(const std::vector<std::string>& argv, const std::string& log_file,
                          TimePoint deadline) {
   if (argv.empty()) throw std::runtime_error("nothing to start");
-  make_parent_folder(log_file);
-  const Descriptor log(::open(log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600));
-  if (!log) fail("cannot open the log " + log_file);
+  make_own_folder(folder_of(log_file));
+  const Descriptor log = open_own_file(log_file, O_WRONLY | O_CREAT | O_APPEND);
   const off_t log_start = ::lseek(log.get(), 0, SEEK_END);
   const Descriptor null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!null) fail("cannot open /dev/null");
@@ -300,7 +291,7 @@ FoundBus find_or_start_bus(const std::string& bus_file, const std::vector<std::s
                                         std::to_string(info->pid) + "); start one: betterbox scheduler"
                                   : "there is no bus file " + bus_file + "; start one: betterbox scheduler");
 
-  make_parent_folder(bus_file);
+  make_own_folder(folder_of(bus_file));
   const Descriptor lock = lock_file(bus_file + ".lock", deadline);
   info = read_bus_file(bus_file);
   if (auto found = reached()) return *found;

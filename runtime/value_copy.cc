@@ -75,7 +75,7 @@ std::unique_ptr<ValueCopy> ValueCopy::make(const std::string& folder, const Valu
   }, named{};
   // Whoever had it may have removed it, or given it its name, just before the lock.
   if (::fcntl(fd, F_OFD_SETLK, &lock) != 0 || ::fstat(fd, &mine) != 0 || ::stat(path.c_str(), &named) != 0 ||
-      mine.st_ino != named.st_ino) {
+      mine.st_ino != named.st_ino || mine.st_uid != ::geteuid()) {
     ::close(fd);
     error.clear();
     return nullptr;

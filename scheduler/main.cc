@@ -26,6 +26,7 @@
 #include "runtime/descriptor_limit.h"
 #include "runtime/limits.h"
 #include "runtime/network.h"
+#include "runtime/own_files.h"
 #include "runtime/segment_pool.h"
 #include "runtime/zmq_transport.h"
 #include "scheduler/server.h"
@@ -79,8 +80,7 @@ bool is_still_there(int fd, const std::string& path) {
 /// The one scheduler of a bus file is who holds this lock. Result: the descriptor that holds it.
 int lock_bus(const std::string& bus_file, const std::string& lock_file) {
   for (int waited = 0;; waited += 20) {
-    const int fd = ::open(lock_file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0) fail("cannot open " + lock_file);
+    const int fd = open_own_file(lock_file, O_RDWR | O_CREAT).release();
     const bool held = ::flock(fd, LOCK_EX | LOCK_NB) == 0;
     if (held && is_still_there(fd, lock_file)) {
       const std::string owner = "pid " + std::to_string(::getpid()) + " on " + host_name();

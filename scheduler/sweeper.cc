@@ -47,7 +47,7 @@ void wait_for_end_of_file(int fd) {
 /// The lock of the bus file: free once no scheduler serves it. Taken, the next one's sweeper cleans up.
 class BusLock {
  public:
-  explicit BusLock(const std::string& path) : fd_(::open(path.c_str(), O_RDWR | O_CLOEXEC)) {
+  explicit BusLock(const std::string& path) : fd_(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW)) {
     held_ = fd_ < 0 || ::flock(fd_, LOCK_EX | LOCK_NB) == 0;
   }
   ~BusLock() {

@@ -8,7 +8,10 @@
 #include <cerrno>
 #include <cstdio>
 #include <ctime>
+#include <system_error>
 #include <utility>
+
+#include "runtime/own_files.h"
 
 namespace betterbox {
 namespace {
@@ -40,6 +43,19 @@ void SlotLog::turn_over() {
   written_ = 0;
 }
 
+/// A file that is not ours to write is said once, and not tried again.
+bool SlotLog::open_file() {
+  try {
+    fd_ = open_own_file(path_, O_WRONLY | O_CREAT | O_APPEND).release();
+  } catch (const NotOurs& problem) {
+    write_all(2, std::string("betterbox-worker: what slots print is not logged: ") + problem.what() + "\n");
+    path_.clear();
+  } catch (const std::system_error&) {
+    // A full or missing disk may come back.
+  }
+  return fd_ >= 0;
+}
+
 void SlotLog::line(std::string_view text, int pid, bool error) {
   if (!echo_tag_.empty()) {
     std::string tagged = echo_tag_;
@@ -49,8 +65,7 @@ void SlotLog::line(std::string_view text, int pid, bool error) {
   if (path_.empty()) return;
   if (written_ > kLogBytes) turn_over();
   if (fd_ < 0) {
-    fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (fd_ < 0) return;
+    if (!open_file()) return;
     struct stat info {};
     written_ = ::fstat(fd_, &info) == 0 ? static_cast<std::uint64_t>(info.st_size) : 0;
   }

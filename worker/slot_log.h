@@ -24,6 +24,7 @@ class SlotLog {
 
  private:
   void turn_over();
+  bool open_file();
   std::string path_, echo_tag_;  // empty: not kept, not echoed
   int fd_ = -1;
   std::uint64_t written_ = 0;

@@ -220,7 +220,9 @@ def _end_with_parent() -> None:
 
 
 def _scheduler(args: argparse.Namespace) -> int:
-    bus, _ = _use_bus(args)
+    bus, named = _use_bus(args)
+    if not named:
+        _settings.home()
     if _settings.is_address(bus):
         raise BusError(f"a scheduler needs a bus file, not an address: --bus FILE (BETTERBOX_BUS is {bus})")
     command = [_settings.program("betterbox-scheduler"), "--bus", bus, "--python", _settings.python_version()]

@@ -13,7 +13,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from betterbox import _resources, _settings
+from betterbox import _core, _resources, _settings
 from betterbox._cluster_watch import Child, Watch
 from betterbox._errors import BusError
 
@@ -86,7 +86,7 @@ class LocalCluster:
         self.slots = slots
         self.workers = workers
         self._capacity = _resources.worker_arguments(cpus, memory, gpus, resources)
-        self._folder = tempfile.mkdtemp(prefix="cluster-", dir=_runtime_folder())
+        self._folder = tempfile.mkdtemp(prefix="cluster-", dir=_core.runtime_folder())
         self.bus = os.path.join(self._folder, "bus.json")
         self._children: list[Child] = []
         self._restarts: list[float] = []
@@ -239,12 +239,3 @@ class _Mourner:
         cluster = self._cluster()
         if cluster is not None:
             cluster._died(child)
-
-
-def _runtime_folder() -> str:
-    base = os.environ.get("XDG_RUNTIME_DIR", "")
-    folder = os.path.join(base, "betterbox") if base and os.path.isdir(base) else f"/tmp/betterbox-{os.getuid()}"
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    if os.stat(folder).st_uid != os.getuid():
-        raise BusError(f"the runtime folder {folder} belongs to somebody else; set XDG_RUNTIME_DIR to a folder of yours")
-    return folder

@@ -22,6 +22,21 @@ def read_bus_file(path: str) -> dict[str, Any] | None:
 def socket_folder(bus_file: str) -> str:
     """Where the sockets of the bus of this file go on this host; the folder need not be there."""
 
+def runtime_folder() -> str:
+    """Where this user's sockets and private buses lie on this host, made if it is not there. Raises BusError."""
+
+def make_own_folder(path: str) -> None:
+    """Make a folder and its parents with mode 0700 unless they are there.
+
+    Raises BusError unless it is this user's and nobody else's to write, OSError if it cannot be made.
+    """
+
+def check_own_folder(path: str, closed: bool = False) -> None:
+    """Raise BusError unless a folder is this user's, and nobody else's to write (`closed`: nor to read)."""
+
+def open_own_file(path: str, flags: int) -> int:
+    """A descriptor of a file that must be this user's, no link, and nobody else's to write. Raises BusError, OSError."""
+
 def interfaces() -> list[tuple[str, str]]:
     """(name, address) of this host's interfaces that others can use; IPv6 addresses in brackets."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import importlib.util
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from betterbox import _core, _settings
 from betterbox._doctor import Check, Finding, ok, problem, warning
+from betterbox._errors import BusError
 
 if TYPE_CHECKING:
     from betterbox._doctor_bus import Bus
@@ -40,12 +42,14 @@ def checks(bus: str, looked: Bus) -> list[tuple[str, Check]]:
     """The checks of this host, for a bus."""
     file = "" if _settings.is_address(bus) else bus
     info = looked.info or {}
-    folder = os.path.dirname(file) if file else _settings.home()
+    with contextlib.suppress(BusError):  # told by the check of the home folder
+        _settings.home()
+    folder = os.path.dirname(file) if file else _settings.home_path()
     peer = str(info.get("network_endpoint", ""))
     peers = len(looked.report["peers"]) if looked.report else 0
     socket_folder = _core.socket_folder(file or os.path.join(folder, "bus.json"))
     return [
-        ("home folder", lambda: private_folder("home folder", _settings.home(), "set BETTERBOX_HOME to a folder of yours")),
+        ("home folder", lambda: private_folder("home folder", _settings.home_path(), "set BETTERBOX_HOME to a folder of yours")),
         ("file system", lambda: file_system(folder, Path("/proc/self/mounts").read_text())),
         ("locks", lambda: locks(folder)),
         ("bus file", lambda: bus_file(file)),
@@ -70,12 +74,11 @@ def checks(bus: str, looked: Bus) -> list[tuple[str, Check]]:
 
 def private_folder(check: str, path: str, advice: str) -> Finding:
     """A folder must be its user's, and nobody else may change it."""
-    status = os.stat(path)
-    mode = stat.S_IMODE(status.st_mode)
-    if status.st_uid != os.geteuid():
-        return problem(check, f"{path} belongs to user {status.st_uid}, not to you", advice)
-    if mode & 0o022:
-        return problem(check, f"{path} ({mode:04o}) can be changed by others, who could put another bus there", f"chmod 700 {path}")
+    try:
+        _core.check_own_folder(path)
+    except BusError as error:
+        return problem(check, str(error), f"do what it says, or {advice}")
+    mode = stat.S_IMODE(os.stat(path).st_mode)
     if mode & 0o055:
         return warning(check, f"{path} ({mode:04o}) can be read by others", f"chmod 700 {path}")
     return ok(check, f"{path}: yours, {mode:04o}")
@@ -151,15 +154,11 @@ def sockets(folder: str) -> Finding:
             "set XDG_RUNTIME_DIR to a folder with a shorter name",
         )
     for path in (os.path.dirname(folder), folder):
-        if not os.path.lexists(path):
-            continue
-        status = os.lstat(path)
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            return problem(
-                "sockets",
-                f"{path} is not a folder that is yours alone",
-                f"chmod 700 {path} if it is yours, else set XDG_RUNTIME_DIR to a folder of yours",
-            )
+        try:
+            if os.path.lexists(path):
+                _core.check_own_folder(path, closed=True)
+        except BusError as error:
+            return problem("sockets", str(error), "do what it says, or set XDG_RUNTIME_DIR to a folder of yours")
     return ok("sockets", f"{folder}: paths of {length} bytes, {SOCKET_PATH_BYTES} are possible")
 
 

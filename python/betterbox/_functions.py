@@ -237,7 +237,7 @@ def _has_worker(connection: _bus.Connection) -> bool:
 
 
 def _start_worker(connection: _bus.Connection) -> None:
-    lock = os.open(connection.bus + ".worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = _core.open_own_file(connection.bus + ".worker.lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _has_worker(connection):

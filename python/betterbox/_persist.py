@@ -2,7 +2,8 @@
 
 A generation is a file: 8 bytes magic, 32 bytes SHA-256 of the rest, 8 bytes length (little-endian), the pickle.
 ``current`` is replaced by a rename, after what it held has become ``previous``; so whenever a process is killed, one of
-the two is whole. The owner holds a lock on ``lock``, in which it writes its host and pid; the kernel gives it back when
+the two is whole. Nothing is unpickled that another user may have written: folder and files are checked when they are
+opened (runtime/own_files.h). The owner holds a lock on ``lock``, in which it writes its host and pid; the kernel gives it back when
 the owner dies.
 """
 
@@ -18,8 +19,8 @@ import weakref
 from time import monotonic, sleep
 from typing import Any
 
-from betterbox import _pickling, _settings
-from betterbox._errors import StateError
+from betterbox import _core, _pickling, _settings
+from betterbox._errors import BusError, StateError
 
 MAGIC = b"BBSTATE1"
 LIVENESS_BOUND = 5.0  # seconds: kLivenessBound in runtime/limits.h
@@ -56,13 +57,15 @@ class Store:
     def __init__(self, name: str, wait: float = LIVENESS_BOUND) -> None:
         check_name(name)
         self.name = name
-        self.folder = os.path.join(_settings.home(), "boxes", name)
+        self.folder = os.path.join(_settings.home_path(), "boxes", name)
         self._saved_digest = b""
+        self._lock_fd = -1
         try:
-            os.makedirs(self.folder, mode=0o700, exist_ok=True)
-            self._lock_fd = os.open(os.path.join(self.folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StateError(f"the state of box {name!r} in {self.folder} cannot be used: {error.strerror}") from None
+            _settings.own_folder("boxes", name)
+            self._lock_fd = _core.open_own_file(self._path("lock"), os.O_RDWR | os.O_CREAT)
+        except (BusError, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise StateError(f"the state of box {name!r} in {self.folder} cannot be used: {why}") from None
         try:
             self._take_lock(wait)
         except BaseException:
@@ -123,6 +126,8 @@ class Store:
                 data = self._read(file)
             except FileNotFoundError:
                 continue
+            except BusError as error:
+                raise StateError(f"the state of box {self.name!r} is not loaded, for others may have written it: {error}") from None
             except (OSError, ValueError) as error:
                 problems.append(f"{file}: {error}")
                 continue
@@ -149,7 +154,7 @@ class Store:
         return _MISSING
 
     def _read(self, file: str) -> bytes:
-        with open(self._path(file), "rb") as stream:
+        with open(_core.open_own_file(self._path(file), os.O_RDONLY), "rb") as stream:
             content = stream.read()
         if len(content) < _HEADER or content[:8] != MAGIC:
             raise ValueError("it is no state file")
@@ -179,16 +184,18 @@ class Store:
             return
         try:
             self._write(MAGIC + digest + body)
-        except OSError as error:
+        except (OSError, BusError) as error:
             self._remove("next")
+            why = error.strerror if isinstance(error, OSError) else str(error)
             raise StateError(
-                f"the state of box {self.name!r} could not be saved in {self.folder}: {error.strerror}; "
+                f"the state of box {self.name!r} could not be saved in {self.folder}: {why}; "
                 f"what was saved before is still there"
             ) from error
         self._saved_digest = digest
 
     def _write(self, content: bytes) -> None:
-        fd = os.open(self._path("next"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._remove("next")
+        fd = _core.open_own_file(self._path("next"), os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             view = memoryview(content)
             while view:
@@ -196,13 +203,10 @@ class Store:
             os.fsync(fd)
         finally:
             os.close(fd)
-        self._remove("kept")
         try:
-            os.link(self._path("current"), self._path("kept"))
-            os.rename(self._path("kept"), self._path("previous"))
-            self._remove("kept")  # a rename between two names of one file leaves both
+            os.rename(self._path("current"), self._path("previous"))
         except FileNotFoundError:
-            pass  # the first save
+            pass  # the first save; or the one before was killed right here
         os.rename(self._path("next"), self._path("current"))
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

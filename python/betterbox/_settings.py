@@ -8,23 +8,48 @@ import sys
 from betterbox._errors import BusError
 
 
+def home_path() -> str:
+    """Where the home folder is: ``BETTERBOX_HOME`` (default ``~/.betterbox``)."""
+    return os.path.abspath(os.environ.get("BETTERBOX_HOME") or os.path.expanduser("~/.betterbox"))
+
+
 def home() -> str:
-    """``BETTERBOX_HOME`` (default ``~/.betterbox``), made with mode 0700 if it is not there."""
-    path = os.path.abspath(os.environ.get("BETTERBOX_HOME") or os.path.expanduser("~/.betterbox"))
-    try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise BusError(
-            f"the home folder {path} cannot be made: {error.strerror}; set BETTERBOX_HOME to a folder of yours"
-        ) from None
+    """The home folder, made with mode 0700 if it is not there.
+
+    Raises
+    ------
+    BusError
+        If it cannot be made, or others could have put something into it.
+    """
+    path = home_path()
+    make_own_folder(path, f"the home folder {path} cannot be used", "set BETTERBOX_HOME to a folder of yours")
     return path
+
+
+def own_folder(*names: str) -> str:
+    """A folder in the home folder, made with mode 0700 if it is not there; each on the way to it is checked."""
+    path = home()
+    for name in names:
+        path = os.path.join(path, name)
+        make_own_folder(path, f"the folder {path} cannot be used", "set BETTERBOX_HOME to another folder of yours")
+    return path
+
+
+def make_own_folder(path: str, what: str, advice: str) -> None:
+    """Make a folder and its parents with mode 0700, unless it is there; raise `BusError` unless it is safely this user's."""
+    from betterbox import _core
+
+    try:
+        _core.make_own_folder(path)
+    except BusError as error:
+        raise BusError(f"{what}: {error}; or {advice}") from None
+    except OSError as error:
+        raise BusError(f"{what}: {error.strerror}; {advice}") from None
 
 
 def log_folder() -> str:
     """``logs`` in the home folder."""
-    path = os.path.join(home(), "logs")
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    return path
+    return own_folder("logs")
 
 
 def bus_name() -> tuple[str, bool]:
@@ -32,7 +57,7 @@ def bus_name() -> tuple[str, bool]:
     named = os.environ.get("BETTERBOX_BUS", "")
     if named:
         return (named if is_address(named) else os.path.abspath(named)), True
-    return os.path.join(home(), "bus.json"), False
+    return os.path.join(home_path(), "bus.json"), False
 
 
 def is_address(bus: str) -> bool:

@@ -2,11 +2,15 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cerrno>
+#include <system_error>
+
 #include "python/src/bindings.h"
 #include "runtime/bus_file.h"
 #include "runtime/bus_start.h"
 #include "runtime/client.h"
 #include "runtime/network.h"
+#include "runtime/own_files.h"
 
 namespace py = pybind11;
 
@@ -46,6 +50,22 @@ template <class F> auto as_bus_error(F&& work) {
   }
 }
 
+/// What is not ours to use is a BusError, what the system refuses an OSError with its number.
+template <class F> auto as_system_error(const std::string& path, F&& work) {
+  int code = 0;
+  try {
+    py::gil_scoped_release release;
+    return work();
+  } catch (const NotOurs& error) {
+    throw BusError(error.what());
+  } catch (const std::system_error& error) {
+    code = error.code().value();
+  }
+  errno = code;
+  PyErr_SetFromErrnoWithFilename(PyExc_OSError, path.c_str());
+  throw py::error_already_set();
+}
+
 }  // namespace
 
 void register_bus(py::module_& module) {
@@ -59,6 +79,35 @@ void register_bus(py::module_& module) {
       py::arg("path"), "The bus file's fields, or None if there is no file. Raises BusError.");
   module.def("socket_folder", &socket_folder_of, py::arg("bus_file"),
              "Where the sockets of the bus of this file go on this host; the folder need not be there.");
+  module.def(
+      "runtime_folder", [] { return as_bus_error([] { return runtime_folder(true); }); },
+      "Where this user's sockets and private buses lie on this host, made if it is not there. Raises "
+      "BusError.");
+  module.def(
+      "make_own_folder",
+      [](const std::string& path) { as_system_error(path, [&] { make_own_folder(path); }); }, py::arg("path"),
+      "Make a folder and its parents with mode 0700 unless they are there; it must be this user's, and "
+      "nobody "
+      "else's to write. Raises BusError, or OSError.");
+  module.def(
+      "check_own_folder",
+      [](const std::string& path, bool closed) {
+        as_system_error(path,
+                        [&] { check_own_folder(path, closed ? Others::kMayNothing : Others::kMayRead); });
+      },
+      py::arg("path"), py::arg("closed") = false,
+      "Raise BusError unless a folder is this user's, and nobody else's to write (`closed`: nor to read), "
+      "OSError if "
+      "it cannot be looked at.");
+  module.def(
+      "open_own_file",
+      [](const std::string& path, int flags) {
+        return as_system_error(path, [&] { return open_own_file(path, flags).release(); });
+      },
+      py::arg("path"), py::arg("flags"),
+      "A descriptor of a file that must be this user's, no link, and nobody else's to write; one that is "
+      "made has mode "
+      "0600. Raises BusError, or OSError.");
   module.def(
       "interfaces",
       [] {

@@ -1,6 +1,5 @@
 // The fuzz targets, run everywhere: good messages and pages with a few bytes changed, cut or doubled, from a
-// fixed
-// seed. Nothing may crash (run it under ASan), and what still decodes must encode to the same bytes.
+// fixed seed. Nothing may crash (run it under ASan), and what still decodes must encode to the same bytes.
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -11,8 +10,9 @@
 #include "runtime/page.h"
 #include "tests/golden/samples.h"
 
-extern "C" int fuzz_one_message(const std::uint8_t* data, std::size_t size);
-extern "C" int fuzz_one_page(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_bus_file(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_codec(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_page(const std::uint8_t* data, std::size_t size);
 
 namespace betterbox {
 namespace {
@@ -56,7 +56,17 @@ TEST(Mutation, MessagesThatWereChangedNeverCrashTheCodec) {
   std::vector<std::string> seeds;
   for (const Message& message : golden_messages())
     seeds.push_back(static_cast<char>(message.frames.size()) + encode(message));
-  run_mutants(seeds, &fuzz_one_message, true);
+  run_mutants(seeds, &fuzz_codec, true);
+}
+
+TEST(Mutation, BusFilesThatWereChangedAreReadOrRefused) {
+  const std::string good =
+      R"({"endpoint": "ipc:///tmp/x/s", "network_endpoint": "tcp://10.0.0.1:4711",)"
+      R"( "public_key": "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7",)"
+      R"( "secret_key": "D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs", "socket_folder": "/tmp/x", "host": "node1",)"
+      R"( "boot_id": "0b8e", "incarnation": 18364758544493064720, "pid": 4242, "python": "3.11",)"
+      R"( "self_started": true, "version": "1", "more": {"deep": [1, 2.5e3, null]}})";
+  run_mutants({good, "{\"endpoint\": [[[[[[", "[]", "\"text\"", "{\"pid\": -1}"}, &fuzz_bus_file, false);
 }
 
 TEST(Mutation, PagesThatWereChangedNeverCrashTheirReader) {
@@ -74,7 +84,7 @@ TEST(Mutation, PagesThatWereChangedNeverCrashTheirReader) {
   const std::string lost = make_lost_item(LostCode::kPoisoned, 7, death, "detail");
   seeds.push_back(lost);
   seeds.emplace_back(make_single_page(std::as_bytes(std::span(lost)), PageKind::kFold).view());
-  run_mutants(seeds, &fuzz_one_page, false);
+  run_mutants(seeds, &fuzz_page, false);
 }
 
 }  // namespace

@@ -155,6 +155,59 @@ def test_getstate_and_setstate_are_used() -> None:
     store.close()
 
 
+class Trap:
+    """Unpickled, it tells."""
+
+    sprung = 0
+
+    def __reduce__(self) -> Any:
+        return _spring, ()
+
+
+def _spring() -> None:
+    Trap.sprung += 1
+
+
+def _give_away(path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to give a file away")
+    os.chown(path, 12345, 12345, follow_symlinks=False)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: folder.chmod(0o777), "chmod 700"),
+        (lambda folder: folder.chmod(0o770), "chmod 700"),
+        (lambda folder: folder.parent.chmod(0o777), "chmod 700"),
+        (lambda folder: folder.parent.parent.chmod(0o777), "chmod 700"),
+        (lambda folder: (folder / "current").chmod(0o666), "chmod 600"),
+        (lambda folder: os.link(folder / "current", folder / "more"), "2 names"),
+        (lambda folder: _give_away(folder / "current"), "belongs to user 12345"),
+        (lambda folder: _give_away(folder), "belongs to user 12345"),
+        (lambda folder: _give_away(folder.parent.parent), "belongs to user 12345"),
+        (lambda folder: (folder / "current").rename(folder / "it") and (folder / "current").symlink_to("it"), "is a link"),
+        (lambda folder: (folder / "lock").unlink() or (folder / "lock").symlink_to("it"), "is a link"),
+    ],
+)
+def test_state_that_others_may_have_written_is_not_unpickled(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Any, said: str
+) -> None:
+    monkeypatch.setenv("BETTERBOX_HOME", str(tmp_path / "spoilt"))
+    store = Store("a")
+    saved(store, Trap())
+    store.close()
+    spoil(Path(store.folder))
+    Trap.sprung = 0
+    with pytest.raises(StateError, match=said):
+        again = Store("a", wait=0)
+        try:
+            again.load_into(Holder())
+        finally:
+            again.close()
+    assert Trap.sprung == 0
+
+
 def test_killed_at_any_moment_of_a_save_one_generation_is_whole(home: Path) -> None:
     """Kills a saver at each of its system calls that change the folder."""
     program = """
@@ -175,7 +228,7 @@ def killing(name):
             os.kill(os.getpid(), 9)
         return real(*args, **kwargs)
     setattr(os, name, call)
-for name in ("open", "write", "fsync", "link", "rename", "unlink", "close"):
+for name in ("open", "write", "fsync", "rename", "unlink", "close"):
     killing(name)
 box.value = 2
 store.save(box)

@@ -131,6 +131,10 @@ TEST_F(BusFileTest, WhatIsNoBusFileIsAnErrorThatNamesIt) {
     EXPECT_THAT(refusal(), testing::AllOf(testing::HasSubstr(path()), testing::HasSubstr("no bus file")))
         << text;
   }
+  write_text(std::string(60'000, '['));
+  EXPECT_THAT(refusal(), testing::HasSubstr("no bus file"));
+  write_text("{\"endpoint\":" + std::string(60'000, '['));
+  EXPECT_THAT(refusal(), testing::HasSubstr("no bus file"));
   write_text(std::string(100'000, ' '));
   EXPECT_THAT(refusal(), testing::HasSubstr("too large"));
   fs::remove(path());
@@ -142,6 +146,34 @@ TEST_F(BusFileTest, AFileThatOthersMayWriteIsRefused) {
   write_bus_file(path(), info_);
   ::chmod(path().c_str(), 0666);
   EXPECT_THAT(refusal(), testing::HasSubstr("chmod 600"));
+}
+
+TEST_F(BusFileTest, ALinkOfItsOwnerLeadsToIt) {
+  write_bus_file(path("real.json"), info_);
+  fs::create_symlink("real.json", path());
+  ASSERT_TRUE(read_bus_file(path()));
+  if (::geteuid() != 0) return;
+  ASSERT_EQ(::lchown(path().c_str(), 12345, 12345), 0);
+  EXPECT_THAT(refusal(), testing::HasSubstr("a link that belongs to user 12345"));
+}
+
+TEST_F(BusFileTest, FieldsOfAnotherKindOrSizeMakeItNoBusFile) {
+  write_bus_file(path(), info_);
+  const std::string good = read_text();
+  const auto with = [&](const std::string& from, const std::string& to) {
+    std::string text = good;
+    text.replace(text.find(from), from.size(), to);
+    return parse_bus_file(text).has_value();
+  };
+  EXPECT_TRUE(with("4242", "4294967295"));
+  for (const std::string pid :
+       {"4294967296", "-1", "1.5", "1e3", "null", "\"7\"", "[]", "{}", "true", "1e999"})
+    EXPECT_FALSE(with("4242", pid)) << pid;
+  EXPECT_FALSE(with("18364758544493064720", "18446744073709551616"));
+  EXPECT_FALSE(with("true", "1"));
+  EXPECT_FALSE(with("\"0b8e\"", "null"));
+  EXPECT_FALSE(with("0b8e", "a\\u0000b")) << "no path or name has such a character";
+  EXPECT_FALSE(with("0b8e", "\xff\xfe")) << "no text";
 }
 
 TEST_F(BusFileTest, AnotherUsersFileIsRefused) {
@@ -237,11 +269,11 @@ TEST_F(BusFileTest, ASocketFolderThatIsNotPrivateIsRefused) {
   ::chmod(folder.c_str(), 0755);
   EXPECT_THAT(refused(), testing::HasSubstr("chmod 700"));
   ::rmdir(folder.c_str());
-  fs::create_directory(path("elsewhere"));
-  fs::create_directory_symlink(path("elsewhere"), folder);
-  EXPECT_THAT(refused(), testing::HasSubstr("a link is not accepted"));
-  fs::remove(folder);
   if (::geteuid() != 0) return;
+  fs::create_directory_symlink("/tmp", folder);
+  ASSERT_EQ(::lchown(folder.c_str(), 12345, 12345), 0);
+  EXPECT_THAT(refused(), testing::HasSubstr("a link that belongs to user 12345"));
+  fs::remove(folder);
   fs::create_directory(folder);
   ::chmod(folder.c_str(), 0700);
   ASSERT_EQ(::chown(folder.c_str(), 12345, 12345), 0);

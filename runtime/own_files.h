@@ -1,5 +1,5 @@
 // Files and folders of our own: the one check of owner, mode and links for the home, logs, states of boxes, locks, the
-// bus file and the folders of sockets (docs/operations.md, "Files and folders"; docs/decisions/0020).
+// bus file and the folders of sockets (docs/operations.md, "Files and folders"; docs/decisions/0021).
 //
 // What another user may have made, or may write, is refused with a text that says what to do. Paths are walked folder by
 // folder, each opened by its name in the one before, so that nothing changes between the look and the use.

@@ -63,6 +63,14 @@ class Box(metaclass=BoxMeta):
         """
         return _instance(cls)
 
+    def __repr__(self) -> str:
+        import sys
+
+        serving = sys.modules.get("betterbox._serving")
+        ports = serving.ports_of(self) if serving is not None else []
+        where = f" served at port {', '.join(map(str, ports))}" if ports else ""
+        return f"<box {type(self).__qualname__}{where}>"
+
 
 class SandBox(Box):
     """A box that takes code from its clients.
@@ -145,6 +153,11 @@ class RemoteBox(metaclass=BoxMeta):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return _link_of(self).method(name)
 
+    def __repr__(self) -> str:
+        link = self.__dict__.get(_LINK)
+        name = type(self).__qualname__
+        return f"<{name}, not connected>" if link is None else f"<{name} of {link.members()}>"
+
     def __dir__(self) -> list[str]:
         link = self.__dict__.get(_LINK)
         return sorted({*object.__dir__(self), *(name for name, _ in link.exports())} - {_LINK} if link else ())
@@ -203,12 +216,12 @@ def make_remote(
     instance = cls.__new__(cls)
     instance.__dict__[_LINK] = link
     if register:
-        _registry.instances[cls] = instance
+        _registry.register(cls, instance)
     try:
         instance.__init__()  # type: ignore[misc]
     except BaseException:
         if register:
-            del _registry.instances[cls]
+            _registry.instances.pop(cls, None)
         raise
     return instance
 
@@ -221,5 +234,5 @@ def make_instance(cls: type[Any], register: bool = True) -> Any:
         return make_remote(cls, port, timeout, require, register)
     instance = cls()
     if register:
-        _registry.instances[cls] = instance
+        _registry.register(cls, instance)
     return instance

@@ -11,14 +11,18 @@ from betterbox import _bus, _context, _pickling, _registry
 from betterbox._decorators import check_servable
 
 
+_open: set[Deployment] = set()  # they stay whether or not somebody keeps the object
+
+
 class Deployment:
     """Boxes that `deploy` has put on workers; they stay until `close`, also when this process ends.
 
     Usable as a context manager, which closes it.
     """
 
-    def __init__(self, connection: _bus.Connection, serial: int, port: int, slots: int) -> None:
+    def __init__(self, connection: _bus.Connection, serial: int, cls: type, port: int, slots: int) -> None:
         self._connection = connection
+        self._cls = cls
         self._serial: int | None = serial
         self.port = port
         self.slots = slots
@@ -26,6 +30,7 @@ class Deployment:
     def close(self) -> None:
         """Stop the boxes. Idempotent."""
         serial, self._serial = self._serial, None
+        _open.discard(self)
         if serial is not None:
             self._connection.client.undeploy(serial)
 
@@ -38,7 +43,7 @@ class Deployment:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Deployment of {self.slots} boxes at port {self.port}{'' if self._serial is not None else ', closed'}>"
+        return f"<Deployment of {self.slots} {self._cls.__qualname__} at port {self.port}{'' if self._serial is not None else ', closed'}>"
 
 
 def deploy(obj_or_class: Any, port: int, slots: int = 1, *, timeout: float = 30.0) -> Deployment:
@@ -49,7 +54,7 @@ def deploy(obj_or_class: Any, port: int, slots: int = 1, *, timeout: float = 30.
     obj_or_class : Box or class
         A class gets an instance in each slot; of an object each slot gets a copy.
     port : int
-        1 to 65535.
+        1 to 65535. A class that was defined again replaces what this process deployed of it there (see `serve`).
     slots : int
         How many boxes.
     timeout : float
@@ -89,8 +94,13 @@ def deploy(obj_or_class: Any, port: int, slots: int = 1, *, timeout: float = 30.
     payload = make_payload(obj_or_class)
     connection = _bus.current()
     _functions.start_worker_if_none(connection)
+    for old in list(_open):
+        if old._connection is connection and _registry.takes_the_place_of(cls, port, old._cls, old.port):
+            old.close()
     serial = connection.client.deploy(port, slots, cls.__qualname__, payload, timeout)
-    return Deployment(connection, serial, port, slots)
+    deployment = Deployment(connection, serial, cls, port, slots)
+    _open.add(deployment)
+    return deployment
 
 
 def make_payload(subject: Any) -> bytes:

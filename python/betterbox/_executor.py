@@ -47,6 +47,11 @@ class Executor(BaseExecutor):
         self._promises: dict[Future[Any], Promise[Any]] = {}
         self._shut_down = False
 
+    def __repr__(self) -> str:
+        with self._lock:
+            pending, over = len(self._promises), ", shut down" if self._shut_down else ""
+        return f"<Executor of betterbox.{self._functions._options!r}, {pending} pending{over}>"
+
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Run ``fn(*args, **kwargs)`` on a worker.
 

@@ -77,6 +77,10 @@ class Explanation(dict[str, Any]):
         except KeyError:
             raise AttributeError(f"an explanation has no {name!r}; it has {', '.join(self)}", name=name) from None
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """IPython shows the report; `repr` is that of the dict."""
+        printer.text("Explanation(...)" if cycle else str(self))
+
     def __str__(self) -> str:
         known, settled = self.get("known", 0), self.get("settled", 0)
         open_end = "" if self.get("total") is not None else " so far"

@@ -33,6 +33,9 @@ class FunctionOptions:
     def __init__(self, options: Options) -> None:
         self._options = options
 
+    def __repr__(self) -> str:
+        return f"betterbox.{self._options!r}"
+
     def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Promise[R]:
         """Run ``fn(*args, **kwargs)`` on a worker (see `betterbox.submit`)."""
         if self._options is DEFAULTS:

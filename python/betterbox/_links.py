@@ -9,6 +9,7 @@ from typing import Any
 
 from betterbox import _bus, _core
 from betterbox._deferred import Deferred, has_promise
+from betterbox._described import DESCRIBE, Described
 from betterbox._errors import NoBoxFoundError, nearest
 from betterbox._options import DEFAULTS, Options, check_timeout
 from betterbox._pickling import REFS
@@ -17,6 +18,7 @@ from betterbox._spread import Plan, has_spread, spread, without_repeats
 
 BoxRow = tuple[tuple[int, int, int], str, bool, list[tuple[str, int]], str, int]
 _FAIL_OVER_TIMEOUT = 3.0  # seconds for another box to respond
+_DESCRIBE_TIMEOUT = 1.0  # seconds for a box to say what its methods are
 
 
 class Link:
@@ -48,6 +50,7 @@ class Link:
         self._near = False
         self._exports: dict[str, int] = {}
         self._sandbox = False
+        self._described: dict[str, Described] | None = None
         self.client.watch(port)
         try:
             self._find(timeout, require)
@@ -77,12 +80,45 @@ class Link:
 
     def _note(self, rows: list[BoxRow]) -> None:
         for row in rows:
-            self._exports.update(row[3])
+            self._exports.update(method for method in row[3] if method[0] != DESCRIBE)
             self._sandbox = self._sandbox or row[2]
 
     def exports(self) -> list[tuple[str, int]]:
         """``(method, flags)`` of the boxes."""
         return sorted(self._exports.items())
+
+    def described(self, name: str) -> Described:
+        """Docstring and signature of a method, from one of the boxes, which are asked once.
+
+        Nothing while none answers within a second, as one does that runs a long call.
+        """
+        if self._described is None:
+            try:
+                arguments = _core.encode_arguments((), {}, False, False)
+                call = self.client.box_call(self.targets()[:1], DESCRIBE, arguments, timeout=_DESCRIBE_TIMEOUT)
+                call.keep()
+                asked: Promise[Any] = Promise(self.connection, DESCRIBE, SINGLE)
+                found = asked.start(lambda: call).result(_DESCRIBE_TIMEOUT)
+            except Exception:
+                return None, None, None
+            self._described = found if isinstance(found, dict) else {}
+        return self._described.get(name, (None, None, None))
+
+    def members(self) -> str:
+        """Which boxes these are, for people."""
+        try:
+            rows = self.client.boxes(self.port)
+        except Exception:
+            rows = []
+        if self.kind == "one" and self._row is not None:
+            rows = [row for row in rows if row[0] == self._row[0]]
+        where = f"at port {self.port} of {self.connection.bus}"
+        if not rows:
+            return f"no box any more {where}"
+        names = ", ".join(sorted({"".join(c if c.isprintable() else "?" for c in row[1]) for row in rows}))
+        if self.kind == "one":
+            return f"the box {names} (pid {rows[0][5]} on {rows[0][4]}) {where}"
+        return f"{len(rows)} box{'es' * (len(rows) != 1)} {names} {where}"
 
     @property
     def sandbox(self) -> bool:
@@ -120,6 +156,7 @@ class Link:
                 self._row = self.client.first_box(self.port, _FAIL_OVER_TIMEOUT)
                 if self._row is not None:
                     self._exports = {}
+                    self._described = None
                     self._note([self._row])
             if self._row is None:
                 raise self._nobody_left()
@@ -224,10 +261,19 @@ def _unwatch(client: _core.Client, port: int) -> None:
         pass  # the bus is gone: nobody is told, nobody minds
 
 
-class RemoteMethod:
-    """A method of boxes elsewhere. Calling it returns a `Promise`."""
+class _Doc:
+    """The docstring of a remote method is its method's; that of the class is told by the class."""
 
+    def __init__(self, of_class: str) -> None:
+        self._of_class = of_class
+
+    def __get__(self, method: RemoteMethod | None, owner: type) -> str | None:
+        return self._of_class if method is None else method._link.described(method.__name__)[0]
+
+
+class RemoteMethod:
     __slots__ = ("_link", "__name__", "_options")
+    __doc__ = _Doc("A method of boxes elsewhere. Calling it returns a `Promise`.")  # type: ignore[assignment]
 
     def __init__(self, link: Link, name: str, options: Options) -> None:
         self._link = link
@@ -246,8 +292,23 @@ class RemoteMethod:
         """
         return RemoteMethod(self._link, self.__name__, Options(options))
 
+    @property
+    def __signature__(self) -> Any:
+        """The signature of the method; of one that says none, that it takes anything."""
+        import inspect
+
+        from betterbox._described import signature_of
+
+        found = signature_of(self._link.described(self.__name__))
+        kinds = inspect.Parameter
+        return found or inspect.Signature([kinds("args", kinds.VAR_POSITIONAL), kinds("kwargs", kinds.VAR_KEYWORD)])
+
+    def __get__(self, instance: object, owner: type | None = None) -> RemoteMethod:
+        """It is bound already; that it says so makes `help` show it as a routine."""
+        return self
+
     def __repr__(self) -> str:
-        return f"<method {self.__name__} of the box at port {self._link.port}>"
+        return f"<method {self.__name__} of {self._link.members()}>"
 
     def __reduce__(self) -> Any:
         raise TypeError("a method of a remote box does not travel: connect to the box where you need it")

@@ -136,6 +136,12 @@ class Options:
             self._check_with_ranks("retries" in given)
         self.timeout = _counted(self.timeout)
 
+    def __repr__(self) -> str:
+        """What differs from the defaults, as it was given."""
+        given = ((name, getattr(self, name), getattr(DEFAULTS, name)) for name in OPTION_NAMES)
+        told = [f"{name}={value!r}" for name, value, usual in given if repr(value) != repr(usual)]
+        return f"options({', '.join(told)})"
+
     def _check(self) -> None:
         if not isinstance(self.policy, str) or self.policy not in POLICIES:
             close = nearest(str(self.policy), list(POLICIES))

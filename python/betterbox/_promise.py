@@ -62,6 +62,8 @@ _LAZY: dict[str, Callable[[], Any]] = {
 }
 _STAND_IN = ("_condition", "_waiters", "_state")
 
+_SHOWN_ITEMS = 16  # that `repr` looks at
+
 
 class Promise(Generic[T]):
     """The responses of a call: there, on their way, or never to come.
@@ -458,8 +460,22 @@ class Promise(Generic[T]):
 
     def __repr__(self) -> str:
         done, total = self.progress()
-        state = "done" if self.done() else "waits for its arguments" if self._call is None else "pending"
+        state = self._outcome() if self.done() else "waits for its arguments" if self._call is None else "pending"
         return f"<Promise of {self._label}(): {state}, {done} of {'?' if total is None else total}>"
+
+    def _outcome(self) -> str:
+        """What has become of it. Of more than a few items that is not looked for: each would be unpickled."""
+        call = self._call
+        if call is None or self.cancelled():
+            return "cancelled"
+        for index in range(call.total or 0 if (call.total or 0) <= _SHOWN_ITEMS else 0):
+            try:
+                ok, value = call.get(index)
+            except IndexError:
+                break  # it was taken
+            if not ok:
+                return f"failed with {type(value).__name__}"
+        return "done"
 
     def __reduce__(self) -> Any:
         raise TypeError(

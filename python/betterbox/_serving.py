@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 
+from time import monotonic
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -41,6 +42,7 @@ _lock = threading.RLock()
 _agents: dict[str, _core.Agent] = {}
 _servings: list[Serving] = []
 _claims: dict[Serving, Any] = {}  # objects that have a thread here
+_running: set[Serving] = set()  # those whose thread has not ended
 _kept_agents: list[_core.Agent] = []  # never freed
 
 
@@ -67,6 +69,7 @@ class Serving:
             subject = _registry.instances.get(subject, subject)
         self._local = LocalBox(subject, register)
         self._bus, named = _settings.bus_name()
+        self._replace()
         self._agent = _agent(self._bus, named)
         self._key = f"local:{next(_numbers)}".encode()
         self._closing = threading.Lock()
@@ -88,11 +91,30 @@ class Serving:
         with _lock:
             _servings.append(self)
 
+    def _replace(self) -> None:
+        """A class that was defined again replaces what it served: that stops and saves before this begins."""
+        subject = self._local.subject
+        cls = subject if isinstance(subject, type) else type(subject)
+        for old in list(_servings):
+            if old._bus == self._bus and _registry.takes_the_place_of(cls, self.port, type(old.box), old.port):
+                old.close()
+
     def _run(self) -> None:
+        _running.add(self)
         try:
             self._seat.run()
         finally:
+            _running.discard(self)
             _claims.pop(self, None)
+
+    def in_call(self) -> bool:
+        """True while the box's thread runs code of the box, other than to save it."""
+        inner, frame = None, sys._current_frames().get(self._thread.ident or 0)
+        while frame is not None and frame.f_code is not Serving._run.__code__:
+            inner, frame = frame, frame.f_back
+        if inner is None or frame is None:
+            return False
+        return not (inner.f_globals.get("__name__") == "betterbox._slot" and inner.f_code.co_name in ("stop", "tick"))
 
     def _claim(self) -> None:
         """One object has one thread, also while a call goes on that did not end when its box was closed."""
@@ -176,7 +198,9 @@ def serve(obj_or_class: Any, port: int, *, block: bool = True) -> Serving:
         A class is instantiated on the box's own thread; if a decorator has made its one instance, that is served. The
         calls of one object run on one thread, so an object is served at one port at a time.
     port : int
-        1 to 65535.
+        1 to 65535. A class that is defined again at the top level of its module (a cell of a notebook that runs again, a
+        module that is reloaded) replaces what it served there, and what it served anywhere under the same `persist` name:
+        that box finishes its call, saves and stops before the new one begins.
     block : bool
         Whether the end of the script waits for SIGINT or SIGTERM while the box is served.
 
@@ -239,9 +263,13 @@ def _agent(bus: str, named: bool) -> _core.Agent:
 
 # --- the end of the script --------------------------------------------------------------------------
 
+_SAME_MOMENT = 1.0  # seconds: signals that come together are one wish (`timeout`, launchers and terminals send several)
+
 _prepared = False
 _exit_code = 0
 _terminated = False
+_interrupted = False  # in the last line of the script: the interpreter would end by SIGINT
+_asked_at: float | None = None  # when the first signal to stop came
 _main_frame: FrameType | None = None
 
 
@@ -256,8 +284,31 @@ def _prepare_end(block: bool) -> None:
     atexit.register(_leave_with_code)
     os.register_at_fork(after_in_child=_after_fork)
     _main_frame = _outermost_frame()
+    if block and not _interactive():
+        _catch_end_by_interrupt()
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
+
+
+def _catch_end_by_interrupt() -> None:
+    """A SIGINT in the last line of the script (its own code, nothing that it calls) may come a moment before the wait, or
+    that line is a wait of the script's own: it stops the boxes as in the wait.
+    """
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        global _interrupted
+        at_end = kind is KeyboardInterrupt and trace is not None and trace.tb_frame is _main_frame
+        if at_end and trace is not None and trace.tb_next is None and any(s.block for s in _servings):
+            lines = [line for _, _, line in trace.tb_frame.f_code.co_lines() if line is not None]
+            if trace.tb_lineno == max(lines):
+                _interrupted = True
+                _note_signal()
+                _hold_signals(_asked_again)
+                return
+        previous(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def _outermost_frame() -> FrameType | None:
@@ -267,8 +318,19 @@ def _outermost_frame() -> FrameType | None:
     return frame
 
 
+def _note_signal() -> bool:
+    """True if this is the first signal to stop, or came with it."""
+    global _asked_at
+    now = monotonic()
+    if _asked_at is None:
+        _asked_at = now
+    return now - _asked_at < _SAME_MOMENT
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     global _terminated
+    if _note_signal() and _terminated:
+        return
     _terminated = True  # what is raised may get lost: the interpreter flushes streams and ignores what that raises
     raise SystemExit(0)
 
@@ -296,15 +358,27 @@ def _interactive() -> bool:
 def _at_end() -> None:
     """Wait if the script wants it, then stop all boxes. Runs in the main thread before any shutdown of threads."""
     try:
+        waits = not _terminated and _script_ran_off_its_end() and not _interactive()
         flush_standard_streams()
-        if not _terminated and _script_ran_off_its_end() and not _interactive():
+        if waits:
             wait_for_stop()
     except (KeyboardInterrupt, SystemExit):
         pass  # a signal between the end of the script and the wait: there is nothing to wait for
+    _take_signals()
     try:
         stop_all()
     except (KeyboardInterrupt, SystemExit):
         _end_at_once()
+
+
+def _take_signals() -> None:
+    """From here on `_asked_again` decides; what comes before it is in place means what the first signal meant."""
+    while True:
+        try:
+            _hold_signals(_asked_again)
+            return
+        except (KeyboardInterrupt, SystemExit):
+            _note_signal()
 
 
 def _end_at_once() -> None:
@@ -321,7 +395,14 @@ def wait_for_stop() -> None:
         return
     gate = threading.Lock()
     gate.acquire()
-    previous = _hold_signals(gate)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        _note_signal()
+        _hold_signals(_asked_again)
+        if gate.locked():
+            gate.release()
+
+    previous = _hold_signals(stop)
     try:
         while any(serving.block for serving in list(_servings)):
             if gate.acquire(timeout=_WAIT_SLICE * 5):
@@ -334,24 +415,32 @@ def wait_for_stop() -> None:
         pass  # a handler of the user's own
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is stop:  # nobody asked: there is nothing left to wait for
+                signal.signal(number, handler)
 
 
-def _hold_signals(gate: Any) -> dict[int, Any]:
-    """Make SIGINT and SIGTERM open `gate`, except where the user handles them."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if gate.locked():
-            gate.release()
-
+def _hold_signals(handler: Any) -> dict[int, Any]:
+    """Let `handler` have SIGINT and SIGTERM, except where the user handles them; who had them before."""
     previous = {}
     for number, defaults in (
         (signal.SIGINT, (signal.default_int_handler,)),
         (signal.SIGTERM, (signal.SIG_DFL, _terminate)),
     ):
-        if signal.getsignal(number) in defaults:
-            previous[int(number)] = signal.signal(number, stop)
+        holder = signal.getsignal(number)
+        if holder in defaults or getattr(holder, "__module__", "") == __name__:
+            previous[int(number)] = signal.signal(number, handler)
     return previous
+
+
+def _asked_again(number: int, frame: FrameType | None) -> None:
+    """A signal while boxes stop. One that came with the first means nothing more, unless a call keeps its box from stopping."""
+    if not _note_signal() or any(serving.in_call() for serving in list(_running)):
+        raise KeyboardInterrupt
+
+
+def ports_of(box: Any) -> list[int]:
+    """Where this process serves an object."""
+    return [serving.port for serving in list(_servings) if serving.box is box]
 
 
 def stop_all() -> None:
@@ -384,7 +473,7 @@ def stop_on(bus: str) -> None:
 def _leave_with_code() -> None:
     # Registered early, so it runs last; the interpreter would end with 0 whatever happened in the hooks.
     stop_all()  # does nothing, unless a signal came before `_at_end` could begin, or cut it short
-    if _exit_code:
+    if _exit_code or _interrupted:
         flush_standard_streams()
         os._exit(_exit_code)
 

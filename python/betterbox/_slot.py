@@ -16,7 +16,8 @@ from typing import Any
 
 from betterbox import _context, _registry, _serving
 from betterbox._boxes import Box, RemoteBox, make_instance
-from betterbox._exports import exports, find_method, is_sandbox
+from betterbox._described import DESCRIBE, describe
+from betterbox._exports import CONCURRENT, exports, find_method, is_sandbox
 
 if sys.argv[:1] == ["betterbox-slot"]:  # the template (worker/slot_main.cc): modules that it preloads must not serve
     _registry.recording = True
@@ -24,6 +25,7 @@ if sys.argv[:1] == ["betterbox-slot"]:  # the template (worker/slot_main.cc): mo
 FUNCTION_SLOT = 0xFFFFFFFF
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _POOL_THREADS = 64
+_TASK_GRACE = 1.0  # seconds for cancelled async calls of a box that stops
 
 
 class State:
@@ -40,12 +42,15 @@ class State:
         self._loop: Any = None
         self._loop_thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self.stopping = False
 
     def offer(self, box: Any) -> None:
         self.box = box
         self.exported = dict(exports(box))
 
     def find(self, name: str) -> Callable[..., Any]:
+        if name == DESCRIBE:
+            return lambda: describe(self.box, self.exported)
         if self.box is None:
             raise AttributeError(f"this slot runs plain functions; there is no method {name!r}")
         return find_method(self.box, name, self.exported)
@@ -76,14 +81,53 @@ class State:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
+    def await_on_loop(self, coroutine: Any) -> Any:
+        """The `concurrent.futures.Future` of a coroutine on the box's loop; None, and nothing is run, once it ends."""
+        import asyncio
+
+        loop = self.loop()
+        with self._lock:  # behind it the loop may end, and a coroutine that was never awaited is a warning
+            if self.stopping:
+                coroutine.close()
+                return None
+            return asyncio.run_coroutine_threadsafe(coroutine, loop)
+
     def shut_down(self) -> None:
+        with self._lock:
+            self.stopping = True
         if self._loop is not None and self._loop_thread is not None:
+            import asyncio
+
+            ending = asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop)
+            try:
+                ending.result(2 * _TASK_GRACE)
+            except Exception:
+                pass  # code on the loop does not let go of it
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._loop_thread.join(2.0)
+            self._loop_thread.join(_TASK_GRACE)
             if not self._loop_thread.is_alive():
                 self._loop.close()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+async def _end_tasks() -> None:
+    """Cancel what is on the running loop; what it says then is nobody's business any more."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_TASK_GRACE)
+    for task in tasks:
+        if not task.done():
+            task._log_destroy_pending = False  # type: ignore[attr-defined] # as asyncio.gather does
+        elif not task.cancelled():
+            task.exception()
+    await loop.shutdown_asyncgens()
 
 
 # By thread identifier, not threading.local: a native thread loses its locals whenever it leaves Python.
@@ -132,7 +176,7 @@ def init(payload: bytes, in_process: bool, instance: int, several: bool) -> tupl
     Returns
     -------
     tuple
-        The class name, whether it is a sandbox, and its exported methods with their flags.
+        The class name, whether it is a sandbox, and its exported methods with their flags, `DESCRIBE` among them.
     """
     state = State(in_process)
     adopt(state)
@@ -154,7 +198,9 @@ def init(payload: bytes, in_process: bool, instance: int, several: bool) -> tupl
         except BaseException:
             _discard(state)
             raise
-    return type(state.box).__qualname__, is_sandbox(state.box), list(state.exported.items())
+    # Where some methods run beside the others, a description does not wait for those either.
+    methods = [*state.exported.items(), (DESCRIBE, CONCURRENT if any(state.exported.values()) else 0)]
+    return type(state.box).__qualname__, is_sandbox(state.box), methods
 
 
 def _settle_process() -> None:
@@ -292,9 +338,7 @@ def express(
     state = _state()
     fn = state.find(method)
     if state.exported.get(method, 0) & 2:
-        import asyncio
-
-        asyncio.run_coroutine_threadsafe(_express_async(fn, args, kwargs, reply), state.loop())
+        state.await_on_loop(_express_async(state, fn, args, kwargs, reply))
     else:
         state.pool().submit(_express_thread, state, fn, args, kwargs, reply)
 
@@ -318,13 +362,18 @@ def _express_thread(
 
 
 async def _express_async(
-    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], reply: Callable[[bool, object], None]
+    state: State,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    reply: Callable[[bool, object], None],
 ) -> None:
     try:
         value = fn(*args, **kwargs)  # of a relay: a promise
         value = await value if hasattr(value, "__await__") else value
     except BaseException as error:
-        reply(False, error)
+        if not state.stopping:  # else the box is lost to the caller, who is told so
+            reply(False, error)
     else:
         reply(True, value)
 

@@ -282,6 +282,63 @@ def test_a_second_signal_does_not_wait_for_the_running_call(scripts: Scripts, nu
     assert client.wait() == 1
 
 
+@pytest.mark.parametrize("numbers", ["TERM TERM", "INT INT", "INT TERM", "TERM INT INT TERM"])
+def test_signals_that_come_together_stop_an_idle_box_cleanly(scripts: Scripts, home: Path, numbers: str) -> None:
+    text = STATEFUL.replace(", autosave=0.05", "")
+    keeper = scripts.start("keeper.py", text)
+    keeper.wait_for("ready")
+    for number in numbers.split():
+        keeper.process.send_signal(signal.Signals[f"SIG{number}"])
+    assert keeper.wait() == 0, keeper.output
+    assert "Traceback" not in keeper.output and (home / "boxes/abox/current").exists()
+
+
+def test_an_async_box_that_stops_ends_its_calls_without_a_word(scripts: Scripts) -> None:
+    server = scripts.start(
+        "server.py",
+        """
+        import asyncio
+        from betterbox import Box, serve_box
+        @serve_box(8090)
+        class Service(Box):
+            async def fetch(self, x):
+                await asyncio.sleep(0.01)
+                return x
+            async def sleep(self):
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    asyncio.ensure_future(asyncio.sleep(60))  # one more that nobody waits for
+            async def stay(self):
+                while True:
+                    try:
+                        await asyncio.sleep(60)
+                    except asyncio.CancelledError:
+                        pass
+        print('ready')
+        """,
+    )
+    server.wait_for("ready")
+    client = scripts.start(
+        "client.py",
+        """
+        from betterbox import BoxLostError, RemoteBox
+        box = RemoteBox.connect(8090)
+        waiting = [box.sleep(), box.stay()]
+        promises = [box.fetch(i) for i in range(1000)]
+        promises[20].result()
+        print("called")
+        ended = [promise.exception(20) for promise in [*waiting, *promises]]
+        assert {type(error) for error in ended} <= {type(None), BoxLostError}, ended
+        assert type(ended[0]) is type(ended[1]) is BoxLostError
+        """,
+    )
+    client.wait_for("called")
+    assert server.end() == 0
+    assert server.output.split("\n") == ["ready", ""]
+    assert client.wait() == 0, client.output
+
+
 @pytest.mark.parametrize("flush", [1, 2])  # the interpreter's own at the end of the script, and ours before the wait
 def test_a_term_between_the_script_and_the_wait_is_not_lost(scripts: Scripts, flush: int) -> None:
     ending = f"""

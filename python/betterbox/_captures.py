@@ -15,7 +15,7 @@ from functools import partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from betterbox import _pickling
+from betterbox import _culprit, _pickling
 from betterbox._errors import LargeCaptureWarning
 
 LARGE_BYTES = 1 << 20
@@ -96,7 +96,7 @@ def _large_parts(obj: Any, path: str, depth: int, seen: set[int]) -> Iterator[tu
     if isinstance(obj, partial):  # its arguments were given on purpose
         yield from _large_parts(obj.func, path, depth - 1, seen)
         return
-    for name, value in _pickling._parts(obj, path):
+    for name, value in _culprit.parts(obj, path):
         if id(value) in seen or isinstance(value, (type, ModuleType, *_PLAIN)):
             continue
         if _is_opened(value):

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from betterbox import _core, _pickling, _settings
-from betterbox._errors import SerializationError
 
 Place = int | str
 Loaded = tuple[
@@ -70,12 +69,8 @@ def make(
     SerializationError
         Names the path to what cannot be pickled.
     """
-    try:
-        inner, buffers = _pickling.dump((target, args, kwargs, places, fold), "call", _core.SHARED_MIN_BYTES)
-    except SerializationError:
-        for part, path in ((target, "fn"), (args, "args"), (kwargs, "kwargs"), (fold, "reduce")):
-            _pickling.dumps(part, path)  # says it again by the name that the caller knows
-        raise
+    call = (target, args, kwargs, places, fold)
+    inner, buffers = _pickling.dump(call, "fn|args|kwargs|places|reduce", _core.SHARED_MIN_BYTES)
     raw = [buffer.raw() for buffer in buffers]
     if len(inner) + sum(view.nbytes for view in raw) > _LARGE_BYTES:
         from betterbox import _captures

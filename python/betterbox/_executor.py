@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from betterbox._functions import FunctionOptions
 from betterbox._options import DEFAULTS, Options
+from betterbox._labels import label_of
 from betterbox._pickling import REFS
 from betterbox._promise import Promise
 from betterbox._submissions import Submitted
@@ -164,7 +165,7 @@ class _BusFuture(Future[T]):
 class _Starred:
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.fn = fn
-        self.__name__ = getattr(fn, "__name__", type(fn).__name__)
+        self.__name__ = label_of(fn)
 
     def __call__(self, item: tuple[Any, ...]) -> Any:
         return self.fn(*item)

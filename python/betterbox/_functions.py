@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from betterbox import _bus, _core, _settings
 from betterbox._deferred import Deferred, has_promise
 from betterbox._errors import BusError
+from betterbox._labels import label_of
 from betterbox._links import spread_call
 from betterbox._options import DEFAULTS, OPTION_NAMES, Options
 from betterbox._promise import SINGLE, Promise
@@ -97,7 +98,7 @@ def submit(fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Promise[R]:
     """
     try:
         known = _submitters.get(fn)
-    except TypeError:  # not hashable
+    except Exception:  # it cannot be hashed or compared
         known = None
     if known is not None:
         call = known[0].submit(args, kwargs)
@@ -179,7 +180,7 @@ def _submit(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         return _gangs.call(fn, args, kwargs, options, single=True)
     connection = _bus.current()
     see_to_workers(connection)
-    label = getattr(fn, "__name__", type(fn).__name__)
+    label = label_of(fn)
     promise: Promise[Any] = Promise(connection, label, SINGLE, progress=options.progress)
     if has_promise(args, kwargs):
         return promise.defer(Deferred(args, kwargs, lambda a, k: submit_now(connection, label, fn, a, k, options)))

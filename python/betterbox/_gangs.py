@@ -23,6 +23,7 @@ from betterbox import _bus, _context, _pickling, _remote
 from betterbox._boxes import Box, RemoteBox
 from betterbox._deferred import has_promise
 from betterbox._errors import BetterBoxError, CallCancelledError, CallTimeoutError, ResourceError
+from betterbox._labels import label_of
 from betterbox._options import Options
 from betterbox._promise import LIST, SINGLE, Promise
 from betterbox._spread import Plan, spread
@@ -382,8 +383,8 @@ def call(
     if has_promise(iterables, kwargs):
         raise TypeError(f"a function with ranks={ranks} takes values, not promises: pass promise.result()")
     with _pickling.shipping(options.ship):
-        payload = _pickling.dumps((fn, kwargs), "fn")
-    label = options.name or f"{getattr(fn, '__name__', type(fn).__name__)} on {ranks} ranks"
+        payload = _pickling.dumps((fn, kwargs), "fn|kwargs")
+    label = options.name or f"{label_of(fn)} on {ranks} ranks"
     deadline = None if options.timeout is None else monotonic() + options.timeout
     starting = Starting()
     call_number = desk.know_call(starting)
@@ -459,5 +460,5 @@ def _check_takes_comm(fn: Callable[..., Any]) -> None:
         return
     raise TypeError(
         f"a function with ranks= gets its communicator as the keyword argument comm; "
-        f"{getattr(fn, '__name__', fn)!s} takes none: def {getattr(fn, '__name__', 'fn')}(..., *, comm)"
+        f"{label_of(fn)} takes none: def {label_of(fn)}(..., *, comm)"
     )

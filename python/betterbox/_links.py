@@ -11,6 +11,7 @@ from betterbox import _bus, _core
 from betterbox._deferred import Deferred, has_promise
 from betterbox._described import DESCRIBE, Described
 from betterbox._errors import NoBoxFoundError, nearest
+from betterbox._labels import label_of
 from betterbox._options import DEFAULTS, Options, check_timeout
 from betterbox._pickling import REFS
 from betterbox._promise import FOLD, LIST, SINGLE, Promise
@@ -240,7 +241,7 @@ def spread_call(
     windowed = any(type(value) is spread and not hasattr(value.iterable, "__len__") for value in values)
     promise: Promise[Any] = Promise(
         connection,
-        target if isinstance(target, str) else getattr(target, "__name__", type(target).__name__),
+        label_of(target),
         LIST if options.reduce is None else FOLD,
         windowed=windowed,
         progress=options.progress,

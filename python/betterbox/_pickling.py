@@ -7,22 +7,22 @@ turns up, the whole object goes to cloudpickle.
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import sys
 import threading
-import time
+import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
+from betterbox import _failures
 from betterbox._errors import SerializationError
 
 _IN_BAND_BYTES = 2048  # smaller buffers are cheaper inside the pickle
-_SEARCH_SECONDS = 2.0
-_SEARCH_OBJECTS = 5000
-_SEARCH_DEPTH = 24
+_APART_BYTES = 256 << 10  # of bytes and texts that become buffers: they are copied once more where they arrive
 REFS = "betterbox._refs"
 """The module of `Ref`: while it has not been loaded, there are none to look for."""
 
@@ -41,10 +41,8 @@ def _is_importable(obj: Any) -> bool:
     if id(obj) in _by_name:
         return True
     module_name = getattr(obj, "__module__", None)
-    name = getattr(obj, "__qualname__", None)
-    if not isinstance(module_name, str) or not isinstance(name, str) or module_name == "__main__":
-        return False
-    if _shipped and any(module_name == ship or module_name.startswith(ship + ".") for ship in _shipped):
+    name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
+    if not isinstance(module_name, str) or not isinstance(name, str) or is_by_value(module_name):
         return False
     found: Any = sys.modules.get(module_name)
     for part in name.split("."):
@@ -56,18 +54,41 @@ def _is_importable(obj: Any) -> bool:
     return True
 
 
+def is_by_value(module: str) -> bool:
+    """True for a module whose names mean nothing in other processes."""
+    if module == "__main__":
+        return True
+    return bool(_shipped) and any(module == ship or module.startswith(ship + ".") for ship in _shipped)
+
+
 def goes_by_name(fn: object) -> bool:
     """True for a function that is pickled by its name alone."""
     return isinstance(fn, (FunctionType, BuiltinFunctionType)) and not hasattr(fn, "__wrapped__") and _is_importable(fn)
 
 
+_NAMED = (type, FunctionType, functools._lru_cache_wrapper, typing.NewType, typing.TypeVar, typing.ParamSpec)
+_SPECIAL = (*_NAMED, BuiltinFunctionType, BaseException)
+
+
 class _PlainPickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, (type, FunctionType)) and not _is_importable(obj):
-            raise _NeedsCloudpickle
-        if isinstance(obj, BuiltinFunctionType) and obj.__module__ == "__main__":
+        if not isinstance(obj, _SPECIAL):
+            return NotImplemented
+        if isinstance(obj, BaseException):
+            return _failures.reduce_exception(obj)
+        if isinstance(obj, BuiltinFunctionType):
+            if obj.__module__ == "__main__":
+                raise _NeedsCloudpickle
+        elif not _is_importable(obj):
             raise _NeedsCloudpickle
         return NotImplemented
+
+
+def _is_doubtful(data: bytes) -> bool:
+    """True if a pickle may name something in a module that only this process has, or hold a sentinel of dataclasses."""
+    if data.find(b"__main__") >= 0 or data.find(b"dataclasses") >= 0:  # `in` is slow: it tries to make them integers
+        return True
+    return bool(_shipped) and any(name.encode() in data for name in _shipped)
 
 
 @contextmanager
@@ -95,7 +116,34 @@ def shipping(modules: tuple[ModuleType, ...]) -> Iterator[None]:
                     cloudpickle.unregister_pickle_by_value(module)
 
 
-def _collect_into(buffers: list[pickle.PickleBuffer], least: int) -> Any:
+# --- what a pickler writes --------------------------------------------------------------------------
+#
+# The pieces that a pickler hands to its file are kept as they are: no copy for small pickles, and large bytes and texts,
+# which come as pieces of their own, become buffers beside the pickle. In it stands a call that makes them of the buffer.
+
+_Pieces = list[Any]
+"""Bytes, and buffers at their places among them."""
+
+_LENGTHS = {b"B": 4, b"\x8e": 8, b"X": 4, b"\x8d": 8, b"\x96": 8}  # by the opcode of what follows them
+_NEXT_BUFFER = b"\x97\x85R"  # NEXT_BUFFER, TUPLE1, REDUCE
+_MAKERS = {
+    b"B": b"cbuiltins\nbytes\n" + _NEXT_BUFFER,
+    b"X": b"cbetterbox._pickling\ntext_of\n" + _NEXT_BUFFER,
+    b"\x96": b"cbuiltins\nbytearray\n" + _NEXT_BUFFER,
+}
+_MAKERS[b"\x8e"], _MAKERS[b"\x8d"] = _MAKERS[b"B"], _MAKERS[b"X"]
+
+
+class _File:
+    """What a pickler writes to."""
+
+    __slots__ = ("write",)
+
+    def __init__(self, pieces: _Pieces) -> None:
+        self.write = pieces.append
+
+
+def _collect_into(pieces: _Pieces, least: int) -> Any:
     def collect(buffer: pickle.PickleBuffer) -> bool:
         try:
             size = buffer.raw().nbytes
@@ -103,25 +151,67 @@ def _collect_into(buffers: list[pickle.PickleBuffer], least: int) -> Any:
             return True  # not contiguous: in the pickle
         if size < least:
             return True
-        buffers.append(buffer)
+        pieces.append(buffer)
         return False
 
     return collect
 
 
-def _dump_plain(obj: Any, buffers: list[pickle.PickleBuffer] | None, least: int = _IN_BAND_BYTES) -> bytes:
+def _joined(pieces: _Pieces, buffers: list[pickle.PickleBuffer] | None) -> bytes:
+    """The pickle of its pieces, which are used up on the way; what is large goes to `buffers`."""
     file = io.BytesIO()
-    callback = None if buffers is None else _collect_into(buffers, least)
-    _PlainPickler(file, protocol=5, buffer_callback=callback).dump(obj)
+    before = b""
+    pieces.reverse()
+    while pieces:
+        piece = pieces.pop()
+        if type(piece) is pickle.PickleBuffer:
+            assert buffers is not None
+            buffers.append(piece)
+            continue
+        header = b"" if buffers is None or len(piece) < _APART_BYTES else _header_of(before, len(piece))
+        if header:
+            assert buffers is not None
+            file.seek(-len(header), io.SEEK_CUR)
+            file.truncate()
+            file.write(_MAKERS[header[:1]])
+            buffers.append(pickle.PickleBuffer(piece))
+        else:
+            file.write(piece)
+        before = piece
     return file.getvalue()
 
 
-def _dump_cloud(obj: Any, buffers: list[pickle.PickleBuffer] | None, least: int = _IN_BAND_BYTES) -> bytes:
-    import cloudpickle
+def _header_of(before: bytes, size: int) -> bytes:
+    """The opcode and length at the end of `before` that announce so many bytes; nothing if they do not."""
+    for opcode, digits in _LENGTHS.items():
+        header = before[-1 - digits :]
+        if header[:1] == opcode and int.from_bytes(header[1:], "little") == size:
+            return header
+    return b""
 
-    callback = None if buffers is None else _collect_into(buffers, least)
-    data: bytes = cloudpickle.dumps(obj, protocol=5, buffer_callback=callback)
+
+def text_of(buffer: Any) -> str:
+    """The text that a buffer holds (named in pickles)."""
+    return str(buffer, "utf-8", "surrogatepass")
+
+
+def _dump_plain(obj: Any, buffers: list[pickle.PickleBuffer] | None, least: int = _IN_BAND_BYTES) -> bytes:
+    pieces: _Pieces = []
+    callback = None if buffers is None else _collect_into(pieces, least)
+    _PlainPickler(_File(pieces), protocol=5, buffer_callback=callback).dump(obj)
+    data: bytes = pieces[0] if len(pieces) == 1 else _joined(pieces, buffers)
+    if _is_doubtful(data):  # cloudpickle's pickler looks closer
+        raise _NeedsCloudpickle
     return data
+
+
+def _dump_cloud(obj: Any, buffers: list[pickle.PickleBuffer] | None, least: int = _IN_BAND_BYTES) -> bytes:
+    from betterbox._by_value import Pickler
+
+    pieces: _Pieces = []
+    callback = None if buffers is None else _collect_into(pieces, least)
+    Pickler(_File(pieces), protocol=5, buffer_callback=callback).dump(obj)
+    return _joined(pieces, buffers)
 
 
 def _dump_either(obj: Any, buffers: list[pickle.PickleBuffer] | None, least: int = _IN_BAND_BYTES) -> bytes:
@@ -141,7 +231,7 @@ def dump(obj: object, path: str, least: int = _IN_BAND_BYTES) -> tuple[bytes, li
     obj : object
         Anything.
     path : str
-        What the object is called in an error: ``args[0]``.
+        What the object is called in an error: ``args[0]``; of a tuple, names of its parts: ``args|kwargs``.
     least : int
         Buffers of fewer bytes stay in the pickle.
 
@@ -185,119 +275,15 @@ def snapshot(obj: Any, path: str) -> Any:
         return pickle.loads(dumps(obj, path))
 
 
-# --- the path to the culprit ---------------------------------------------------------------------
-
-
 def _explained(obj: object, path: str, error: Exception) -> SerializationError:
-    if isinstance(error, RecursionError):
-        return SerializationError(f"{path} cannot be pickled: it is nested too deeply ({error})")
+    from betterbox import _culprit
+
+    return _culprit.explained(obj, path, error, _fails, _is_importable)
+
+
+def _fails(part: object) -> bool:
     try:
-        culprit_path, culprit = _Search().find(obj, path)
-    except Exception:  # objects may do anything when looked at
-        culprit_path, culprit = path, obj
-    kind = type(culprit)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return SerializationError(
-        f"{culprit_path} cannot be pickled ({name}: {error}); pass what it is made from instead, "
-        f"or leave it out with __getstate__"
-    )
-
-
-class _Search:
-    """Walks into what fails, part by part, until nothing inside fails; bounded in depth, objects and time."""
-
-    def __init__(self) -> None:
-        self.deadline = time.monotonic() + _SEARCH_SECONDS
-        self.left = _SEARCH_OBJECTS
-        self.seen: set[int] = set()
-
-    def find(self, obj: Any, path: str) -> tuple[str, Any]:
-        for _ in range(_SEARCH_DEPTH):
-            self.seen.add(id(obj))
-            found = next(((p, part) for p, part in _parts(obj, path) if self._is_culprit(part)), None)
-            if found is None:
-                break
-            path, obj = found
-        return path, obj
-
-    def _is_culprit(self, part: Any) -> bool:
-        if id(part) in self.seen or isinstance(part, (int, float, str, bytes, bool, type(None))):
-            return False
-        self.left -= 1
-        if self.left < 0 or time.monotonic() > self.deadline:
-            return False
-        try:
-            _dump_either(part, None)
-        except Exception:
-            return True
-        return False
-
-
-def _parts(obj: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """What a pickle of `obj` would contain, each with its path."""
-    if isinstance(obj, dict):
-        for key, value in obj.items():
-            yield f"{path}[{key!r}]", value
-            yield f"{path} (key {key!r:.40})", key
-    elif isinstance(obj, (list, tuple)):
-        for i, value in enumerate(obj):
-            yield f"{path}[{i}]", value
-    elif isinstance(obj, (set, frozenset)):
-        for value in obj:
-            yield f"{path} (element {value!r:.40})", value
-    elif isinstance(obj, FunctionType):
-        yield from _function_parts(obj, path)
-        return
-    if hasattr(obj, "__func__") and hasattr(obj, "__self__"):
-        yield f"{path}.__self__", obj.__self__
-        yield f"{path}.__func__", obj.__func__
-    if isinstance(obj, type):
-        return
-    if type(obj).__module__ == "functools" and type(obj).__name__ == "partial":
-        yield f"{path}.func", obj.func
-        for i, value in enumerate(obj.args):
-            yield f"{path}.args[{i}]", value
-        for key, value in obj.keywords.items():
-            yield f"{path}.keywords[{key!r}]", value
-    yield from _state_parts(obj, path)
-
-
-def _state_parts(obj: Any, path: str) -> Iterator[tuple[str, Any]]:
-    state = None
-    if getattr(type(obj), "__getstate__", None) is not getattr(object, "__getstate__", None):
-        state = obj.__getstate__()
-    if state is None:
-        state = dict(getattr(obj, "__dict__", {}))
-        for kind in type(obj).__mro__:
-            slots = kind.__dict__.get("__slots__", ())
-            for name in (slots,) if isinstance(slots, str) else slots:
-                if hasattr(obj, name):
-                    state[name] = getattr(obj, name)
-    if isinstance(state, dict):
-        for name, value in state.items():
-            yield f"{path}.{name}", value
-    else:
-        yield f"{path}.__getstate__()", state
-
-
-def _function_parts(obj: FunctionType, path: str) -> Iterator[tuple[str, Any]]:
-    name = f"{path}<{obj.__qualname__}>" if path else obj.__qualname__
-    if obj.__closure__:
-        for variable, cell in zip(obj.__code__.co_freevars, obj.__closure__):
-            try:
-                yield f"{name}.{variable} (closed over)", cell.cell_contents
-            except ValueError:
-                pass
-    for i, value in enumerate(obj.__defaults__ or ()):
-        yield f"{name}.__defaults__[{i}]", value
-    for key, value in (obj.__kwdefaults__ or {}).items():
-        yield f"{name}.__kwdefaults__[{key!r}]", value
-    codes = [obj.__code__]
-    used: set[str] = set()
-    while codes:
-        code = codes.pop()
-        used.update(code.co_names)
-        codes.extend(const for const in code.co_consts if hasattr(const, "co_names"))
-    for variable in sorted(used):
-        if variable in obj.__globals__:
-            yield f"{name}.{variable} (global)", obj.__globals__[variable]
+        _dump_either(part, None)
+    except Exception:
+        return True
+    return False

@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal as signals
 
-from betterbox import _errors
+from betterbox import _errors, _failures
 from betterbox._errors import RemoteError
 
 
@@ -26,10 +25,10 @@ def rebuild_error(type_name: str, message: str, traceback: str, pickled: bytes) 
     if not pickled:
         return cause
     try:
-        error = pickle.loads(pickled)
+        error = _failures.load(pickled)
         if not isinstance(error, BaseException):
             return cause
-        error.__cause__ = cause
+        _failures.set_cause(error, cause)
     except KeyboardInterrupt:
         raise
     except BaseException as problem:

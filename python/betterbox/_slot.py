@@ -7,7 +7,6 @@ slot of lies in `_states`; threads that work for a slot `adopt` its state.
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 import threading
 from collections.abc import Callable
@@ -393,18 +392,12 @@ def describe_error(error: BaseException) -> tuple[str, str, str, bytes]:
         trace = _traceback_text(error)
     except BaseException:
         trace = ""
-    return _encodable(name), _encodable(message), _encodable(trace), _pickled(error)
+    from betterbox import _failures
 
-
-def _pickled(error: BaseException) -> bytes:
-    from betterbox import _pickling
-
-    try:
-        data = _pickling.dumps(error, "the exception")
-        pickle.loads(data)  # some can be pickled and not be rebuilt: better known here
-        return data
-    except BaseException:
-        return b""
+    pickled, left = _failures.dump(error)
+    if left:
+        trace += f"\n(left behind, because it cannot be pickled: {', '.join(left)})\n"
+    return _encodable(name), _encodable(message), _encodable(trace), pickled
 
 
 def _encodable(text: str) -> str:

@@ -11,6 +11,7 @@ from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from betterbox import _bus, _context, _core, _pickling
+from betterbox._labels import label_of
 from betterbox._options import Options, packed_costs
 from betterbox._promise import FOLD, LIST, Promise, Shape
 
@@ -82,7 +83,7 @@ class Plan:
         self, target: str | Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
     ) -> None:
         self.options = options
-        self.label = target if isinstance(target, str) else getattr(target, "__name__", type(target).__name__)
+        self.label = label_of(target)
         spreads: dict[_context.Place, Any] = {i: v.iterable for i, v in enumerate(args) if type(v) is spread}
         spreads.update({name: v.iterable for name, v in kwargs.items() if type(v) is spread})
         self.pages = _core.Pages()
@@ -127,9 +128,9 @@ class Plan:
             if callable(cost):  # looks at the very items that are sent
                 iterables = [each if isinstance(each, Sequence) else list(each) for each in iterables]
             if len(iterables) > 1:
-                self.pages.extend(zip(*iterables), "spread item ")
+                self.pages.extend(zip(*iterables), _paths(places))
             elif not _extend_whole(self.pages, iterables[0], cost is not None):
-                self.pages.extend(iterables[0], _path(places[0]))
+                self.pages.extend(iterables[0], _paths(places))
             if callable(cost):
                 cost = [_cost_of(cost, places, values) for values in zip(*iterables)]
             if cost is not None:
@@ -171,6 +172,11 @@ class Plan:
 
 def _path(place: _context.Place) -> str:
     return f"args[{place}]" if isinstance(place, int) else f"kwargs[{place!r}]"
+
+
+def _paths(places: Iterable[_context.Place]) -> str:
+    """What the items are called in errors, before their numbers."""
+    return "|".join(_path(place) for place in places)
 
 
 def _extend_whole(pages: _core.Pages, items: Any, costed: bool) -> bool:
@@ -226,6 +232,7 @@ class Feeder:
         self.error: BaseException | None = None
         self.ended = False
         self.nobody_takes = False
+        self.fed = 0
 
     def _guarded(self, items: Iterator[Any]) -> Iterator[Any]:
         try:
@@ -282,10 +289,12 @@ class Feeder:
         cost = self.options.cost
         with _pickling.shipping(self.options.ship):
             if cost is None:
-                pages.extend(islice(self.items, most), "spread item ", self.LARGEST_CHUNK)
+                pages.extend(islice(self.items, most), _paths(self.places), self.LARGEST_CHUNK)
+                self.fed += len(pages)
                 return pages
             items = list(islice(self.items, most))
-            pages.extend(items, "spread item ")
+            pages.extend(items, _paths(self.places))
+            self.fed += len(pages)
         rows = items if len(self.places) > 1 else zip(items)
         pages.set_costs(packed_costs([_cost_of(cost, self.places, row) for row in rows], len(items)))
         return pages

@@ -361,10 +361,12 @@ def test_iteration_goes_on_after_an_error() -> None:
     assert list(values) == [1, 2]
 
 
-def test_an_error_that_cannot_be_rebuilt_is_a_remote_error() -> None:
-    for fn, text in ((work.raise_strange, "1 and 2"), (work.raise_unpicklable, "holds a generator")):
-        with pytest.raises(RemoteError, match=text):
-            betterbox.submit(fn, 0).result()
+def test_an_error_arrives_as_its_class_without_what_cannot_be_pickled() -> None:
+    with pytest.raises(work.StrangeError, match="1 and 2"):
+        betterbox.submit(work.raise_strange, 0).result()
+    with pytest.raises(ValueError, match="holds a generator") as caught:
+        betterbox.submit(work.raise_unpicklable, 0).result()
+    assert not hasattr(caught.value, "detail") and "pickled: detail" in str(caught.value.__cause__)
 
 
 def test_an_unpicklable_result_is_its_items_error() -> None:

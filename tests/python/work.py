@@ -56,7 +56,7 @@ def unpicklable_at(x: int, bad: int) -> Any:
 
 
 class StrangeError(Exception):
-    """Cannot be rebuilt from its args."""
+    """Cannot be rebuilt by a call with its args."""
 
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} and {two}")

@@ -1,0 +1,315 @@
+"""The pickler of what has no importable name: cloudpickle's, with reducers of our own for classes and their kin.
+
+cloudpickle sends functions by value well. Its classes are another matter: a class that comes home is written over with
+what it was when it left, subclass hooks and metaclasses run on empty classes, and what version 2.2 makes of dataclasses,
+named tuples and enumerations is not what was sent. So classes are reduced here, for every version of cloudpickle alike.
+
+A class travels as its identity (see `_tracking`), what it is built from, and its attributes. Where its identity is known,
+the class that is there is taken. Its attributes are written only where it is built, and where a copy hears from home.
+"""
+
+from __future__ import annotations
+
+import abc
+import copyreg
+import dataclasses
+import functools
+import pickle
+import sys
+import types
+import typing
+import weakref
+from collections.abc import Callable, Mapping
+from enum import EnumMeta
+from typing import Any
+
+import cloudpickle
+
+from betterbox import _pickling, _tracking
+from betterbox._class_building import (
+    build_class,
+    build_enum,
+    call_subclass_hook,
+    is_written_in_python,
+    write_attributes,
+)
+from betterbox._failures import reduce_exception
+
+_MADE_WITH_THE_CLASS = frozenset(
+    "__dict__ __weakref__ __slots__ __slotnames__ __module__ __orig_bases__ _abc_impl".split()
+)
+_MADE_WITH_THE_MEMBER = frozenset({"_name_", "__objclass__", "_sort_order_", "_inverted_"})
+_MADE_WITH_THE_ENUM = frozenset(
+    "_member_names_ _member_map_ _value2member_map_ _unhashable_values_ _hashable_values_ _unhashable_values_map_ "
+    "_member_type_ _flag_mask_ _all_bits_ _singles_mask_ _boundary_ _inverted_ __members__".split()
+)
+
+
+class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+    """Pickles by value what has no name that means the same elsewhere."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        reduce = _reducers.get(kind)
+        if reduce is not None:
+            return reduce(obj)
+        if issubclass(kind, type):
+            if _pickling._is_importable(obj):
+                return NotImplemented
+            if is_written_in_python(obj):
+                return _reduce_class(obj)
+        elif issubclass(kind, BaseException):
+            return reduce_exception(obj)
+        elif _has_own_reducer(kind) and kind not in _known_to_cloudpickle:
+            return _reduce_instance(obj)
+        return super().reducer_override(obj)
+
+
+def _has_own_reducer(kind: type) -> bool:
+    own = any(getattr(kind, name) is not getattr(object, name) for name in ("__reduce__", "__reduce_ex__"))
+    return own and is_written_in_python(kind)
+
+
+_known_to_cloudpickle: Mapping[type, Any] = cloudpickle.CloudPickler.dispatch_table
+
+
+# --- classes --------------------------------------------------------------------------------------
+
+
+def _reduce_class(cls: type) -> tuple[Any, ...]:
+    name, at_home = _tracking.identify(cls)
+    if isinstance(cls, EnumMeta):
+        made: tuple[Any, ...] = _enum, (name, type(cls), cls.__name__, cls.__bases__, *_enum_parts(cls))
+    else:
+        made = _class, (name, _metaclass(cls), cls.__name__, cls.__bases__, _first_attributes(cls))
+    return *made, (name, at_home, _attributes(cls), _virtual_subclasses(cls)), None, None, _fill
+
+
+def _metaclass(cls: type) -> type | None:
+    """None for one that has no name: that of the first base."""
+    meta = type(cls)
+    return None if type(cls.__bases__[0]) is meta and not is_written_in_python(meta) and meta is not type else meta
+
+
+def _first_attributes(cls: type) -> dict[str, Any]:
+    """What must be there when a class is built."""
+    own = vars(cls)
+    first: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    if "__slots__" in own:
+        slots = own["__slots__"]
+        first["__slots__"] = slots if isinstance(slots, (str, list, tuple, dict)) else _slot_names(cls)
+    if "__orig_bases__" in own:
+        first["__orig_bases__"] = own["__orig_bases__"]
+    if isinstance(own.get("__dict__"), property):
+        first["__dict__"] = own["__dict__"]
+    return first
+
+
+def _slot_names(cls: type) -> tuple[str, ...]:
+    """For a class whose `__slots__` was an iterator, which has been used up."""
+    return tuple(name for name, value in vars(cls).items() if isinstance(value, types.MemberDescriptorType))
+
+
+def _attributes(cls: type) -> dict[str, Any]:
+    """The attributes that are written into a class after it was built."""
+    is_enum = isinstance(cls, EnumMeta)
+    members: Any = cls.__members__ if isinstance(cls, EnumMeta) else {}
+    return {
+        name: value
+        for name, value in vars(cls).items()
+        if name not in _MADE_WITH_THE_CLASS
+        and name not in members
+        and not (is_enum and name in _MADE_WITH_THE_ENUM)
+        and not _is_made_anew(cls, name, value)
+    }
+
+
+def _is_made_anew(cls: type, name: str, value: Any) -> bool:
+    """True for what building the class makes: places of slots and fields, and what `typing.Protocol` puts there."""
+    if isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType)):
+        return value.__objclass__ is cls
+    if type(value).__name__ == "CField":
+        return True
+    made_by_typing = name in ("__init__", "__subclasshook__") and "_is_protocol" in vars(cls)
+    return made_by_typing and getattr(getattr(value, "__func__", value), "__module__", "") == "typing"
+
+
+def _virtual_subclasses(cls: type) -> tuple[type, ...]:
+    if not isinstance(cls, abc.ABCMeta):
+        return ()
+    try:
+        registered = abc._get_dump(cls)[0]  # type: ignore[attr-defined]
+    except Exception:
+        return ()
+    return tuple(sub for sub in (reference() for reference in registered) if sub is not None)
+
+
+def _class(name: str, meta: type | None, class_name: str, bases: tuple[type, ...], first: dict[str, Any]) -> Any:
+    found = _tracking.find(name)
+    if found is None:
+        found = build_class(meta or type(bases[0]), class_name, bases, first)
+        _unfilled.add(name)
+        _tracking.keep(name, found)
+    return found
+
+
+def _enum_parts(cls: EnumMeta) -> tuple[str, str, dict[str, Any], Any]:
+    """Module, qualified name, members (by name, aliases too) and boundary of an enumeration."""
+    members = {}
+    member: Any
+    data = next(base for base in cls.__mro__ if not is_written_in_python(base))
+    for name, member in cls.__members__.items():
+        facts = {k: v for k, v in vars(member).items() if k not in _MADE_WITH_THE_MEMBER}
+        members[name] = data, _arguments_of_new(data, member), member._value_, facts
+    return cls.__module__, cls.__qualname__, members, getattr(cls, "_boundary_", None)
+
+
+def _arguments_of_new(data: Any, member: Any) -> tuple[Any, ...]:
+    """What `data` makes the native part of a member from."""
+    if data is object:
+        return ()
+    if hasattr(data, "__getnewargs__"):
+        return data.__getnewargs__(member)  # type: ignore[no-any-return]
+    return data.__reduce__(member)[1]  # type: ignore[no-any-return]
+
+
+def _enum(name: str, *parts: Any) -> Any:
+    found = _tracking.find(name)
+    if found is None:
+        found = build_enum(*parts)
+        _unfilled.add(name)
+        _tracking.keep(name, found)
+    return found
+
+
+_unfilled: set[str] = set()
+"""Identities of classes that were built here and have no attributes yet."""
+
+
+def _fill(cls: Any, state: tuple[str, bool, dict[str, Any], tuple[type, ...]]) -> None:
+    name, from_home, attributes, subclasses = state
+    is_new = name in _unfilled
+    if not is_new and (not from_home or _tracking.identify(cls).at_home):
+        return
+    write_attributes(cls, attributes)
+    for sub in subclasses:
+        cls.register(sub)
+    if is_new:
+        if call_subclass_hook(cls):
+            write_attributes(cls, attributes)
+        _unfilled.discard(name)
+
+
+# --- what is kept once per process, as classes are --------------------------------------------------
+
+
+def _tracked(obj: Any, make: Callable[..., Any], args: tuple[Any, ...], state: Any = None) -> tuple[Any, ...]:
+    return _once, (_tracking.identify(obj).name, make, args), state
+
+
+def _once(name: str, make: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    found = _tracking.find(name)
+    if found is None:
+        found = make(*args)
+        _tracking.keep(name, found)
+    return found
+
+
+def _by_name_or(reduce: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda obj: obj.__reduce__() if _pickling._is_importable(obj) else reduce(obj)
+
+
+def _reduce_new_type(obj: Any) -> tuple[Any, ...]:
+    return _tracked(obj, _new_type, (obj.__name__, obj.__supertype__, obj.__module__, obj.__qualname__))
+
+
+def _new_type(name: str, supertype: Any, module: str, qualname: str) -> Any:
+    made: Any = typing.NewType(name, supertype)  # type: ignore[misc]
+    made.__module__, made.__qualname__ = module, qualname
+    return made
+
+
+_PARAMETER_FACTS = {
+    "bound": "__bound__",
+    "covariant": "__covariant__",
+    "contravariant": "__contravariant__",
+    "infer_variance": "__infer_variance__",
+    "default": "__default__",
+}
+
+
+def _reduce_type_parameter(obj: Any) -> tuple[Any, ...]:
+    facts = {word: getattr(obj, name) for word, name in _PARAMETER_FACTS.items() if getattr(obj, name, None)}
+    facts = {word: fact for word, fact in facts.items() if fact is not getattr(typing, "NoDefault", None)}
+    constraints = getattr(obj, "__constraints__", ())
+    return _tracked(obj, _type_parameter, (type(obj), obj.__name__, constraints, facts, obj.__module__))
+
+
+def _type_parameter(kind: Any, name: str, constraints: tuple[Any, ...], facts: dict[str, Any], module: str) -> Any:
+    made = kind(name, *constraints, **facts)
+    try:
+        made.__module__ = module
+    except AttributeError:
+        pass
+    return made
+
+
+def _reduce_cached(obj: Any) -> tuple[Any, ...]:
+    facts = {name: value for name, value in vars(obj).items() if name not in ("__wrapped__", "cache_parameters")}
+    parameters = obj.cache_parameters()
+    return _cached, (obj.__wrapped__, parameters["maxsize"], parameters["typed"]), facts
+
+
+def _cached(fn: Any, maxsize: int | None, typed: bool) -> Any:
+    return functools.lru_cache(maxsize, typed)(fn)
+
+
+def _reduce_cached_property(obj: Any) -> tuple[Any, ...]:
+    facts = {name: value for name, value in vars(obj).items() if name not in ("func", "lock")}
+    return type(obj), (obj.func,), facts
+
+
+def _reduce_weak_dict(obj: Any) -> tuple[Any, ...]:
+    return type(obj), (), None, None, iter(list(obj.items()))
+
+
+# --- objects whose own reducer gives a name ---------------------------------------------------------
+
+
+def _reduce_instance(obj: Any) -> Any:
+    """A name in a module that only this process has means nothing elsewhere: the object goes by value, once."""
+    reduced = obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    if not isinstance(reduced, str):
+        return reduced
+    module = getattr(obj, "__module__", None) or "__main__"
+    if not _pickling.is_by_value(module) and _found(module, reduced) is obj:
+        return reduced
+    return _tracked(obj, copyreg.__newobj__, (type(obj),), object.__getstate__(obj))  # type: ignore[attr-defined]
+
+
+def _found(module: str, name: str) -> Any:
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _reduce_sentinel(obj: Any) -> Any:
+    """`dataclasses` compares its sentinels by identity, and their own pickles forget it."""
+    name = next((name for name, value in vars(dataclasses).items() if value is obj), None)
+    return obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL) if name is None else (_found, ("dataclasses", name))
+
+
+_reducers: dict[type, Callable[[Any], Any]] = {
+    typing.NewType: _by_name_or(_reduce_new_type),
+    functools._lru_cache_wrapper: _by_name_or(_reduce_cached),
+    functools.cached_property: _reduce_cached_property,
+    weakref.WeakValueDictionary: _reduce_weak_dict,
+    weakref.WeakKeyDictionary: _reduce_weak_dict,
+}
+for _kind in ("TypeVar", "ParamSpec", "TypeVarTuple"):
+    if hasattr(typing, _kind):
+        _reducers[getattr(typing, _kind)] = _by_name_or(_reduce_type_parameter)
+for _name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY", "_FIELD"):
+    if hasattr(dataclasses, _name):
+        _reducers[type(getattr(dataclasses, _name))] = _reduce_sentinel

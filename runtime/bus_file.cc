@@ -250,8 +250,11 @@ void sweep_socket_folder(const std::string& folder) {
 }
 
 std::string host_name() {
-  char name[256] = {};
-  ::gethostname(name, sizeof name - 1);
+  char buffer[256] = {};
+  ::gethostname(buffer, sizeof buffer - 1);
+  std::string name = buffer;
+  for (char& each : name)
+    each = each > ' ' && each <= '~' ? each : '?';  // it goes to terminals and into texts
   return name;
 }
 

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -174,11 +175,14 @@ bool is_private_folder(const std::string& path, struct stat& about) {
          (about.st_mode & 077) == 0;
 }
 
-/// As the specification of XDG_RUNTIME_DIR wants it: a folder of this user's.
+/// As the specification of XDG_RUNTIME_DIR wants it: a folder of this user's. Its name must be plain ASCII, for it goes into
+/// the bus file, which is JSON, and through the locales of many processes.
 bool can_be_used(const std::string& runtime) {
   struct stat about {};
-  return runtime.starts_with('/') && ::stat(runtime.c_str(), &about) == 0 && S_ISDIR(about.st_mode) &&
-         about.st_uid == ::geteuid() && (about.st_mode & kWriteOfOthers) == 0 &&
+  const bool plain =
+      std::all_of(runtime.begin(), runtime.end(), [](char each) { return each >= ' ' && each <= '~'; });
+  return plain && runtime.starts_with('/') && ::stat(runtime.c_str(), &about) == 0 &&
+         S_ISDIR(about.st_mode) && about.st_uid == ::geteuid() && (about.st_mode & kWriteOfOthers) == 0 &&
          ::access(runtime.c_str(), W_OK | X_OK) == 0;
 }
 

@@ -198,7 +198,8 @@ class Slot {
     item_.clear();
     const bool near =
         call.method_size <= rest.size() && PageView::is_from_near(rest.subspan(call.method_size));
-    if (!result || !encode_item(result.get(), "result", item_, large(near))) item_ = encode_current_error();
+    if (!result || !encode_item(result.get(), "the result", item_, large(near)))
+      item_ = encode_current_error();
     arrivals_.reply(*arrival.lane, call.serial, bytes_of(item_));
     tick_if_due();
   }
@@ -352,7 +353,7 @@ class Slot {
     if (PyObject* error = active.plan->single_error(); result == nullptr && error != nullptr) {
       PyErr_Clear();
       item_.assign(PyBytes_AS_STRING(error), static_cast<std::size_t>(PyBytes_GET_SIZE(error)));
-    } else if (result == nullptr || !encode_item(result, "result", item_, large(active.plan->near()))) {
+    } else if (result == nullptr || !encode_item(result, "the result", item_, large(active.plan->near()))) {
       item_ = encode_current_error();
     }
     outlet_->write(FromSlot::kOutcome, bytes_of_struct(outcome), bytes_of(item_));
@@ -392,7 +393,7 @@ class Slot {
     PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
     if (fold.value) PyErr_Fetch(&type, &value, &traceback);  // of the item that ended the fold: not ours
     item_.clear();
-    if (!fold.value || !encode_item(fold.value.get(), "result", item_, large(active.plan->near()))) {
+    if (!fold.value || !encode_item(fold.value.get(), "the result", item_, large(active.plan->near()))) {
       item_ = encode_current_error();
     }
     const SlotOutcome outcome{active.lease.station, active.lease.generation, fold.first, fold.count,
@@ -425,7 +426,7 @@ class Slot {
   static void reply(Outlet& outlet, std::uint64_t token, PyObject* result, std::string& item,
                     LargeBuffers* large = nullptr) {
     item.clear();
-    if (result == nullptr || !encode_item(result, "result", item, large)) item = encode_current_error();
+    if (result == nullptr || !encode_item(result, "the result", item, large)) item = encode_current_error();
     outlet.write(FromSlot::kReply, bytes_of_struct(token), bytes_of(item));
   }
 

@@ -90,7 +90,7 @@ class Pages:
     def __init__(self) -> None: ...
     def append(self, item: object) -> None:
         """Encode one item. Raises SerializationError."""
-    def extend(self, items: Iterable[object], path: str = "item", most: int = ...) -> None:
+    def extend(self, items: Iterable[object], path: str = "items", most: int = ..., first: int = 0) -> None:
         """Encode many, until they have `most` bytes; `path` names them in errors: ``args[0][17]``."""
     def extend_range(self, start: int, step: int, count: int) -> None:
         """Integers, as a description."""

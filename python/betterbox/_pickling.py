@@ -21,6 +21,8 @@ from typing import Any
 from betterbox import _failures
 from betterbox._errors import SerializationError
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 _IN_BAND_BYTES = 2048  # smaller buffers are cheaper inside the pickle
 _APART_BYTES = 256 << 10  # of bytes and texts that become buffers: they are copied once more where they arrive
 REFS = "betterbox._refs"
@@ -87,6 +89,8 @@ class _PlainPickler(pickle.Pickler):
 def _is_doubtful(data: bytes) -> bool:
     """True if a pickle may name something in a module that only this process has, or hold a sentinel of dataclasses."""
     if data.find(b"__main__") >= 0 or data.find(b"dataclasses") >= 0:  # `in` is slow: it tries to make them integers
+        return True
+    if "multiprocessing.managers" in sys.modules and data.find(b"RebuildProxy") >= 0:
         return True
     return bool(_shipped) and any(name.encode() in data for name in _shipped)
 

@@ -15,6 +15,8 @@ from betterbox._labels import label_of
 from betterbox._options import Options, packed_costs
 from betterbox._promise import FOLD, LIST, Promise, Shape
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 if TYPE_CHECKING:
     from betterbox._refs import Taken
 
@@ -289,11 +291,11 @@ class Feeder:
         cost = self.options.cost
         with _pickling.shipping(self.options.ship):
             if cost is None:
-                pages.extend(islice(self.items, most), _paths(self.places), self.LARGEST_CHUNK)
+                pages.extend(islice(self.items, most), _paths(self.places), self.LARGEST_CHUNK, self.fed)
                 self.fed += len(pages)
                 return pages
             items = list(islice(self.items, most))
-            pages.extend(items, _paths(self.places))
+            pages.extend(items, _paths(self.places), first=self.fed)
             self.fed += len(pages)
         rows = items if len(self.places) > 1 else zip(items)
         pages.set_costs(packed_costs([_cost_of(cost, self.places, row) for row in rows], len(items)))

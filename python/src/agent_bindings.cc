@@ -1,5 +1,7 @@
 // Bindings of worker/agent.h (a script that serves) and of the template's loop (a worker's slots).
 #include <Python.h>
+#include "python/src/text_caster.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

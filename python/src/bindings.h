@@ -1,6 +1,8 @@
 // What module.cc registers: one function per file of bindings.
 #pragma once
 
+#include "python/src/text_caster.h"
+
 #include <pybind11/pybind11.h>
 
 #include <string>

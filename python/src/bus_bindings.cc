@@ -1,4 +1,6 @@
 // Bindings of runtime/bus_file.h and runtime/bus_start.h.
+#include "python/src/text_caster.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -80,7 +82,11 @@ void register_bus(py::module_& module) {
   module.def("socket_folder", &socket_folder_of, py::arg("bus_file"),
              "Where the sockets of the bus of this file go on this host; the folder need not be there.");
   module.def(
-      "runtime_folder", [] { return as_bus_error([] { return runtime_folder(true); }); },
+      "runtime_folder",
+      [] {
+        const std::string folder = as_bus_error([] { return runtime_folder(true); });
+        return py::reinterpret_steal<py::str>(PyUnicode_DecodeFSDefault(folder.c_str()));
+      },
       "Where this user's sockets and private buses lie on this host, made if it is not there. Raises "
       "BusError.");
   module.def(

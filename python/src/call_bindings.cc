@@ -1,3 +1,5 @@
+#include "python/src/text_caster.h"
+
 #include <pybind11/pybind11.h>
 
 #include "python/src/bindings.h"

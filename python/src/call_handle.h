@@ -1,6 +1,8 @@
 // What Python holds of a call: betterbox._core.Call (python/betterbox/_core.pyi).
 #pragma once
 
+#include "python/src/text_caster.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

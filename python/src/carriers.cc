@@ -1,5 +1,7 @@
 #include "python/src/carriers.h"
 
+#include "python/src/text_caster.h"
+
 #include <pybind11/pybind11.h>
 
 #include <random>

@@ -1,4 +1,6 @@
 // Bindings of runtime/client.h: Client and Call as betterbox._core.pyi describes them.
+#include "python/src/text_caster.h"
+
 #include <pybind11/functional.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

@@ -1,6 +1,8 @@
 // What client_bindings.cc and submission_bindings.cc share.
 #pragma once
 
+#include "python/src/text_caster.h"
+
 #include <pybind11/pybind11.h>
 
 #include <string>

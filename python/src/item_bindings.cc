@@ -11,6 +11,20 @@ namespace py = pybind11;
 
 namespace betterbox {
 
+namespace {
+
+/// The path of an item: "args[0][7]"; of one that is zipped of several, those of its parts: "args[0][7]|args[1][7]".
+std::string numbered(const std::string& path, std::uint64_t index) {
+  const std::string number = '[' + std::to_string(index) + ']';
+  std::string name = path + number;
+  for (std::size_t bar = name.find('|'); bar != std::string::npos;
+       bar = name.find('|', bar + number.size() + 1))
+    name.insert(bar, number);
+  return name;
+}
+
+}  // namespace
+
 void PageWriter::append(py::handle item, std::string_view path) {
   item_.clear();
   if (!encode_item(item.ptr(), path, item_, &large_)) throw py::error_already_set();
@@ -22,8 +36,7 @@ void PageWriter::append(py::handle item, std::string_view path) {
   if (page_.bytes() + shared >= kPageBytes) close_page(shared);
 }
 
-void PageWriter::extend(py::handle items, const std::string& path, std::size_t most) {
-  std::uint64_t index = 0;
+void PageWriter::extend(py::handle items, const std::string& path, std::size_t most, std::uint64_t index) {
   std::string name;
   const std::size_t begun = nbytes();
   for (py::handle item : py::iter(items)) {
@@ -31,7 +44,7 @@ void PageWriter::extend(py::handle items, const std::string& path, std::size_t m
     if (PyLong_CheckExact(item.ptr()) || PyFloat_CheckExact(item.ptr())) {
       append(item, path);
     } else {
-      name = path + '[' + std::to_string(index) + ']';
+      name = numbered(path, index);
       append(item, name);
     }
     ++index;
@@ -86,11 +99,13 @@ void register_items(py::module_& module) {
   py::class_<PageWriter>(module, "Pages", "Items encoded one by one, as they are now. Not thread-safe.")
       .def(py::init<>())
       .def(
-          "append", [](PageWriter& self, py::handle item) { self.append(item, "item"); }, py::arg("item"),
+          "append", [](PageWriter& self, py::handle item) { self.append(item, "the item"); }, py::arg("item"),
           "Encode one item. Raises SerializationError.")
-      .def("extend", &PageWriter::extend, py::arg("items"), py::arg("path") = "item",
-           py::arg("most") = std::numeric_limits<std::size_t>::max(),
-           "Encode many, until they have `most` bytes; `path` names them in errors: ``args[0][17]``.")
+      .def("extend", &PageWriter::extend, py::arg("items"), py::arg("path") = "items",
+           py::arg("most") = std::numeric_limits<std::size_t>::max(), py::arg("first") = 0,
+           "Encode many, until they have `most` bytes; `path` and numbers from `first` on name them in "
+           "errors: "
+           "``args[0][17]``.")
       .def("extend_range", &PageWriter::extend_range, py::arg("start"), py::arg("step"), py::arg("count"),
            "Integers, as a description.")
       .def("extend_array", &PageWriter::extend_array, py::arg("array"),

@@ -1,6 +1,8 @@
 // Pages: Python items encoded and not yet given to a call.
 #pragma once
 
+#include "python/src/text_caster.h"
+
 #include <pybind11/pybind11.h>
 
 #include <string>
@@ -22,7 +24,7 @@ struct Arguments {
 class PageWriter {
  public:
   void append(pybind11::handle item, std::string_view path);
-  void extend(pybind11::handle items, const std::string& path, std::size_t most);
+  void extend(pybind11::handle items, const std::string& path, std::size_t most, std::uint64_t index = 0);
   void extend_range(std::int64_t start, std::int64_t step, std::uint64_t count);
   /// The items of a NumPy array as they are now. Result: false (and nothing added) if that cannot be.
   bool extend_array(pybind11::handle array);

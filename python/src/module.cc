@@ -12,7 +12,7 @@ namespace betterbox {
 
 void raise_error(const char* name, const std::string& text) {
   const py::object type = py::module_::import("betterbox._errors").attr(name);
-  PyErr_SetString(type.ptr(), text.c_str());
+  PyErr_SetObject(type.ptr(), py::cast(text).ptr());  // it may name paths that are no UTF-8
   throw py::error_already_set();
 }
 
@@ -39,7 +39,7 @@ PYBIND11_MODULE(_core, module) {
       if (error) std::rethrow_exception(error);
     } catch (const betterbox::BusError& problem) {
       const py::object type = py::module_::import("betterbox._errors").attr("BusError");
-      PyErr_SetString(type.ptr(), problem.what());
+      PyErr_SetObject(type.ptr(), py::cast(std::string(problem.what())).ptr());
     }
   });
   betterbox::register_bus(module);

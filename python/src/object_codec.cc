@@ -177,6 +177,9 @@ bool encode_pickle(PyObject* object, std::string_view path, std::string& out, La
     append_shared_item(out, ItemTag::kPickleBuffers, *shared);
     out.append(bytes);
   } else if (ok) {
+    std::size_t most = out.size() + bytes.size() + 64;
+    for (const Py_buffer& view : views) most += static_cast<std::size_t>(view.len) + 8 + kAlignment;
+    out.reserve(most);
     append_tag(out, ItemTag::kPickleBuffers);
     append(out, static_cast<std::uint32_t>(count));
     for (const Py_buffer& view : views) append(out, static_cast<std::uint64_t>(view.len));
@@ -189,6 +192,22 @@ bool encode_pickle(PyObject* object, std::string_view path, std::string& out, La
   }
   for (Py_ssize_t i = 0; i < got; ++i) PyBuffer_Release(&views[static_cast<std::size_t>(i)]);
   return ok;
+}
+
+/// Large text in shared memory, with a pickle that makes it of its one buffer. Result: false if it stays in the item.
+bool put_text(std::string_view text, std::string& out, LargeBuffers* large) {
+  if (large == nullptr || text.size() < large->min_bytes()) return false;
+  Py_buffer view{};
+  view.buf = const_cast<char*>(text.data());
+  view.len = static_cast<Py_ssize_t>(text.size());
+  const auto shared = put_large(large, {view});
+  if (!shared) return false;
+  append_shared_item(out, ItemTag::kPickleBuffers, *shared);
+  out +=
+      "\x80\x05"
+      "cbetterbox._pickling\ntext_of\n"
+      "\x97\x85R.";  // text_of(the buffer)
+  return true;
 }
 
 PyObject* load_pickle(ItemBytes pickle, PyObject* buffers) {
@@ -248,6 +267,12 @@ bool is_simple(PyObject* object) {
          PyFloat_CheckExact(object) || PyUnicode_CheckExact(object) || PyBytes_CheckExact(object);
 }
 
+/// True for text and bytes that are no arguments for a page, before anything is copied.
+bool is_long(PyObject* object) {
+  if (PyBytes_CheckExact(object)) return static_cast<std::size_t>(PyBytes_GET_SIZE(object)) >= kPageBytes;
+  return PyUnicode_CheckExact(object) && static_cast<std::size_t>(PyUnicode_GET_LENGTH(object)) >= kPageBytes;
+}
+
 bool read_item(ItemBytes item, std::size_t& at, ItemBytes& part) {
   std::uint32_t size = 0;
   if (!read(item, at, size) || item.size() - at < size) return false;
@@ -293,6 +318,8 @@ bool all_simple(PyObject* args, PyObject* kwargs) {
   for (Py_ssize_t at = 0; PyDict_Next(kwargs, &at, &key, &value);) {
     if (!is_simple(value) || PyUnicode_FindChar(key, ',', 0, PyUnicode_GET_LENGTH(key), 1) != -1)
       return false;
+    if (PyUnicode_AsUTF8(key) == nullptr)
+      return PyErr_Clear(), false;  // lone surrogates: the pickle keeps them
   }
   return true;
 }
@@ -318,6 +345,7 @@ bool encode_item(PyObject* object, std::string_view path, std::string& out, Larg
   } else if (PyUnicode_CheckExact(object)) {
     Py_ssize_t size = 0;
     if (const char* text = PyUnicode_AsUTF8AndSize(object, &size)) {
+      if (put_text({text, static_cast<std::size_t>(size)}, out, large)) return true;
       append_tag(out, ItemTag::kStr);
       out.append(text, static_cast<std::size_t>(size));
       return true;
@@ -445,7 +473,7 @@ bool encode_simple_arguments(PyObject* args, PyObject* kwargs, std::string& out)
   const auto add = [&out](PyObject* value) {
     const std::size_t start = out.size();
     append(out, std::uint32_t{0});
-    if (!is_simple(value)) return false;
+    if (!is_simple(value) || is_long(value)) return false;
     if (!encode_item(value, "args", out)) return PyErr_Clear(), false;
     const auto size = static_cast<std::uint32_t>(out.size() - start - 4);
     std::memcpy(out.data() + start, &size, sizeof size);
@@ -474,19 +502,9 @@ std::optional<Frame> encode_arguments(PyObject* args, PyObject* kwargs, LargeBuf
   if (!all_simple(args, kwargs)) {
     PyRef both(Py_BuildValue("(OO)", args, kwargs != nullptr ? kwargs : Py_None));
     if (!both) return std::nullopt;
-    if (encode_pickle(both.get(), "call", item, large)) {
-      return make_single_page(std::as_bytes(std::span(item)), PageKind::kSingle,
-                              large != nullptr ? kFromNear : 0);
-    }
-    // Say it again by the name that the caller knows.
-    PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-    PyErr_Fetch(&type, &value, &traceback);
-    if (encode_pickle(args, "args", item) && (kwargs == nullptr || encode_pickle(kwargs, "kwargs", item))) {
-      PyErr_Restore(type, value, traceback);
-    } else {
-      Py_XDECREF(type), Py_XDECREF(value), Py_XDECREF(traceback);
-    }
-    return std::nullopt;
+    if (!encode_pickle(both.get(), "args|kwargs", item, large)) return std::nullopt;
+    return make_single_page(std::as_bytes(std::span(item)), PageKind::kSingle,
+                            large != nullptr ? kFromNear : 0);
   }
   PageBuilder page;
   std::string names;

@@ -17,7 +17,8 @@
 
 namespace betterbox {
 
-/// Appends the item for `object`. `path` names it in a SerializationError ("args[0]"). `large`: where large buffers go;
+/// Appends the item for `object`. `path` names it in a SerializationError ("args[0]"; of a tuple with names of its own:
+/// "args|kwargs"). `large`: where large buffers go;
 /// null: into the item.
 bool encode_item(PyObject* object, std::string_view path, std::string& out, LargeBuffers* large = nullptr);
 

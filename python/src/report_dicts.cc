@@ -69,7 +69,7 @@ namespace {
 py::dict to_dict(const Resources& resources) {
   py::dict named;
   for (const Amount& amount : resources.named)
-    named[py::str(amount.name)] = static_cast<double>(amount.milli) / 1000;
+    named[py::cast(amount.name)] = static_cast<double>(amount.milli) / 1000;
   py::dict fields;
   fields["cpus"] = static_cast<double>(resources.cpus_milli) / 1000;
   fields["memory"] =
@@ -160,7 +160,7 @@ py::dict to_dict(const StatusReport& report) {
     if (counter.name == kClockCounter) {
       clock = py::float_(static_cast<double>(counter.value) * 1e-6);
     } else {
-      counters[py::str(counter.name)] = counter.value;
+      counters[py::cast(counter.name)] = counter.value;
     }
   }
   py::dict fields;

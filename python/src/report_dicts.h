@@ -1,6 +1,8 @@
 // What the scheduler reports, as plain dicts for Python. Wants the GIL.
 #pragma once
 
+#include "python/src/text_caster.h"
+
 #include <pybind11/pybind11.h>
 
 #include "runtime/messages.h"

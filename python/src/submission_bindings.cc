@@ -4,6 +4,8 @@
 // A Submitter stands for one function as it was when it was made. `submit` looks whether everything that its context
 // was made of is still the same, and gives None if not, or if another way is needed: the caller then takes the long way.
 #include <Python.h>
+#include "python/src/text_caster.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <unistd.h>
@@ -171,7 +173,7 @@ template <class Body> PyObject* guarded(Body body) {
   } catch (const BusError& error) {
     PyRef module(PyImport_ImportModule("betterbox._errors"));
     PyRef type(module ? PyObject_GetAttrString(module.get(), "BusError") : nullptr);
-    if (type) PyErr_SetString(type.get(), error.what());
+    if (type) PyErr_SetObject(type.get(), py::cast(std::string(error.what())).ptr());
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
   }
@@ -305,7 +307,7 @@ bool encode(PyObject* args, PyObject* kwargs, std::string& item, LargeBuffers* l
   if (encode_simple_arguments(args, kwargs, item)) return true;
   item.clear();
   PyRef both(PyTuple_Pack(2, args, kwargs));
-  return both && encode_item(both.get(), "args", item, large);
+  return both && encode_item(both.get(), "args|kwargs", item, large);
 }
 
 bool is_arguments(PyObject* const* args, Py_ssize_t count) {

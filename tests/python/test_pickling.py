@@ -55,6 +55,25 @@ def test_large_buffers_stay_out_of_the_pickle() -> None:
     assert (pickle.loads(data, buffers=buffers)["t"] == array.T).all()
 
 
+def test_large_bytes_and_texts_stay_out_of_the_pickle_wherever_they_are() -> None:
+    numpy = pytest.importorskip("numpy")
+    data, text, changing = b"x" * 300_000, "\ud800é" * 200_000, bytearray(b"q" * 400_000)
+    array = numpy.arange(50_000.0)
+    for obj in (data, text, changing, [data, text, data], {"k": (array, data, array * 2, [changing, lambda: data])}):
+        pickled, buffers = dump(obj, "x")
+        assert len(pickled) < 2000
+        back = pickle.loads(pickled, buffers=[bytearray(buffer.raw()) for buffer in buffers])
+        if isinstance(obj, dict):
+            assert (back["k"][0] == array).all() and (back["k"][2] == array * 2).all() and back["k"][1] == data
+            assert back["k"][3][0] == changing and back["k"][3][1]() == data
+        else:
+            assert back == obj and type(back) is type(obj)
+    many = [data, data]
+    pickled, buffers = dump(many, "x")
+    back = pickle.loads(pickled, buffers=buffers)
+    assert len(buffers) == 1 and back[0] is back[1] == data
+
+
 def test_shipped_modules_go_by_value() -> None:
     module = ModuleType("shipped_module")
     exec("def f():\n    return 41 + 1", module.__dict__)

@@ -12,6 +12,7 @@ from typing import Any
 
 from betterbox import _core, _settings
 from betterbox._doctor import Check, Finding, ok, problem, warning
+from betterbox._labels import host_name
 
 ANSWER_SECONDS = 5.0
 REACH_SECONDS = 2.0
@@ -100,7 +101,7 @@ def scheduler(bus: Bus) -> Finding:
 
 def _what_to_do(bus: Bus) -> str:
     endpoint = str((bus.info or {}).get("network_endpoint", ""))
-    here = (bus.info or {}).get("host") == os.uname().nodename
+    here = (bus.info or {}).get("host") == host_name()
     if not endpoint or here or not _core.network_answers(endpoint, REACH_SECONDS):
         return "see what its text says; the scheduler's log is in BETTERBOX_HOME/logs"
     return (
@@ -111,7 +112,7 @@ def _what_to_do(bus: Bus) -> str:
 
 def its_descriptors(bus: Bus, proc: str) -> list[Finding]:
     """A scheduler that has few left lets nobody in; seen on its own host only."""
-    if bus.report is None or bus.report["scheduler"]["host"] != os.uname().nodename:
+    if bus.report is None or bus.report["scheduler"]["host"] != host_name():
         return []
     process = Path(proc) / str(bus.report["scheduler"]["pid"])
     try:
@@ -186,7 +187,7 @@ def boxes(bus: Bus) -> list[Finding]:
     """Direct calls go straight to the host of a box."""
     if bus.report is None:
         return []
-    here = os.uname().nodename
+    here = host_name()
     elsewhere = {box["network_endpoint"]: box for box in bus.report["boxes"] if box["host"] != here}
     silent = [box for endpoint, box in elsewhere.items() if not endpoint]
     found = []

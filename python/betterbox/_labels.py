@@ -1,7 +1,8 @@
-"""What functions are called in `status`, logs and messages."""
+"""What functions and hosts are called in `status`, logs and messages."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 
@@ -23,3 +24,8 @@ def sendable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-8", "backslashreplace").decode()
     return text
+
+
+def host_name() -> str:
+    """This machine's name, as `host_name` in runtime/bus_file.cc has it: what is no plain ASCII is a question mark."""
+    return "".join(chr(each) if 0x20 < each < 0x7F else "?" for each in os.fsencode(os.uname().nodename))

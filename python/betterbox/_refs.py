@@ -23,6 +23,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from betterbox import _bus, _core, _pickling
 from betterbox._errors import BusError, CallTimeoutError, ValueLostError
+from betterbox._labels import host_name
+
+__tracebackhide__ = True  # pytest shows the user's lines
 
 T = TypeVar("T")
 
@@ -193,7 +196,7 @@ def put(obj: T, replicas: int = 1) -> Ref[T]:
         data, buffers = _pickling.dump(obj, "obj", _core.SHARED_MIN_BYTES)
     raw = [buffer.raw() for buffer in buffers]
     size = len(data) + sum(view.nbytes for view in raw)
-    owner = f"process {os.getpid()} on {os.uname().nodename}"
+    owner = f"process {os.getpid()} on {host_name()}"
     label = type(obj).__qualname__
     shared = _core.share([memoryview(data), *raw]) if size >= _core.SHARED_MIN_BYTES else None
     if shared is None:

@@ -7,6 +7,8 @@ import sys
 
 from betterbox._errors import BusError
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 
 def home_path() -> str:
     """Where the home folder is: ``BETTERBOX_HOME`` (default ``~/.betterbox``)."""
@@ -129,3 +131,18 @@ def worker_command(bus_file: str, *, slots: int, name: str) -> list[str]:
     command += ["--log-folder", log_folder(), "--python", sys.executable, "--python-version", python_version()]
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     return [*command, "--python-path", package]
+
+
+def _open_standard_descriptors() -> None:
+    """Put /dev/null where a process was started without standard input, output or error.
+
+    Else pipes and sockets get the numbers 0 to 2, and whoever prints writes into them.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest number that is free
+
+
+_open_standard_descriptors()

@@ -14,6 +14,7 @@ from typing import Any
 from betterbox import _settings
 from betterbox._arguments import MOST_SLOTS, UsageError, add_verb, check_script, filled, seconds, whole
 from betterbox._errors import BetterBoxError, BusError
+from betterbox._labels import host_name
 
 # What every file that Slurm runs begins with: sbatch starts it in another environment than this one.
 _ENVIRONMENT = """\
@@ -291,7 +292,7 @@ def _wait(args: argparse.Namespace) -> int:
 
 
 def _node(args: argparse.Namespace) -> int:
-    name = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+    name = os.environ.get("SLURMD_NODENAME") or host_name()
     command = [sys.executable, "-m", "betterbox", "worker", "--name", name]
     if args.slots:
         command += ["--slots", str(args.slots)]

@@ -24,6 +24,7 @@ from betterbox._arguments import (
     whole,
 )
 from betterbox._errors import BetterBoxError, BusError
+from betterbox._labels import host_name
 
 OK, FAILED, USAGE = 0, 1, 2
 
@@ -205,8 +206,9 @@ def _use_bus(args: argparse.Namespace) -> tuple[str, bool]:
 
 
 def _exec(command: list[str]) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
     os.execv(command[0], command)
 
 
@@ -243,7 +245,7 @@ def _worker_command(args: argparse.Namespace, slots: int) -> list[str]:
     bus, named = _use_bus(args)
     # Of a step on several nodes each would start a bus of its own, and all but one would find the file taken.
     find_bus(bus, named or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1")
-    command = _settings.worker_command(bus, slots=slots, name=args.name or f"{os.uname().nodename}-{os.getpid()}")
+    command = _settings.worker_command(bus, slots=slots, name=args.name or f"{host_name()}-{os.getpid()}")
     if args.preload:
         command += ["--preload", args.preload]
     if args.echo:
@@ -273,10 +275,7 @@ def _serve(args: argparse.Namespace) -> int:
 
     sys.path.insert(0, os.getcwd())
     _registry.recording = True
-    try:
-        find_class(args.target)  # a mistake is better told here than by each slot
-    except (ValueError, ImportError, AttributeError, TypeError) as error:
-        raise BetterBoxError(str(error)) from error
+    find_class(args.target, on_slot=False)  # a mistake is better told here than by each slot
     payload = make_payload(args.target)
     fd = os.memfd_create("betterbox-payload", 0)
     with open(fd, "wb", closefd=False) as stream:
@@ -466,6 +465,9 @@ def _table(title: str, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> li
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     verb = ""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         args = _parser().parse_args(argv)
         verb = f" {args.verb}"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
+import sys
 from types import TracebackType
 from typing import Any
 
 from betterbox import _bus, _context, _pickling, _registry
 from betterbox._decorators import check_servable
+from betterbox._errors import BetterBoxError, nearest
+
+__tracebackhide__ = True  # pytest shows the user's lines
 
 
 _open: set[Deployment] = set()  # they stay whether or not somebody keeps the object
@@ -118,24 +123,61 @@ def load_payload(payload: bytes) -> Any:
     return find_class(inner)
 
 
-def find_class(target: str) -> type[Any]:
+def find_class(target: str, on_slot: bool = True) -> type[Any]:
     """The class that ``module:Class`` names.
 
     Raises
     ------
-    ValueError, ImportError, AttributeError, TypeError
-        If it does not name one that can be served.
+    BetterBoxError, ImportError
+        If it does not name one that can be served; says why, and where. An `ImportError` of a slot has advice for clients.
     """
     module_name, colon, class_name = target.partition(":")
     if not colon or not module_name or not class_name:
-        raise ValueError(f"{target!r} does not name a class: write module:Class")
+        raise BetterBoxError(f"{target!r} does not name a class: write module:Class")
     try:
         found: Any = importlib.import_module(module_name)
-    except ImportError as error:
-        raise _context.import_error(error) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if on_slot and isinstance(error, ImportError):
+            raise _context.import_error(error) from error
+        raise _import_failure(module_name, error) from error
     for part in class_name.split("."):
-        if not hasattr(found, part):
-            raise AttributeError(f"module {module_name} has no class {class_name!r}")
-        found = getattr(found, part)
-    check_servable(found, "betterbox serve")
+        try:
+            found = getattr(found, part)
+        except Exception as error:
+            advice = nearest(part, [name for name, value in vars(found).items() if isinstance(value, type)])
+            where = getattr(sys.modules[module_name], "__file__", None)
+            raise BetterBoxError(f"module {module_name} ({where}) has no class {class_name!r}{advice}") from error
+    try:
+        check_servable(found, "betterbox serve")
+    except TypeError as error:
+        raise BetterBoxError(f"{target} cannot be served: {error}") from error
     return found  # type: ignore[no-any-return]
+
+
+def _import_failure(module: str, error: BaseException) -> BetterBoxError:
+    """Why a module could not be imported, and where."""
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+        return BetterBoxError(
+            f"there is no module {error.name} in {os.getcwd()} nor elsewhere on sys.path; "
+            f"run this where it can be imported from, or put its folder on PYTHONPATH"
+        )
+    where = "".join(f" ({frame.filename}, line {frame.lineno})" for frame in _frames_of_users(error)[-1:])
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    if isinstance(error, SyntaxError) and error.filename:
+        text, where = f"{type(error).__name__}: {error.msg}", f" ({error.filename}, line {error.lineno})"
+    if isinstance(error, SystemExit):
+        return BetterBoxError(
+            f"module {module} ended the program while it was imported{where}: SystemExit({error.code!r}); "
+            f"what a script does when it is run belongs below: if __name__ == '__main__'"
+        )
+    return BetterBoxError(f"module {module} cannot be imported: {text}{where}")
+
+
+def _frames_of_users(error: BaseException) -> list[Any]:
+    from traceback import extract_tb
+
+    own = os.path.dirname(os.path.abspath(__file__)) + os.sep
+    frames = extract_tb(error.__traceback__)
+    return [each for each in frames if not each.filename.startswith((own, "<frozen", importlib.__file__))]

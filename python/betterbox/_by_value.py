@@ -35,6 +35,8 @@ from betterbox._class_building import (
 )
 from betterbox._failures import reduce_exception
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 _MADE_WITH_THE_CLASS = frozenset(
     "__dict__ __weakref__ __slots__ __slotnames__ __module__ __orig_bases__ _abc_impl".split()
 )
@@ -280,7 +282,12 @@ def _reduce_instance(obj: Any) -> Any:
     """A name in a module that only this process has means nothing elsewhere: the object goes by value, once."""
     reduced = obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
     if not isinstance(reduced, str):
-        return reduced
+        managers = sys.modules.get("multiprocessing.managers")
+        if managers is None or reduced[0] is not managers.RebuildProxy:
+            return reduced
+        from betterbox._proxies import reduce_proxy
+
+        return reduce_proxy(obj, reduced)
     module = getattr(obj, "__module__", None) or "__main__"
     if not _pickling.is_by_value(module) and _found(module, reduced) is obj:
         return reduced

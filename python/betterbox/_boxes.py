@@ -7,6 +7,8 @@ from abc import ABCMeta
 
 from betterbox import _registry
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,6 +16,8 @@ from typing import Any
 from betterbox import _core, _settings
 from betterbox._errors import BusError
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 _NEXT = 1 << 62  # groups of items: more than have landed
 START_TIMEOUT = 10.0  # seconds for a bus to be found or started
 

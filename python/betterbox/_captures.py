@@ -7,24 +7,26 @@ user says that it stays.
 
 from __future__ import annotations
 
-import os
-import sys
-import warnings
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
-from betterbox import _culprit, _pickling
+from betterbox import _culprit, _pickling, _warned
 from betterbox._errors import LargeCaptureWarning
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 LARGE_BYTES = 1 << 20
+GIVEN_BYTES = 4 << 20  # of what is given on purpose: arguments that come again, and those of partials
 _MOST_KNOWN = 1000  # functions
 _DEPTH = 6
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _PLAIN = (type(None), bool, int, float, complex)
 
 _looked_at: set[Any] = set()
+_given: dict[tuple[Any, str], Any] = {}
+"""By function and argument: a mark of the large value that it was last, or None once that has been told."""
 
 
 def look(fn: Any) -> None:
@@ -45,9 +47,59 @@ def look(fn: Any) -> None:
     )
 
 
+def look_at_arguments(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Warn, once per function and argument, of a large value that comes a second time."""
+    named = [(f"args[{i}]", value) for i, value in enumerate(args)]
+    named += [(f"kwargs[{name!r}]", value) for name, value in kwargs.items()]
+    for path, value in named:
+        if isinstance(value, _PLAIN) or (size := _quick_size(value)) < GIVEN_BYTES:
+            continue
+        key = _key_of(target), path
+        if key not in _given:
+            if len(_given) >= _MOST_KNOWN:
+                _given.clear()
+            _given[key] = _Mark(value, size)
+        elif _given[key] is not None and _given[key].is_of(value, size):
+            _given[key] = None
+            _warn(
+                f"{_name_of(target)} is given the same large value again, which is pickled and sent with each call: "
+                f"{path} ({type(value).__name__}, {_in_mb(size)}). "
+                f"Send it once, ref = betterbox.put(value), and pass the ref instead"
+            )
+        elif _given[key] is not None:
+            _given[key] = _Mark(value, size)
+
+
+class _Mark:
+    """Tells whether a value is the one that was seen before, without keeping it."""
+
+    def __init__(self, value: Any, size: int) -> None:
+        self.facts = id(value), size, _sample(value)
+        try:
+            self.alive: Any = weakref.ref(value)
+        except TypeError:
+            self.alive = None
+
+    def is_of(self, value: Any, size: int) -> bool:
+        if self.alive is not None:
+            return self.alive() is value
+        return self.facts == (id(value), size, _sample(value))
+
+
+def _sample(value: Any) -> Any:
+    """A few parts of what has no weak references: another value at the same place differs in them, or is as good."""
+    if isinstance(value, (bytes, bytearray, str)):
+        return value[:: max(1, len(value) // 64)]
+    if isinstance(value, (list, tuple)):
+        return [id(each) for each in value[:: max(1, len(value) // 64)]]
+    return None
+
+
 def _key_of(fn: Any) -> Any:
-    while isinstance(fn, partial):
-        fn = fn.func
+    if isinstance(fn, str):
+        return fn
+    if isinstance(fn, partial):
+        return "partial", _key_of(fn.func)
     code = getattr(fn, "__code__", None)
     if code is not None:
         return code.co_filename, code.co_firstlineno, code.co_name
@@ -55,6 +107,8 @@ def _key_of(fn: Any) -> Any:
 
 
 def _name_of(fn: Any) -> str:
+    if isinstance(fn, str):
+        return fn
     while isinstance(fn, partial):
         fn = fn.func
     name: str = getattr(fn, "__qualname__", type(fn).__qualname__)
@@ -67,7 +121,10 @@ def _in_mb(size: int) -> str:
 
 def _quick_size(value: Any) -> int:
     """A lower bound of what a pickle of `value` takes, found without making one."""
-    size = getattr(value, "nbytes", None)
+    try:
+        size = getattr(value, "nbytes", None)
+    except Exception:  # its own code
+        return 0
     if type(size) is int:
         return size
     if isinstance(value, (bytes, bytearray, str)):
@@ -93,7 +150,10 @@ def _large_parts(obj: Any, path: str, depth: int, seen: set[int]) -> Iterator[tu
     seen.add(id(obj))
     if isinstance(obj, FunctionType) and _pickling.goes_by_name(obj):
         return
-    if isinstance(obj, partial):  # its arguments were given on purpose
+    if isinstance(obj, partial):
+        for name, value in (*_culprit.parts(obj.args, "args"), *_culprit.parts(obj.keywords, "keywords")):
+            if not isinstance(value, _PLAIN) and (size := _quick_size(value)) >= GIVEN_BYTES:
+                yield name, value, size
         yield from _large_parts(obj.func, path, depth - 1, seen)
         return
     for name, value in _culprit.parts(obj, path):
@@ -114,10 +174,4 @@ def _is_opened(value: Any) -> bool:
 
 
 def _warn(text: str) -> None:
-    """In the name of the line that called BetterBox."""
-    level = 2  # the frame of whoever called this
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-        level += 1
-    warnings.warn(text, LargeCaptureWarning, stacklevel=level)
+    _warned.warn(text, LargeCaptureWarning)

@@ -17,6 +17,8 @@ from betterbox import _core, _resources, _settings
 from betterbox._cluster_watch import Child, Watch
 from betterbox._errors import BusError
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 _MOST_RESTARTS = 5  # of workers; one that dies again and again would take its calls with it each time
 _RESTART_SECONDS = 60.0  # in which so many are too many
 

@@ -13,6 +13,8 @@ from time import monotonic
 
 from betterbox._errors import BusError
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 _START_TIMEOUT = 20.0  # seconds
 _STOP_TIMEOUT = 5.0  # seconds for each process, then it is killed
 _LOOK_SECONDS = 1.0  # between looks at processes where the kernel gives no descriptor for one

@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from betterbox import _core, _pickling, _settings
+from betterbox._labels import host_name
+
+__tracebackhide__ = True  # pytest shows the user's lines
 
 Place = int | str
 Loaded = tuple[
@@ -77,6 +80,7 @@ def make(
 
         if not isinstance(target, str):
             _captures.look(target)
+        _captures.look_at_arguments(target, args, kwargs)
         if may_share and len(inner) > _LARGE_BYTES:
             raw.append(memoryview(inner))
     shared = _core.share(raw) if raw and may_share else None
@@ -143,7 +147,7 @@ def import_error(error: ImportError) -> ImportError:
     """`error` with advice: `sys.path`, ``ship=`` or installing."""
     module = (error.name or "the module").partition(".")[0]
     return type(error)(
-        f"{error} on the slot (pid {os.getpid()} on {os.uname().nodename}, {sys.executable}). Either put the folder "
+        f"{error} on the slot (pid {os.getpid()} on {host_name()}, {sys.executable}). Either put the folder "
         f"of {module} on sys.path before the call (a call carries the client's sys.path), or send the module itself "
         f"with options(ship=[{module}]), or install it for that Python",
         name=error.name,

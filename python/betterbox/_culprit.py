@@ -13,6 +13,8 @@ from typing import Any
 
 from betterbox._errors import SerializationError
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 _SEARCH_SECONDS = 2.0
 _SEARCH_OBJECTS = 5000
 _SEARCH_DEPTH = 24

@@ -5,6 +5,8 @@ from __future__ import annotations
 from betterbox import _registry
 from betterbox._boxes import Box, RemoteBox, make_remote
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Union
 
 from betterbox import _core, _pickling
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 if TYPE_CHECKING:
     from betterbox._promise import Promise
 

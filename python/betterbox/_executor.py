@@ -18,6 +18,8 @@ from betterbox._pickling import REFS
 from betterbox._promise import Promise
 from betterbox._submissions import Submitted
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 T = TypeVar("T")
 _NOT_THERE: Any = object()
 _FETCH_ITEMS = 1024  # results that iteration takes at a time, if they are there

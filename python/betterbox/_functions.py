@@ -5,22 +5,23 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
-from betterbox import _bus, _core, _settings
+from betterbox import _bus, _core, _settings, _warned
 from betterbox._deferred import Deferred, has_promise
 from betterbox._errors import BusError
-from betterbox._labels import label_of
+from betterbox._labels import host_name, label_of
 from betterbox._links import spread_call
 from betterbox._options import DEFAULTS, OPTION_NAMES, Options
 from betterbox._promise import SINGLE, Promise
 from betterbox._spread import has_spread, spread
 from betterbox._submissions import submit_now
 from betterbox._submissions import submitters as _submitters
+
+__tracebackhide__ = True  # pytest shows the user's lines
 
 R = TypeVar("R")
 
@@ -224,7 +225,7 @@ def see_to_workers(connection: _bus.Connection) -> None:
         _start_worker(connection)
     elif connection.bus not in _warning:
         _warning.add(connection.bus)
-        timer = threading.Timer(_CHECK_SECONDS, _warn_if_nobody_works, (connection,))
+        timer = threading.Timer(_CHECK_SECONDS, _warn_if_nobody_works, (connection, _warned.users_line()))
         timer.daemon = True
         timer.start()
 
@@ -247,21 +248,21 @@ def _start_worker(connection: _bus.Connection) -> None:
         if _has_worker(connection):
             return  # somebody else has started one meanwhile
         slots = _settings.cpu_count()
-        command = _settings.worker_command(connection.bus, slots=slots, name=f"auto-{os.uname().nodename}")
+        command = _settings.worker_command(connection.bus, slots=slots, name=f"auto-{host_name()}")
         log = os.path.join(_settings.log_folder(), "worker.log")
         _core.start_daemon([*command, "--background"], log, _WORKER_TIMEOUT)
     finally:
         os.close(lock)
 
 
-def _warn_if_nobody_works(connection: _bus.Connection) -> None:
+def _warn_if_nobody_works(connection: _bus.Connection, line: _warned.Line) -> None:
     try:
         if _bus._connections.get(connection.bus) is connection and not _has_worker(connection):
-            warnings.warn(
+            _warned.warn(
                 f"the bus {connection.bus} has no worker, so plain functions wait; "
                 f"start one: BETTERBOX_BUS={connection.bus} betterbox worker",
                 RuntimeWarning,
-                stacklevel=1,
+                line,
             )
     except Exception:
         pass  # the bus is gone: those who wait will hear of it

@@ -28,6 +28,8 @@ from betterbox._options import Options
 from betterbox._promise import LIST, SINGLE, Promise
 from betterbox._spread import Plan, spread
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 GRACE = 5.0
 """Seconds that the other ranks of a gang have to end once one of them has raised."""
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 from betterbox import _core
 from betterbox._waiting import started, until
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 if TYPE_CHECKING:
     from betterbox._promise import AnyCall, Promise
 

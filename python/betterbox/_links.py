@@ -17,6 +17,8 @@ from betterbox._pickling import REFS
 from betterbox._promise import FOLD, LIST, SINGLE, Promise
 from betterbox._spread import Plan, has_spread, spread, without_repeats
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 BoxRow = tuple[tuple[int, int, int], str, bool, list[tuple[str, int]], str, int]
 _FAIL_OVER_TIMEOUT = 3.0  # seconds for another box to respond
 _DESCRIBE_TIMEOUT = 1.0  # seconds for a box to say what its methods are

@@ -10,6 +10,8 @@ from typing import Any
 from betterbox import _resources
 from betterbox._errors import nearest
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 MISSING: Any = object()
 
 POLICIES = ("auto", "static", "ss", "gss", "tss", "fac2", "awf", "af")

@@ -14,13 +14,15 @@ import hashlib
 import os
 import pickle
 import re
-import warnings
 import weakref
 from time import monotonic, sleep
 from typing import Any
 
-from betterbox import _core, _pickling, _settings
+from betterbox import _core, _pickling, _settings, _warned
 from betterbox._errors import BusError, StateError
+from betterbox._labels import host_name
+
+__tracebackhide__ = True  # pytest shows the user's lines
 
 MAGIC = b"BBSTATE1"
 LIVENESS_BOUND = 5.0  # seconds: kLivenessBound in runtime/limits.h
@@ -87,7 +89,7 @@ class Store:
                     ) from None
                 sleep(0.02)  # the kernel tells nobody when a lock is free
         os.ftruncate(self._lock_fd, 0)
-        os.pwrite(self._lock_fd, f"{os.uname().nodename} {os.getpid()}\n".encode(), 0)
+        os.pwrite(self._lock_fd, f"{host_name()} {os.getpid()}\n".encode(), 0)
 
     def _owner(self) -> str:
         text = os.pread(self._lock_fd, 300, 0).decode(errors="replace").split()
@@ -139,11 +141,10 @@ class Store:
                     f"{type(error).__name__}: {error}"
                 ) from error
             if problems:
-                warnings.warn(
+                _warned.warn(
                     f"the state of box {self.name!r} was damaged ({'; '.join(problems)}); "
                     f"the previous generation was loaded",
                     RuntimeWarning,
-                    stacklevel=2,
                 )
             return state
         if problems:

@@ -16,6 +16,8 @@ from betterbox._errors import CallTimeoutError
 from betterbox._iteration import GONE, AsLanded, InOrder, Landing
 from betterbox._waiting import stand_in, waker
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 if TYPE_CHECKING:
     from betterbox._explanation import Explanation
     from betterbox._progress import Bar

@@ -5,6 +5,8 @@ Kept outside the classes, so that those can be pickled by value.
 
 from __future__ import annotations
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-import os
 import signal as signals
 
 from betterbox import _errors, _failures
 from betterbox._errors import RemoteError
+
+__tracebackhide__ = True  # pytest shows the user's lines
 
 
 def rebuild_error(type_name: str, message: str, traceback: str, pickled: bytes) -> BaseException:
@@ -113,8 +114,3 @@ def lost_error(
     return _errors.BusError(
         f"the bus was lost while {what} was under way{reason}. `betterbox status` shows what is there now"
     )
-
-
-def host_name() -> str:
-    """This machine's name, as peers show it."""
-    return os.uname().nodename

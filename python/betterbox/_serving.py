@@ -22,6 +22,8 @@ from betterbox import _bus, _core, _registry, _settings
 from betterbox._decorators import check_servable
 from betterbox._errors import BetterBoxError, BusError
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 STOP_TIMEOUT = 10.0  # seconds for a box to finish its call and save
 _WAIT_SLICE = 0.2  # seconds between looks at signals and at a box that is being made
 

@@ -14,8 +14,10 @@ from collections.abc import Callable, Sequence
 from types import CodeType, FunctionType, ModuleType, NoneType
 from typing import Any, Union, get_args, get_origin
 
-from betterbox import _bus, _context, _core, _pickling
+from betterbox import _bus, _captures, _context, _core, _pickling
 from betterbox._options import DEFAULTS, Options
+
+__tracebackhide__ = True  # pytest shows the user's lines
 
 _LOOK_SECONDS = 5.0  # how long a submitter is used before the long way looks whether anybody works
 _MOST_SUBMITTERS = 1000
@@ -128,6 +130,7 @@ def _submit_now(
             if len(submitters) >= _MOST_SUBMITTERS:
                 submitters.clear()
             submitters[fn] = submitter, connection
+        _captures.look_at_arguments(fn, args, kwargs)
         return submitter.submit_now(args, kwargs)
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from betterbox._errors import CallTimeoutError
 
+__tracebackhide__ = True  # pytest shows the user's lines
+
 if TYPE_CHECKING:
     from betterbox._promise import AnyCall, Promise
 

@@ -15,6 +15,7 @@ ITEMS = 200_000
 @pytest.fixture(autouse=True)
 def forget() -> None:
     _captures._looked_at.clear()
+    _captures._given.clear()
 
 
 def by_value(text: str, **known: object):
@@ -91,3 +92,25 @@ def test_large_arguments_are_given_on_purpose(cluster):
         warnings.simplefilter("error")
         assert [betterbox.submit(np.sum, array).result() for _ in range(3)] == [1 << 18] * 3
         assert betterbox.map(partial(np.add, array), [1]).result()[0].sum() == 2 << 18
+
+
+def test_larger_arguments_are_named_when_they_come_again(cluster):
+    np = pytest.importorskip("numpy")
+    array, data = np.ones(1 << 20), b"x" * (5 << 20)
+    for call, named in (
+        (lambda: betterbox.submit(np.size, array), "args[0] (ndarray, 8.4 MB)"),
+        (lambda: betterbox.submit(len, data), "args[0] (bytes, 5.2 MB)"),
+        (lambda: betterbox.map(np.add, [1], out=array), "kwargs['out'] (ndarray, 8.4 MB)"),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            call()
+        with pytest.warns(LargeCaptureWarning) as seen:
+            call(), call()
+        assert len(seen) == 1 and named in str(seen[0].message) and seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            betterbox.submit(np.min, np.ones(1 << 20)).result()
+    with pytest.warns(LargeCaptureWarning, match=r"keywords\['out'\] \(ndarray, 8.4 MB\)"):
+        betterbox.map(partial(np.add, out=array), [1], [2]).result()

@@ -88,7 +88,7 @@ class LocalCluster:
         self.slots = slots
         self.workers = workers
         self._capacity = _resources.worker_arguments(cpus, memory, gpus, resources)
-        self._folder = tempfile.mkdtemp(prefix="cluster-", dir=_core.runtime_folder())
+        self._folder = _make_folder()
         self.bus = os.path.join(self._folder, "bus.json")
         self._children: list[Child] = []
         self._restarts: list[float] = []
@@ -241,3 +241,14 @@ class _Mourner:
         cluster = self._cluster()
         if cluster is not None:
             cluster._died(child)
+
+
+def _make_folder() -> str:
+    runtime = _core.runtime_folder()
+    try:
+        return tempfile.mkdtemp(prefix="cluster-", dir=runtime)
+    except OSError as error:
+        raise BusError(
+            f"no folder for the local cluster can be made in {runtime}: {error.strerror}; "
+            f"make room there, or set XDG_RUNTIME_DIR to another folder of yours"
+        ) from error

@@ -43,4 +43,4 @@ def warn(text: str, kind: type[Warning], line: Line | None = None) -> None:
     at = users_line() if line is None else line
     registry = at.space.setdefault("__warningregistry__", {})
     module = at.space.get("__name__") or "<unknown>"
-    warnings.warn_explicit(text, kind, at.file, at.number, module, registry, at.space)
+    warnings.warn_explicit(text, kind, at.file, at.number, module, registry)

@@ -114,3 +114,11 @@ def test_larger_arguments_are_named_when_they_come_again(cluster):
             betterbox.submit(np.min, np.ones(1 << 20)).result()
     with pytest.warns(LargeCaptureWarning, match=r"keywords\['out'\] \(ndarray, 8.4 MB\)"):
         betterbox.map(partial(np.add, out=array), [1], [2]).result()
+
+
+def test_warnings_come_in_programs_of_the_command_line(scripts):
+    running = scripts.command(
+        "-c", "from betterbox import _captures; d = b'x' * (2 << 20); _captures.look(lambda: d); print('went on')"
+    )
+    assert running.wait() == 0, running.output
+    assert "<string>:1: LargeCaptureWarning: <lambda> drags" in running.output and "went on" in running.output

@@ -99,6 +99,7 @@ WALL_CLOCK = {
     "worker/slot_log.cc": "stamps lines for people",
     "scheduler/server.cc": "tells its time to those who ask for the status",
     "python/betterbox/_doctor_bus.py": "compares it with this host's",
+    "python/betterbox/_changeable.py": "names the module, and reads no clock",
     "python/betterbox/_allocation.py": "the batch system says when a job ends by the clock of this node",
 }
 

@@ -16,6 +16,7 @@ from typing import Any
 from betterbox import _core, _resources, _settings
 from betterbox._cluster_watch import Child, Watch
 from betterbox._errors import BusError
+from betterbox._surroundings import FOLLOWS
 
 __tracebackhide__ = True  # pytest shows the user's lines
 
@@ -127,7 +128,7 @@ class LocalCluster:
             self.workers += 1
 
     def _launched(self, role: str, name: str, command: list[str]) -> Child:
-        child = Child(name, role, command, {**os.environ, "BETTERBOX_BUS": self.bus})
+        child = Child(name, role, command, {**os.environ, "BETTERBOX_BUS": self.bus, FOLLOWS: "1"})
         self._children.append(child)
         return child
 

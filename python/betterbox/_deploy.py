@@ -9,7 +9,7 @@ import sys
 from types import TracebackType
 from typing import Any
 
-from betterbox import _bus, _context, _pickling, _registry
+from betterbox import _bus, _context, _pickling, _registry, _surroundings
 from betterbox._decorators import check_servable
 from betterbox._errors import BetterBoxError, nearest
 
@@ -109,15 +109,16 @@ def deploy(obj_or_class: Any, port: int, slots: int = 1, *, timeout: float = 30.
 
 
 def make_payload(subject: Any) -> bytes:
-    """What a slot is to host: a class, an object, or ``"module:Class"``, with where to look for modules."""
+    """What a slot is to host: a class, an object, or ``"module:Class"``, with the surroundings that it starts in."""
     inner = subject if isinstance(subject, str) else _pickling.dumps(subject, "the box")
-    return pickle.dumps((_context.surroundings(), inner), protocol=5)
+    return _context.packed(inner)
 
 
 def load_payload(payload: bytes) -> Any:
     """The other end of `make_payload`, in a slot: a class or an object."""
-    where, inner = pickle.loads(payload)
-    _context.apply(where)
+    wanted, rest = _surroundings.split(payload)
+    _surroundings.settle(wanted)
+    inner = pickle.loads(rest)
     if isinstance(inner, bytes):
         return _context.load_code(inner)
     return find_class(inner)

@@ -20,6 +20,7 @@ from betterbox._promise import SINGLE, Promise
 from betterbox._spread import has_spread, spread
 from betterbox._submissions import submit_now
 from betterbox._submissions import submitters as _submitters
+from betterbox._surroundings import FOLLOWS
 
 __tracebackhide__ = True  # pytest shows the user's lines
 
@@ -247,12 +248,16 @@ def _start_worker(connection: _bus.Connection) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _has_worker(connection):
             return  # somebody else has started one meanwhile
-        slots = _settings.cpu_count()
-        command = _settings.worker_command(connection.bus, slots=slots, name=f"auto-{host_name()}")
-        log = os.path.join(_settings.log_folder(), "worker.log")
-        _core.start_daemon([*command, "--background"], log, _WORKER_TIMEOUT)
+        _settings.for_all(lambda: _launch_worker(connection.bus))
     finally:
         os.close(lock)
+
+
+def _launch_worker(bus: str) -> None:
+    slots = _settings.cpu_count()
+    command = _settings.worker_command(bus, slots=slots, name=f"auto-{host_name()}")
+    log = os.path.join(_settings.log_folder(), "worker.log")
+    _core.start_daemon(["/usr/bin/env", FOLLOWS + "=1", *command, "--background"], log, _WORKER_TIMEOUT)
 
 
 def _warn_if_nobody_works(connection: _bus.Connection, line: _warned.Line) -> None:

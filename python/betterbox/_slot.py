@@ -13,13 +13,14 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from betterbox import _context, _registry, _serving
+from betterbox import _context, _registry, _serving, _surroundings
 from betterbox._boxes import Box, RemoteBox, make_instance
 from betterbox._described import DESCRIBE, describe
 from betterbox._exports import CONCURRENT, exports, find_method, is_sandbox
 
 if sys.argv[:1] == ["betterbox-slot"]:  # the template (worker/slot_main.cc): modules that it preloads must not serve
     _registry.recording = True
+    _surroundings.begin()
 
 FUNCTION_SLOT = 0xFFFFFFFF
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -208,6 +209,7 @@ def _settle_process() -> None:
 
     _registry.recording = True
     _bus.background = True
+    _surroundings.enter_slot()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -290,9 +292,14 @@ def stop() -> None:
 
 
 def load_call(context: bytes) -> _context.Loaded:
-    """What the items of a spread call run (see `_context.make`)."""
+    """What the items of a spread call run (see `_context.make`), once this process is what they expect."""
     state = _state()
-    return _context.load(context, state.find, state.in_process)
+    wanted, _ = _surroundings.split(context)
+    if state.box is None:
+        _surroundings.settle(wanted)
+    elif not state.in_process:
+        _surroundings.widen_path(wanted)
+    return _context.load(context, state.find)
 
 
 def direct(method: str) -> Callable[..., Any]:

@@ -115,6 +115,10 @@ class Tester(Box):
     def echo(self, *args: Any, **kwargs: Any) -> Any:
         return args[0] if len(args) == 1 and not kwargs else (args, kwargs)
 
+    def append_to(self, seen: list[Any], item: Any) -> int:
+        seen.append(item)
+        return len(seen)
+
     def note(self, value: Any) -> None:
         self.log.append(value)
 

@@ -1,0 +1,382 @@
+"""What a call carries of its client's process: what a child process of the client would inherit.
+
+`current` reads it: once made it is used for all calls until something changes. A slot makes itself match with `settle`:
+before it unpickles a call, and again before items of a call if something is not as that call's client has it. What is the
+worker's own stays (docs/decisions/0023-a-call-carries-its-surroundings.md).
+
+On the wire it is named by its content, and opens a context and the definition of a box (`split`)::
+
+    u64 birth, u64 size, `size` bytes: 8 of the name, then a compressed pickle
+
+`birth` stands for what a process must be given before it imports anything. (No agent looks at it yet: all is set in
+place, before the slot's first call is unpickled.)
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import os
+import pickle
+import resource
+import struct
+import sys
+import zlib
+from collections.abc import Callable
+from time import tzset
+from typing import Any, NamedTuple
+
+from betterbox._errors import BetterBoxError
+
+_HEAD = struct.Struct("<QQ")
+_NAME_BYTES = 8
+_MOST_KNOWN = 64  # that a slot keeps unpickled
+
+_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CORE, resource.RLIMIT_DATA, resource.RLIMIT_STACK)
+
+THREAD_COUNTS = (b"OMP_NUM_THREADS", b"OPENBLAS_NUM_THREADS", b"MKL_NUM_THREADS")
+"""1 in a slot unless somebody says otherwise: slots are the parallelism (worker/slot_main.cc)."""
+
+# Read when a library or the interpreter starts, and never again.
+_OF_BIRTH = tuple(
+    prefix.encode()
+    for prefix in (
+        "OMP_ GOMP_ KMP_ MKL_ OPENBLAS_ GOTO_ BLIS_ VECLIB_ NUMEXPR_ NUMBA_ RAYON_ POLARS_ ARROW_ CUDA_ NVIDIA_ NCCL_ "
+        "HIP_ ROCR_ ROCM_ HSA_ GPU_ ZE_ SYCL_ ONEAPI_ XLA_ JAX_ TF_ TORCH_ PYTORCH_ PYTHON LD_ MALLOC_ GLIBC_ "
+        "VIRTUAL_ENV CONDA_"
+    ).split()
+)
+# Of whoever started the worker, and of its rank, if it is one: never the client's.
+_OF_WORKER = tuple(
+    prefix.encode() for prefix in "BETTERBOX_ PMI PMIX_ OMPI_ OPAL_ ORTE_ PRTE_ I_MPI_ HYDRA_ HYDI_ MV2_ MPIEXEC_".split()
+)
+# Of the worker's host, job, login and devices, if it was started by hand.
+_OF_PLACE = tuple(
+    prefix.encode()
+    for prefix in "SLURM SBATCH_ SRUN_ PBS_ LSB_ SGE_ FLUX_ PALS_ XDG_ SSH_ DBUS_ CUDA_VISIBLE_DEVICES NVIDIA_VISIBLE_DEVICES "
+    "HIP_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES GPU_DEVICE_ORDINAL ZE_AFFINITY_MASK".split()
+)
+_NAMES_OF_PLACE = frozenset(
+    "HOME USER LOGNAME SHELL HOST HOSTNAME TMPDIR TMP TEMP DISPLAY WAYLAND_DISPLAY XAUTHORITY PWD OLDPWD SHLVL MAIL TTY "
+    "TERM JOB_ID _".encode().split()
+)
+
+
+FOLLOWS = "BETTERBOX_FOLLOW_CLIENT"
+"""Set for workers that a client starts on its own host: slots take all of its environment and limits."""
+
+
+class Interpreter(NamedTuple):
+    executable: str
+    version: str
+    prefix: str
+    base_prefix: str
+
+
+class Facts(NamedTuple):
+    """One reading of this process."""
+
+    environ: dict[bytes, bytes]
+    path: list[str]
+    folder: str  # "": it has been removed
+    umask: int
+    nice: int
+    cpus: tuple[int, ...]
+    limits: tuple[int, ...]
+    interpreter: Interpreter
+    host: str
+
+
+class Surroundings:
+    """Facts, and how they travel. Equal ones that a process knows are one object."""
+
+    __slots__ = ("facts", "wire")
+
+    def __init__(self, facts: Facts, wire: bytes) -> None:
+        self.facts = facts
+        self.wire = wire
+
+
+# --- the client's side ----------------------------------------------------------------------------
+
+
+def current() -> Surroundings:
+    """Those of this process."""
+    global _current
+    facts = look()
+    made = _current
+    if made is None or made.facts != facts:
+        made = _current = Surroundings(facts, _wire(facts))
+    return made
+
+
+_current: Surroundings | None = None
+
+
+class _WatchedDict(dict[bytes, bytes]):
+    """What `os.environ` keeps its variables in; tells of each change."""
+
+    tell: Callable[[], object]
+
+    def __setitem__(self, name: bytes, value: bytes) -> None:
+        super().__setitem__(name, value)
+        self.tell()
+
+    def __delitem__(self, name: bytes) -> None:
+        super().__delitem__(name)
+        self.tell()
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+
+def watch_environ(tell: Callable[[], object]) -> None:
+    """Have `tell` called after each change of `os.environ`: a submission has no time to look."""
+    watched = _WatchedDict(os.environ._data)  # type: ignore[attr-defined]
+    watched.tell = tell
+    os.environ._data = os.environb._data = watched  # type: ignore[attr-defined]
+
+
+def look() -> Facts:
+    """Read what a child process would inherit."""
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:
+        folder = ""
+    return Facts(
+        dict(os.environ._data),  # type: ignore[attr-defined]
+        _absolute_path(folder),
+        folder,
+        _umask(),
+        os.getpriority(os.PRIO_PROCESS, 0),
+        tuple(sorted(os.sched_getaffinity(0))),
+        tuple([resource.getrlimit(which)[0] for which in _LIMITS]),
+        Interpreter(sys.executable or "", sys.version, sys.prefix, sys.base_prefix),
+        _this_host(),
+    )
+
+
+_path: tuple[list[str], str, list[str]] = [], "", []
+
+
+def _absolute_path(folder: str) -> list[str]:
+    """`sys.path` as another process with another working folder needs it."""
+    global _path
+    seen, where, made = _path
+    if seen != sys.path or where != folder:
+        if folder:
+            made = [os.path.join(folder, entry) for entry in sys.path]
+        else:
+            made = [entry for entry in sys.path if os.path.isabs(entry)]
+        _path = list(sys.path), folder, made
+    return made
+
+
+def _umask() -> int:
+    """Without setting it, which another thread would see."""
+    try:
+        status = os.open("/proc/thread-self/status", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    try:
+        text = os.read(status, 512)
+    finally:
+        os.close(status)
+    at = text.find(b"\nUmask:")
+    return int(text[at + 7 : text.index(b"\n", at + 1)], 8) if at >= 0 else -1
+
+
+@functools.cache
+def _this_host() -> str:
+    """Equal for processes that see the same files under the same names."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return f"{file.read().strip()} {os.stat('/proc/self/ns/mnt').st_ino}"
+    except OSError:
+        return ""
+
+
+def _wire(facts: Facts) -> bytes:
+    body = pickle.dumps(tuple(facts), protocol=5)
+    name = hashlib.blake2b(body, digest_size=_NAME_BYTES).digest()
+    body = name + zlib.compress(body, 1)
+    return _HEAD.pack(_birth(facts.environ), len(body)) + body
+
+
+def _birth(environ: dict[bytes, bytes]) -> int:
+    mine = sorted((name, value) for name, value in environ.items() if name.startswith(_OF_BIRTH))
+    return int.from_bytes(hashlib.blake2b(repr(mine).encode(), digest_size=8).digest(), "little") if mine else 0
+
+
+# --- the slot's side --------------------------------------------------------------------------------
+
+_known: dict[bytes, Surroundings] = {}
+
+
+def split(data: bytes) -> tuple[Surroundings, memoryview]:
+    """The surroundings that `data` begins with, and the rest."""
+    _, size = _HEAD.unpack_from(data)
+    end = _HEAD.size + size
+    wire = data[:end]
+    name = wire[_HEAD.size : _HEAD.size + _NAME_BYTES]
+    found = _known.get(name)
+    if found is None:
+        fields = pickle.loads(zlib.decompress(wire[_HEAD.size + _NAME_BYTES :]))
+        found = Surroundings(Facts._make(fields), wire)
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[name] = found
+    return found, memoryview(data)[end:]
+
+
+class Place:
+    """What a slot has of its worker."""
+
+    def __init__(self) -> None:
+        self.environ = dict(os.environ._data)  # type: ignore[attr-defined]
+        self.follows = FOLLOWS.encode() in self.environ
+        self.assigned: dict[bytes, bytes] = {}
+        self.path = list(sys.path)
+        try:
+            self.folder = os.getcwd()
+        except OSError:
+            self.folder = "/"
+
+    def note_assigned(self) -> None:
+        """What the worker has given this very slot, as devices."""
+        environ = os.environ._data  # type: ignore[attr-defined]
+        self.assigned = {name: value for name, value in environ.items() if self.environ.get(name) != value}
+
+    def environ_for(self, facts: Facts, follows: bool) -> dict[bytes, bytes]:
+        """The client's variables and the worker's, each where it belongs."""
+        merged = {} if follows else dict(self.environ)
+        for name, value in facts.environ.items():
+            if name.startswith(_OF_WORKER) or not follows and self._is_mine(name):
+                continue
+            merged[name] = value
+        for name in THREAD_COUNTS:
+            merged.setdefault(name, b"1")
+        merged.update((name, value) for name, value in self.environ.items() if name.startswith(_OF_WORKER))
+        merged.update(self.assigned)
+        merged.pop(FOLLOWS.encode(), None)
+        return merged
+
+    def _is_mine(self, name: bytes) -> bool:
+        if name in THREAD_COUNTS:
+            return bool(self.environ.get(name, b"1") != b"1")
+        return name in _NAMES_OF_PLACE or name.startswith(_OF_PLACE)
+
+
+_place: Place | None = None
+
+
+def begin() -> None:
+    """In the template, before anything changes: what is here is the worker's."""
+    global _place
+    _place = Place()
+
+
+def enter_slot() -> None:
+    """In a slot, once the worker's variables are set."""
+    if _place is not None:
+        _place.note_assigned()
+
+
+def settle(wanted: Surroundings) -> None:
+    """Make this slot's process what a call, or a box at its start, expects.
+
+    Raises
+    ------
+    BetterBoxError
+        If the client has another interpreter, which this process cannot become.
+    """
+    place = _place
+    if place is None:
+        return
+    facts = wanted.facts
+    follows = place.follows and facts.host == _this_host() != ""
+    if follows:
+        _take_interpreter(facts.interpreter)
+    _set_environ(place.environ_for(facts, follows))
+    path = facts.path if follows else facts.path + [entry for entry in place.path if entry not in facts.path]
+    if sys.path != path:
+        sys.path[:] = path
+        importlib.invalidate_caches()
+    _enter_folder(facts.folder, place.folder)
+    if follows:
+        _take_limits(facts)
+
+
+def widen_path(wanted: Surroundings) -> None:
+    """In a box, which keeps its own state: let it unpickle what comes from where its client finds modules."""
+    more = [entry for entry in wanted.facts.path if entry not in sys.path]
+    if more:
+        sys.path += more
+        importlib.invalidate_caches()
+
+
+def _set_environ(wanted: dict[bytes, bytes]) -> None:
+    there = os.environ._data  # type: ignore[attr-defined]
+    if there == wanted:
+        return
+    changed = {name for name in {*there, *wanted} if there.get(name) != wanted.get(name)}
+    for name in changed:
+        if name in wanted:
+            os.environb[name] = wanted[name]
+        else:
+            del os.environb[name]
+    if b"TZ" in changed:
+        tzset()
+    if not changed.isdisjoint((b"TMPDIR", b"TEMP", b"TMP")) and "tempfile" in sys.modules:
+        setattr(sys.modules["tempfile"], "tempdir", None)
+
+
+def _enter_folder(folder: str, otherwise: str) -> None:
+    for place in (folder, otherwise):
+        try:
+            if place:
+                return os.chdir(place)
+        except OSError:
+            pass  # another machine: what needs the folder will say so
+
+
+def _take_limits(facts: Facts) -> None:
+    if facts.umask >= 0:
+        os.umask(facts.umask)
+    try:
+        if os.getpriority(os.PRIO_PROCESS, 0) != facts.nice:
+            os.setpriority(os.PRIO_PROCESS, 0, facts.nice)
+    except OSError:
+        pass  # lower than the worker's, which needs a privilege
+    try:
+        os.sched_setaffinity(0, facts.cpus)
+    except OSError:
+        pass  # none of them is the worker's
+    for which, soft in zip(_LIMITS, facts.limits):
+        now, hard = resource.getrlimit(which)
+        if hard != resource.RLIM_INFINITY and (soft == resource.RLIM_INFINITY or soft > hard):
+            soft = hard
+        if now != soft:
+            resource.setrlimit(which, (soft, hard))
+
+
+def _take_interpreter(wanted: Interpreter) -> None:
+    """Another virtual environment of the same interpreter is a matter of names."""
+    if os.path.realpath(wanted.base_prefix) != os.path.realpath(sys.base_prefix):
+        raise BetterBoxError(
+            f"the call comes from {wanted.executable} (Python {wanted.version.partition(' ')[0]} of {wanted.base_prefix}), and the worker on "
+            f"{os.uname().nodename} has slots of {sys.executable} (of {sys.base_prefix}): a worker that was started by the "
+            f"first script runs that script's interpreter. Give each interpreter a bus of its own (BETTERBOX_HOME), or "
+            f"end that worker (`betterbox status` names it)"
+        )
+    if sys.executable != wanted.executable:
+        sys.executable, sys.prefix, sys.exec_prefix = wanted.executable, wanted.prefix, wanted.prefix
+
+
+def _after_fork() -> None:
+    global _current
+    _current = None  # another thread may have been making it
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,224 @@
+"""What a call finds around it: the client's environment, folders, limits and interpreter, whatever ran there before."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import betterbox
+import pytest
+import work
+from betterbox import _surroundings
+from helpers import Scripts, processes_of
+
+
+def look() -> dict[str, Any]:
+    """What a child process would inherit, and what items leave behind."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return {
+        "environ": {n: v for n, v in os.environ.items() if n not in NOT_CARRIED and not n.startswith("BETTERBOX_")},
+        "path": [os.path.abspath(entry) for entry in sys.path],
+        "folder": os.getcwd(),
+        "umask": mask,
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
+        "cpus": os.sched_getaffinity(0),
+        "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
+        "executable": sys.executable,
+    }
+
+
+NOT_CARRIED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def environment(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def test_a_slot_is_as_a_child_process_would_be(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert betterbox.submit(look).result() == look()
+    monkeypatch.setenv("DATASET", "large")
+    monkeypatch.delenv("SHELL", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    before = os.umask(0o027), os.sched_getaffinity(0), resource.getrlimit(resource.RLIMIT_CORE)
+    try:
+        os.sched_setaffinity(0, [min(before[1])])
+        resource.setrlimit(resource.RLIMIT_CORE, (0, before[2][1]))
+        assert betterbox.map(lambda _: look(), [0]).result() == [look()]
+    finally:
+        os.umask(before[0])
+        os.sched_setaffinity(0, before[1])
+        resource.setrlimit(resource.RLIMIT_CORE, before[2])
+    assert betterbox.map(lambda _: look(), [0]).result() == [look()]
+
+
+def test_each_submission_sees_the_environment_of_its_moment(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("a", "b", "c"):
+        monkeypatch.setenv("DATASET", value)
+        assert betterbox.submit(environment, "DATASET").result() == value
+    monkeypatch.delenv("DATASET")
+    assert betterbox.submit(environment, "DATASET").result() is None
+
+
+def leave_a_mess(folder: str) -> None:
+    os.chdir(folder)
+    os.umask(0)
+    os.environ["DATASET"] = "left"
+    os.environ.pop("HOME", None)
+    sys.path.insert(0, "/left")
+
+
+def test_what_an_item_leaves_behind_is_not_there_for_later_calls(home: Path, tmp_path: Path) -> None:
+    with betterbox.LocalCluster(slots=1):
+        betterbox.submit(leave_a_mess, str(tmp_path)).result()
+        assert betterbox.submit(look).result() == look()
+        betterbox.submit(leave_a_mess, str(tmp_path)).result()
+        assert betterbox.map(lambda _: os.getcwd(), range(2)).result() == [os.getcwd()] * 2
+
+
+class Wanderer(betterbox.Box):
+    def __init__(self) -> None:
+        self.born = os.getcwd(), os.environ.get("DATASET")
+
+    def go(self, folder: str) -> None:
+        os.chdir(folder)
+
+    def here(self, _: int = 0) -> tuple[str, Any]:
+        return os.getcwd(), self.born
+
+
+def test_a_box_is_born_like_its_client_and_keeps_what_it_does(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATASET", "large")
+    born = os.getcwd(), "large"
+    with betterbox.deploy(Wanderer, 8090):
+        box = betterbox.SpreadBox.connect(8090)
+        assert box.here().result() == [(os.getcwd(), born)]
+        box.go(str(tmp_path)).result()
+        assert box.here(betterbox.spread([1])).result() == [(str(tmp_path), born)]
+
+
+SHOW = """
+    import os, sys, betterbox
+    def look():
+        mask = os.umask(0)
+        os.umask(mask)
+        return (os.environ.get("DATASET"), os.environ.get("OMP_NUM_THREADS"), mask, os.sched_getaffinity(0),
+                os.getpriority(os.PRIO_PROCESS, 0), sys.executable, sys.prefix)
+    inside, own = betterbox.submit(look).result(), look()
+    print("same" if inside == own else f"slot {inside}, client {own}")
+    """
+
+
+def test_the_first_script_narrows_nobody_but_itself(scripts: Scripts, home: Path, tmp_path: Path) -> None:
+    """On the bus that starts itself: another environment, mask, cores, and a virtual environment."""
+    script = str(scripts.write("show.py", SHOW))
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--system-site-packages", tmp_path / "venv"], check=True)
+    cpu = str(min(os.sched_getaffinity(0)))
+    narrow = ["/bin/sh", "-c", f'umask 077; exec taskset -c {cpu} "$@"', "sh"]
+    package = str(Path(betterbox.__file__).parent.parent)
+    for command, env in (
+        ([*narrow, sys.executable], {"DATASET": "small", "OMP_NUM_THREADS": "1"}),
+        ([sys.executable], {"DATASET": "large", "OMP_NUM_THREADS": "2"}),
+        ([str(tmp_path / "venv" / "bin" / "python")], {"OMP_NUM_THREADS": "2", "PYTHONPATH": package}),
+    ):
+        full = {**os.environ, "PYTHONPATH": package, "BETTERBOX_IDLE_TIMEOUT": "5", **env}
+        done = subprocess.run([*command, script], env=full, capture_output=True, text=True, timeout=60)
+        assert done.stdout == "same\n", done
+    assert len([name for name in processes_of(home).values() if "betterbox-worker" in name]) >= 1
+
+
+def test_what_is_the_workers_stays() -> None:
+    place = _surroundings.Place()
+    place.environ = {b"PATH": b"/worker", b"OMP_NUM_THREADS": b"4", b"SLURM_JOB_ID": b"7", b"HOSTNAME": b"node"}
+    place.assigned = {b"CUDA_VISIBLE_DEVICES": b"1"}
+    theirs = {b"PATH": b"/client", b"OMP_NUM_THREADS": b"2", b"SLURM_JOB_ID": b"8", b"DATASET": b"large"}
+    theirs.update({b"CUDA_VISIBLE_DEVICES": b"0", b"PMI_RANK": b"3", b"BETTERBOX_BUS": b"other", b"TMPDIR": b"/x"})
+    facts = _surroundings.look()._replace(environ=theirs)
+    threads = {b"OPENBLAS_NUM_THREADS": b"1", b"MKL_NUM_THREADS": b"1"}
+    assert place.environ_for(facts, follows=False) == {
+        b"PATH": b"/client",
+        b"OMP_NUM_THREADS": b"4",
+        b"SLURM_JOB_ID": b"7",
+        b"HOSTNAME": b"node",
+        b"DATASET": b"large",
+        b"CUDA_VISIBLE_DEVICES": b"1",
+        **threads,
+    }
+    assert place.environ_for(facts, follows=True) == {
+        b"PATH": b"/client",
+        b"OMP_NUM_THREADS": b"2",
+        b"SLURM_JOB_ID": b"8",
+        b"DATASET": b"large",
+        b"CUDA_VISIBLE_DEVICES": b"1",
+        b"TMPDIR": b"/x",
+        **threads,
+    }
+
+
+def test_surroundings_are_made_once_and_named_by_their_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = _surroundings.current()
+    assert _surroundings.current() is first
+    monkeypatch.setenv("DATASET", "large")
+    assert _surroundings.current() is not first and _surroundings.current().wire[:8] == first.wire[:8]
+    monkeypatch.setenv("OMP_NUM_THREADS", "9")
+    assert _surroundings.current().wire[:8] != first.wire[:8]  # a slot is started with it
+    there, rest = _surroundings.split(_surroundings.current().wire + b"rest")
+    assert there.facts == _surroundings.look() and bytes(rest) == b"rest"
+    assert _surroundings.split(there.wire)[0] is there
+
+
+def test_a_slot_refuses_another_interpreter_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = _surroundings.Place()
+    place.follows = True
+    monkeypatch.setattr(_surroundings, "_place", place)
+    facts = _surroundings.look()
+    other = facts.interpreter._replace(executable="/opt/other/bin/python", base_prefix="/opt/other")
+    with pytest.raises(betterbox.BetterBoxError, match="the call comes from /opt/other/bin/python .*BETTERBOX_HOME"):
+        _surroundings.settle(_surroundings.Surroundings(facts._replace(interpreter=other), b""))
+
+
+# --- what the items of one call share -------------------------------------------------------------------
+
+
+def test_each_item_gets_what_all_share_as_it_was(cluster: Any) -> None:
+    import functools
+
+    import numpy
+
+    array = numpy.zeros(20_000)  # travels through shared memory, and is mapped
+
+    def tally(seen: list[int], item: int, *, more: Any = (), big: Any = None) -> tuple[int, int, float]:
+        seen.append(item)
+        if more:
+            more[0].append(item)
+        if big is not None:
+            big[0] += 1
+        return len(seen), len(more[0]) if more else 0, 0.0 if big is None else float(big[0])
+
+    fixed = functools.partial(tally, [], more=([],), big=array)
+    assert betterbox.map(fixed, range(20)).result() == [(1, 1, 1.0)] * 20
+    assert array[0] == 0
+    with betterbox.deploy(work.Tester, 8090, slots=2):
+        box = betterbox.SpreadBox.connect(8090)
+        assert box.append_to([], betterbox.spread(range(20))).result() == [1] * 20
+
+
+def test_what_cannot_change_is_made_once() -> None:
+    import decimal
+    import functools
+    import operator
+
+    from betterbox._changeable import is_changeable
+
+    fixed = (1, "a", None, (1, (2.0,)), frozenset([1]), decimal.Decimal(1), Path("/"), look, functools.partial(pow, 2))
+    assert not is_changeable(*fixed, operator.itemgetter(1), signal.SIGINT)
+    for obj in ([], {}, set(), bytearray(), ([],), functools.partial(pow, []), [].append, object(), Wanderer):
+        assert is_changeable(obj) == (obj is not Wanderer), obj

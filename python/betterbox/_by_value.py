@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import pickle
 import sys
+import threading
 import types
 import typing
 import weakref
@@ -147,7 +148,7 @@ def _virtual_subclasses(cls: type) -> tuple[type, ...]:
 
 
 def _class(name: str, meta: type | None, class_name: str, bases: tuple[type, ...], first: dict[str, Any]) -> Any:
-    found = _tracking.find(name)
+    found = _tracking.find(name) or _found_again(first["__module__"], first["__qualname__"])
     if found is None:
         found = build_class(meta or type(bases[0]), class_name, bases, first)
         _unfilled.add(name)
@@ -176,12 +177,31 @@ def _arguments_of_new(data: Any, member: Any) -> tuple[Any, ...]:
 
 
 def _enum(name: str, *parts: Any) -> Any:
-    found = _tracking.find(name)
+    found = _tracking.find(name) or _found_again(parts[3], parts[4])
     if found is None:
         found = build_enum(*parts)
         _unfilled.add(name)
         _tracking.keep(name, found)
     return found
+
+
+def loads_of_an_earlier_run(data: bytes) -> Any:
+    """Unpickle what an earlier run of this script has kept: its classes are those that have their names now."""
+    _loading.earlier = True
+    try:
+        return pickle.loads(data)
+    finally:
+        _loading.earlier = False
+
+
+_loading = threading.local()
+
+
+def _found_again(module: str, qualname: str) -> Any:
+    if module != "__main__" or not getattr(_loading, "earlier", False):
+        return None
+    found = _found(module, qualname)
+    return found if isinstance(found, type) else None
 
 
 _unfilled: set[str] = set()

@@ -134,7 +134,7 @@ class Store:
                 problems.append(f"{file}: {error}")
                 continue
             try:
-                state = pickle.loads(data)
+                state = _loaded(data)
             except Exception as error:
                 raise StateError(
                     f"the state of box {self.name!r} ({self._path(file)}) is whole but cannot be unpickled here: "
@@ -243,3 +243,11 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _loaded(data: bytes) -> Any:
+    if b"betterbox._by_value" not in data:
+        return pickle.loads(data)
+    from betterbox._by_value import loads_of_an_earlier_run
+
+    return loads_of_an_earlier_run(data)

@@ -244,3 +244,38 @@ print("saved")
             break
         assert done.returncode == -9, done.stderr
     assert outcomes[0] == 1 and outcomes[-1] == 2 and set(outcomes) == {1, 2}
+
+
+def test_classes_of_the_script_that_are_in_a_state_are_its_own_in_the_next_run(scripts: Scripts) -> None:
+    text = """
+        import dataclasses, enum, sys
+        from betterbox import Box, RemoteBox, LocalCluster, persist, serve
+
+        class Phase(enum.Enum):
+            COLD = 1
+            WARM = 2
+
+        @dataclasses.dataclass
+        class Point:
+            x: int = 1
+
+        @persist("holder")
+        class Holder(Box):
+            def __init__(self):
+                self.kept = None
+
+            def keep(self):
+                self.kept = [Point(5), Phase.WARM]
+
+            def look(self):
+                point, phase = self.kept
+                return isinstance(point, Point) and phase is Phase.WARM and dataclasses.asdict(point) == {"x": 5}
+
+        with LocalCluster(slots=1), serve(Holder, 8090):
+            box = RemoteBox.connect(8090)
+            if sys.argv[1] == "keep":
+                box.keep().result(20)
+            print(box.look().result(20))
+        """
+    assert scripts.run("holder.py", text, "keep") == "True\n"
+    assert scripts.run("holder.py", text, "look") == "True\n"

@@ -36,7 +36,7 @@ def _close_all() -> None:
 class LocalCluster:
     """A private bus with workers, current for this process while it is open.
 
-    A worker that dies is replaced, and its items run again as their ``retries`` allow. If the scheduler dies, or workers
+    A worker that dies is replaced, and its items run again as their ``retries`` allow; boxes on it are lost. If the scheduler dies, or workers
     go on dying, calls fail with a `BusError` that says why.
 
     Parameters

@@ -3,6 +3,7 @@
 #include "runtime/client.h"
 #include "runtime/network.h"
 #include "runtime/segment_pool.h"
+#include "runtime/slot_place.h"
 #include "runtime/value_copy.h"
 
 #include <poll.h>
@@ -111,11 +112,7 @@ bool Client::connected() {
 bool Client::expendable() {
   Lock lock = enter();
   if (session_ == Session::kRefused || session_ == Session::kClosed) return true;
-  if (session_ == Session::kOpen || !direct_.empty()) return false;
-  return std::ranges::all_of(calls_, [this](const auto& entry) {
-    const auto stream = stream_of_.find(entry.first);
-    return stream != stream_of_.end() && stream->second->waiting == 0;
-  });
+  return session_ != Session::kOpen && !has_open_calls();
 }
 
 void Client::close() {
@@ -175,7 +172,8 @@ void Client::wake_pollers() {
   if (driver_polls_) ring(wake_fd_);
 }
 
-bool Client::wait(const Condition& condition, TimePoint deadline, const Interrupt& interrupt) {
+bool Client::wait(const Condition& condition, TimePoint deadline, const Interrupt& interrupt,
+                  const Awaited& awaited) {
   Lock lock = enter();
   flush_streams();
   if (!busy_lanes_.empty()) {  // without a system call
@@ -189,8 +187,16 @@ bool Client::wait(const Condition& condition, TimePoint deadline, const Interrup
   ++waits_;
   TimePoint now = monotonic_now();
   TimePoint next_interrupt = now + kInterruptSlice;
+  SlotPlace* place = awaited.of_item ? SlotPlace::current() : nullptr;
+  TimePoint lends_at = place == nullptr ? TimePoint::never() : now + kWaitGrace;
+  const bool tells = place != nullptr && awaited.call != nullptr && place->is_own_thread();
+  TimePoint tells_at = tells ? now + kDeadlockGrace : TimePoint::never();
+  std::uint64_t told = 0;
+  bool lends = false;
   bool met = false;
   const auto leave = [&] {
+    if (lends) place->wait_ends();
+    if (told != 0) end_wait(told);
     --waiters_;
     last_wait_ = now;
     if (driver_wants_turn_) drivers_turn_.notify_one();
@@ -198,7 +204,7 @@ bool Client::wait(const Condition& condition, TimePoint deadline, const Interrup
   };
   while (!(met = condition()) && !closed_ && now < deadline) {
     bool interrupted = false;
-    const TimePoint until = std::min({deadline, next_interrupt, next_deadline()});
+    const TimePoint until = std::min({deadline, next_interrupt, next_deadline(), lends_at, tells_at});
     if (!waiter_polls_) {
       waiter_polls_ = true;
       interrupted = poll_transport(lock, until, waiter_wake_fd_) < 0;
@@ -212,6 +218,15 @@ bool Client::wait(const Condition& condition, TimePoint deadline, const Interrup
       interrupted = true;  // a condition variable does not tell
     }
     now = monotonic_now();
+    if (lends_at <= now && !condition()) {
+      lends_at = TimePoint::never();
+      lends = true;
+      place->wait_begins();
+    }
+    if (tells_at <= now && !condition()) {
+      tells_at = now + seconds(1);  // another scheduler is to be told, too
+      tell_wait(told, awaited);
+    }
     check_deadlines(now);
     if (interrupt && (interrupted || now >= next_interrupt)) {
       next_interrupt = now + kInterruptSlice;
@@ -267,7 +282,7 @@ std::vector<std::uint64_t> Client::drive() {
       driver_polls_ = true;
       TimePoint until = next_deadline();
       if (unacknowledged_bytes_ > 0) until = std::min(until, monotonic_now() + milliseconds(100));
-      until = std::min(until, next_look_at_segments());
+      until = std::min({until, next_look_at_segments(), look_at_item()});
       const int ready = poll_transport(lock, until, wake_fd_);
       driver_polls_ = false;
       if (ready == 0) acknowledge(true);
@@ -287,6 +302,21 @@ void Client::wake_driver() {
   } else {
     drivers_turn_.notify_one();
   }
+}
+
+/// In a slot: whether what runs there does nothing while calls are open.
+TimePoint Client::look_at_item() {
+  SlotPlace* place = SlotPlace::current();
+  return place == nullptr ? TimePoint::never() : place->look(monotonic_now(), has_open_calls());
+}
+
+/// Somebody may wait for an outcome.
+bool Client::has_open_calls() const {
+  if (!direct_.empty()) return true;
+  return std::ranges::any_of(calls_, [this](const auto& entry) {
+    const auto stream = stream_of_.find(entry.first);
+    return stream == stream_of_.end() || stream->second->waiting > 0;
+  });
 }
 
 TimePoint Client::next_deadline() const {
@@ -414,7 +444,7 @@ void Client::fail_scheduled_calls(const std::string& reason) {
   const auto calls = calls_;
   for (const auto& [serial, call] : calls) {
     if (const auto stream = stream_of_.find(serial); stream != stream_of_.end()) {
-      lose_submissions(*stream->second, reason);
+      lose_submissions(*stream->second, LostCode::kBusLost, reason);
     }
     call->failure = reason;
     lose_unsettled(call, LostCode::kBusLost, reason);
@@ -471,6 +501,8 @@ void Client::on_scheduler(Message& message) {
   } else if (auto* deployed = std::get_if<Deployed>(&message.body)) {
     deployed_[deployed->serial] = {deployed->ok, deployed->error,
                                    message.frames.empty() ? Frame() : message.frames[0], deployed->serial};
+  } else if (const auto* deadlock = std::get_if<Deadlock>(&message.body)) {
+    on_deadlock(*deadlock);
   } else if (auto* source = std::get_if<Source>(&message.body)) {
     on_source(*source);
   } else if (auto* fetch = std::get_if<Fetch>(&message.body)) {

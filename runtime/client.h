@@ -26,10 +26,12 @@
 #include <unordered_map>
 #include <vector>
 
+#include "runtime/client_errors.h"
 #include "runtime/ids.h"
 #include "runtime/lane.h"
 #include "runtime/limits.h"
 #include "runtime/messages.h"
+#include "runtime/outcome.h"
 #include "runtime/page.h"
 #include "runtime/range.h"
 #include "runtime/time.h"
@@ -39,43 +41,6 @@ namespace betterbox {
 
 /// The first of `count` numbers that no other call or submission of this process has.
 std::uint64_t take_tokens(std::uint64_t count);
-
-/// No scheduler, wrong version, bus lost: the text is for people.
-class BusError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
-/// Thrown by what finds the bus again: it is gone for good, so nobody is to look for it.
-class BusEnded : public BusError {
- public:
-  using BusError::BusError;
-};
-
-/// Items that were encoded and not yet given to a call.
-struct EncodedItems {
-  struct Page {
-    Frame frame;
-    std::uint64_t count = 0;
-    std::uint64_t shared = 0;  ///< bytes in shared memory that the frame keeps
-  };
-  std::vector<Page> pages;
-  std::uint64_t count = 0;
-  std::vector<float> costs;  ///< empty, or one per item (Items::costs)
-};
-
-/// True for the items that stand for failures.
-inline bool is_failed(ItemBytes item) {
-  return item[0] == std::byte{static_cast<std::uint8_t>(ItemTag::kError)} ||
-         item[0] == std::byte{static_cast<std::uint8_t>(ItemTag::kLost)};
-}
-
-/// The outcome of one item: a look into a page that it keeps alive.
-struct Outcome {
-  Frame page;
-  ItemBytes item;  ///< inside `page`
-  bool failed() const { return is_failed(item); }
-};
 
 /// One call and its outcomes. All fields are guarded by the client's mutex; users go through Client.
 struct CallState {
@@ -138,6 +103,8 @@ struct CallState {
   bool wants_landing = false;
   std::string failure;                ///< over for a reason that is no item's: the bus is gone
   std::optional<TimePoint> deadline;  ///< direct calls: the scheduler watches the others
+  std::vector<BoxId>
+      boxes;  ///< of direct calls that slots make: where each item waits its turn; agent 0: it has none
 
   bool has_outcome(std::uint64_t i) const { return settled.contains(i); }
   std::uint64_t landing_token() const { return token + 1; }
@@ -206,7 +173,18 @@ class Client {
   using Interrupt = std::function<void()>;
   using Condition = std::function<bool()>;
   /// Carries messages until `condition` (called with the mutex held) or the deadline. Result: the condition.
-  bool wait(const Condition& condition, TimePoint deadline, const Interrupt& interrupt);
+  /// In a slot, what runs there gives its place away meanwhile (unless it is not `of_item`), and a wait for a call that
+  /// can never end makes an error of its outcome (client_deadlocks.cc).
+  struct Awaited {
+    CallPtr call;        ///< null: something else
+    bool whole = false;  ///< all of its outcomes, not only one
+    bool of_item = true;
+  };
+  bool wait(const Condition& condition, TimePoint deadline, const Interrupt& interrupt,
+            const Awaited& awaited);
+  bool wait(const Condition& condition, TimePoint deadline, const Interrupt& interrupt) {
+    return wait(condition, deadline, interrupt, {});
+  }
 
   // --- boxes ---
   void watch(Port port);
@@ -461,6 +439,7 @@ class Client {
   void acknowledge(bool now);
 
   // Calls.
+  static std::uint32_t depth_of_calls();
   CallPtr make_call(CallState::Kind kind, Port port, const std::string& method);
   static Call opening_of(const CallOptions& options);
   void send_opening(const CallPtr& call);
@@ -478,7 +457,7 @@ class Client {
   Submission submit_locked(const Template& common, ItemBytes item, std::shared_ptr<const void> hold);
   void settle_submission(Stream& stream, std::uint64_t index, Outcome outcome);
   void notify_locked(const Submission& submission);
-  void lose_submissions(Stream& stream, const std::string& reason);
+  void lose_submissions(Stream& stream, LostCode code, const std::string& reason);
   void finish(const CallPtr& call);
   void check_over(const CallPtr& call);
   void lose_unsettled(const CallPtr& call, LostCode code, std::string_view why);
@@ -528,6 +507,18 @@ class Client {
   void wake_driver();
   void wake_pollers();
   TimePoint next_deadline() const;
+  TimePoint look_at_item();
+  bool has_open_calls() const;
+
+  // Waits that may never end (client_deadlocks.cc).
+  struct ToldWait {
+    CallPtr call;
+    std::uint64_t session = 0;  ///< in which it was told
+  };
+  void note_boxes(CallState& call, const std::vector<BoxId>& boxes);
+  void tell_wait(std::uint64_t& number, const Awaited& awaited);
+  void end_wait(std::uint64_t number);
+  void on_deadlock(const Deadlock& deadlock);
   int poll_transport(Lock& lock, TimePoint until, int wake_fd);
   ConnectionId connect(const std::string& endpoint);
   void unsend(CallState& call, std::uint64_t from);
@@ -574,6 +565,9 @@ class Client {
 
   std::uint64_t ack_seen_ = 0, ack_sent_ = 0;
   std::size_t unacknowledged_bytes_ = 0;
+
+  std::map<std::uint64_t, ToldWait> told_waits_;  ///< by number
+  std::uint64_t last_told_wait_ = 0;
 
   std::map<std::string, std::pair<Hold, int>> held_values_;
   std::map<std::string, std::shared_ptr<Obtaining>> obtaining_;

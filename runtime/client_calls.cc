@@ -7,6 +7,7 @@
 #include "runtime/client.h"
 #include "runtime/digest.h"
 #include "runtime/shared_items.h"
+#include "runtime/slot_place.h"
 
 namespace betterbox {
 namespace {
@@ -17,6 +18,15 @@ constexpr std::size_t kItemsMessageBytes = 1U << 20;
 constexpr std::size_t kFeedAheadBytes = 8U << 20;
 
 }  // namespace
+
+std::uint32_t Client::depth_of_calls() {
+  const std::uint32_t depth = SlotPlace::depth_of_calls();
+  if (depth <= kMaxCallDepth) return depth;
+  throw NestingError(
+      "calls are nested in each other " + std::to_string(kMaxCallDepth) +
+      " deep, the most that may be: does a function that calls itself through the bus, or a module that "
+      "makes a call when it is imported, ever come to an end?");
+}
 
 std::uint64_t take_tokens(std::uint64_t count) {
   static std::atomic<std::uint64_t> next{1};
@@ -62,6 +72,7 @@ CallPtr Client::box_call(const std::vector<BoxId>& boxes, const std::string& met
   call->closed = true;
   call->context = arguments;  // keeps what they refer to
   direct_[call->token] = call;
+  if (SlotPlace::current() != nullptr) note_boxes(*call, boxes);
   if (timeout) {
     call->deadline = monotonic_now() + *timeout;
     deadlines_.insert({*call->deadline, call->token});
@@ -121,6 +132,7 @@ Call Client::opening_of(const CallOptions& options) {
 
 CallPtr Client::open_call(const CallOptions& options, Frame context, EncodedItems items, bool closed) {
   const ContentId content = content_of(context.bytes());
+  const std::uint32_t depth = depth_of_calls();
   Lock lock = enter();
   if (session_ == Session::kRefused || session_ == Session::kClosed) {
     throw BusError("this process is not connected to the bus any more: " + lost_reason_);
@@ -134,6 +146,7 @@ CallPtr Client::open_call(const CallOptions& options, Frame context, EncodedItem
   call->opening = opening_of(options);
   call->opening.serial = call->serial;
   call->opening.content = content;
+  call->opening.depth = depth;
   calls_[call->serial] = call;
   if (session_ == Session::kOpen) send_opening(call);
   lock.unlock();
@@ -177,7 +190,7 @@ std::uint64_t Client::feed_room(const CallPtr& call, TimePoint deadline) {
     const std::uint64_t out = call->known - call->taken;
     return out < kGeneratorWindowItems ? kGeneratorWindowItems - out : 0;
   };
-  wait([&] { return call->over || call->closed || room() > 0; }, deadline, {});
+  wait([&] { return call->over || call->closed || room() > 0; }, deadline, {}, {nullptr, false, false});
   Lock lock = enter();
   return room();
 }

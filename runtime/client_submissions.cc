@@ -77,11 +77,15 @@ Submission Client::submit_locked(const Template& common, ItemBytes item, std::sh
 
 Client::Stream& Client::stream_for(const Template& common) {
   // A stream with a timeout would end with its first item's: such a submission has a call of its own.
+  const std::uint32_t depth = depth_of_calls();
+  std::string nested;
+  if (depth > 0) nested = common.key + "@" + std::to_string(depth);
+  const std::string& usual = depth > 0 ? nested : common.key;
   if (!common.options.timeout) {
-    if (const auto found = streams_.find(common.key); found != streams_.end()) return found->second;
+    if (const auto found = streams_.find(usual); found != streams_.end()) return found->second;
   }
   retire_idle_streams();
-  std::string key = common.key;
+  std::string key = usual;
   if (common.options.timeout) key += std::to_string(next_serial_);
   Stream& stream = streams_[std::move(key)];
   CallPtr call = make_call(CallState::Kind::kScheduled, common.options.port, common.options.method);
@@ -90,6 +94,7 @@ Client::Stream& Client::stream_for(const Template& common) {
   call->opening = opening_of(common.options);
   call->opening.serial = call->serial;
   call->opening.content = content_of(call->context.bytes());
+  call->opening.depth = depth;
   calls_[call->serial] = call;
   stream.call = call;
   stream_of_[call->serial] = &stream;
@@ -190,10 +195,10 @@ void Client::settle_submission(Stream& stream, std::uint64_t index, Outcome outc
   }
 }
 
-void Client::lose_submissions(Stream& stream, const std::string& reason) {
+void Client::lose_submissions(Stream& stream, LostCode code, const std::string& reason) {
   const std::uint64_t end = stream.call->known + stream.gathered.count();
   for (std::uint64_t i = stream.first_block * SubmissionBlock::kPlaces; i < end; ++i) {
-    settle_submission(stream, i, lost_outcome(LostCode::kBusLost, 0, reason));
+    settle_submission(stream, i, lost_outcome(code, 0, reason));
   }
 }
 

@@ -147,6 +147,19 @@ inline constexpr std::size_t kInboxBytes = 256U << 10;   ///< worker to slot: co
 inline constexpr std::size_t kExpressBytes = 64U << 10;  ///< worker to slot: concurrent and async calls
 inline constexpr std::size_t kOutboxBytes = 512U << 10;  ///< slot to worker: outcomes
 inline constexpr std::uint32_t kMaxSlots = 4096;
+/// Seats that a worker makes beyond its slots while items wait for calls of their own. Each is a process of some
+/// megabytes; a recursion takes one for each level and slot.
+inline constexpr std::uint32_t kMaxWaitingSeats = 512;
+/// Calls in calls in calls: beyond it an item's call is refused. It stands for a recursion without an end.
+inline constexpr std::uint32_t kMaxCallDepth = 200;
+/// A wait that lasts longer gives the place of its item away: what is shorter costs less than a hand-over.
+inline constexpr Duration kWaitGrace = milliseconds(2);
+/// A wait of a box or an item that lasts longer is told to the scheduler, which sees whether it goes round in a cycle.
+inline constexpr Duration kDeadlockGrace = milliseconds(100);
+/// A place that was lent and that no deeper call wants goes to others after this, and each further one so much later.
+inline constexpr Duration kLentPatience = seconds(1);
+/// A seat beyond the slots that has been idle for this long gives its memory back.
+inline constexpr Duration kSpareSeatLife = seconds(10);
 /// Deaths of processes that one item may cause before it is poisoned, unless `retries` says otherwise.
 inline constexpr std::uint32_t kDefaultRetries = 2;
 /// The tail of a slot's stderr that a worker keeps for error messages.

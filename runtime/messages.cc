@@ -9,13 +9,13 @@ namespace betterbox {
 namespace {
 
 constexpr std::array<const char*, std::variant_size_v<AnyBody>> kNames = {
-    "Hello",  "Welcome",  "Refused",     "Bye",      "Offer",    "Watch",        "Unwatch",
-    "Boxes",  "BoxCall",  "BoxCancel",   "BoxReply", "Call",     "Items",        "Cancel",
-    "Forget", "Results",  "Acknowledge", "Settled",  "Explain",  "Explanation",  "Context",
-    "Lease",  "Revoke",   "Released",    "Abandon",  "DropCall", "Outcomes",     "Deploy",
-    "Host",   "Hosted",   "Deployed",    "Undeploy", "Status",   "StatusReport", "Accepted",
-    "Load",   "OpenLane", "Hold",        "Drop",     "Keep",     "Kept",         "Discard",
-    "Locate", "Source",   "Fetch",       "Chunk",    "Fetched",  "Broadcast",    "Relay"};
+    "Hello",       "Welcome",      "Refused",  "Bye",         "Offer",    "Watch",  "Unwatch",  "Boxes",
+    "BoxCall",     "BoxCancel",    "BoxReply", "Call",        "Items",    "Cancel", "Forget",   "Results",
+    "Acknowledge", "Settled",      "Explain",  "Explanation", "Context",  "Lease",  "Revoke",   "Released",
+    "Abandon",     "DropCall",     "Outcomes", "Deploy",      "Host",     "Hosted", "Deployed", "Undeploy",
+    "Status",      "StatusReport", "Accepted", "Load",        "OpenLane", "Hold",   "Drop",     "Keep",
+    "Kept",        "Discard",      "Locate",   "Source",      "Fetch",    "Chunk",  "Fetched",  "Broadcast",
+    "Relay",       "Waits",        "Deadlock"};
 
 }  // namespace
 

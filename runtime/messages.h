@@ -19,6 +19,7 @@
 #include "runtime/range.h"
 #include "runtime/relay_message.h"
 #include "runtime/value_messages.h"
+#include "runtime/wait_messages.h"
 
 namespace betterbox {
 
@@ -244,11 +245,12 @@ struct Call {
   std::uint32_t copies_permille = 0;
   bool durable = false;  ///< kept over a restart of the scheduler; answered by Accepted
   std::vector<CallValue>
-      values;         ///< what all its items need; agents have them in their stores before they begin
-  ContentId content;  ///< of the context: calls of one client with equal ones have equal contexts
+      values;               ///< what all its items need; agents have them in their stores before they begin
+  ContentId content;        ///< of the context: calls of one client with equal ones have equal contexts
+  std::uint32_t depth = 0;  ///< calls that it is nested in: one more than that of the item that makes it
   template <class A> void serialize(A& a) {
     a(serial, port, method, retries, idempotent, fold, timeout_ns, name, settled, policy, priority, needs,
-      copies_permille, durable, values, content);
+      copies_permille, durable, values, content, depth);
   }
 };
 
@@ -387,8 +389,9 @@ struct Context {
   std::vector<CallValue> values;
   std::uint64_t held = 0;
   std::vector<std::uint64_t> dropped;
+  std::uint32_t depth = 0;  ///< as of Call
   template <class A> void serialize(A& a) {
-    a(call, port, method, fold, policy, priority, needs, values, held, dropped);
+    a(call, port, method, fold, policy, priority, needs, values, held, dropped, depth);
   }
 };
 
@@ -488,8 +491,10 @@ struct Load {
   bool paused = false;                  ///< it starts nothing: too little memory is left, or it is `ending`
   bool ending = false;                  ///< it was told to end, or its allocation ends
   std::uint64_t time_left_ms = 0;       ///< for items to run, as of when this was sent; 0: no end is known
+  std::uint32_t waiting_slots = 0;      ///< plain functions that wait for calls of their own
+  bool lends = true;                    ///< others run in their places meanwhile
   template <class A> void serialize(A& a) {
-    a(busy_slots, others_cpus_milli, memory_bytes, paused, ending, time_left_ms);
+    a(busy_slots, others_cpus_milli, memory_bytes, paused, ending, time_left_ms, waiting_slots, lends);
   }
 };
 
@@ -550,7 +555,7 @@ using AnyBody =
                  Call, Items, Cancel, Forget, Results, Acknowledge, Settled, Explain, Explanation, Context,
                  Lease, Revoke, Released, Abandon, DropCall, Outcomes, Deploy, Host, Hosted, Deployed,
                  Undeploy, Status, StatusReport, Accepted, Load, OpenLane, Hold, Drop, Keep, Kept, Discard,
-                 Locate, Source, Fetch, Chunk, Fetched, Broadcast, Relay>;
+                 Locate, Source, Fetch, Chunk, Fetched, Broadcast, Relay, Waits, Deadlock>;
 
 /// The special members of so large a variant are much code: it is compiled once, not in every file that moves messages.
 class Body : public AnyBody {

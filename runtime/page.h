@@ -90,6 +90,7 @@ enum class LostCode : std::uint16_t {
   kBadRequest = 8,      ///< bytes that are no arguments
   kBusLost = 9,         ///< made by the client itself: the bus is gone
   kUnsatisfiable = 10,  ///< no agent can ever give what the item needs; detail: what, and what there is
+  kDeadlock = 11,       ///< who waits for it can never have it; detail: why
 };
 
 using ItemBytes = std::span<const std::byte>;

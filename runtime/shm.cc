@@ -62,6 +62,14 @@ void write_bell(int bell_fd) {
   [[maybe_unused]] const ssize_t written = ::write(bell_fd, &one, sizeof one);
 }
 
+void ring_if_wanted(ArenaHeader& arena, int bell_fd, Bell wanted) {
+  const auto least = static_cast<std::uint32_t>(wanted);
+  if (arena.agent_wants_bell.load(std::memory_order_relaxed) >= least &&
+      arena.agent_wants_bell.exchange(0, std::memory_order_relaxed) != 0) {
+    write_bell(bell_fd);
+  }
+}
+
 std::uint64_t used_bytes(const RingHeader& ring) {
   return ring.head.load(std::memory_order_acquire) - ring.tail.load(std::memory_order_acquire);
 }
@@ -356,12 +364,11 @@ void SlotOutbox::ring_bell_after_claim() {
   ring_if_wanted(Bell::kAny);
 }
 
-void SlotOutbox::ring_if_wanted(Bell wanted) {
-  const auto least = static_cast<std::uint32_t>(wanted);
-  if (arena_.agent_wants_bell.load(std::memory_order_relaxed) >= least &&
-      arena_.agent_wants_bell.exchange(0, std::memory_order_relaxed) != 0) {
-    write_bell(bell_fd_);
-  }
+void SlotOutbox::ring_if_wanted(Bell wanted) { betterbox::ring_if_wanted(arena_, bell_fd_, wanted); }
+
+void ring_agent(ArenaHeader& arena, int bell_fd) {
+  full_fence();
+  ring_if_wanted(arena, bell_fd, Bell::kUrgent);
 }
 
 bool RingReader::has_bytes() const {

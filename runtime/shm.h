@@ -50,6 +50,10 @@ void wake_slot(SlotBell& bell);
 /// The slot sleeps until `ready()` or the deadline. Result: ready(). Hold no GIL.
 bool slot_sleep(SlotBell& bell, TimePoint deadline, const std::function<bool()>& ready);
 
+struct ArenaHeader;
+/// Wakes the agent if it wants to be. To be called after the store that it is to see.
+void ring_agent(ArenaHeader& arena, int bell_fd);
+
 /// The shared part of a ring. All counters count bytes since the arena was made.
 struct RingHeader {
   alignas(64) std::atomic<std::uint64_t> head{0};  ///< written by the producer
@@ -78,6 +82,8 @@ struct ArenaHeader {
   RingHeader inbox, express, outbox;
   /// A Bell: what the agent wants to be rung for. Rung once, it is kNone until the agent sets it again.
   alignas(64) std::atomic<std::uint32_t> agent_wants_bell{0};
+  /// Not 0: what the slot runs waits for calls of its own (runtime/slot_place.h). The slot rings when it changes this.
+  std::atomic<std::uint32_t> slot_lends{0};
   Strip strip;  ///< short outcomes
 };
 

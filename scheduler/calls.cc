@@ -82,6 +82,7 @@ CallState& open_call(const Turn& turn, Peer& client, Call&& message, Frame conte
   call.copies_permille = message.copies_permille;
   call.timeout_ns = message.timeout_ns;
   call.priority = message.priority;
+  call.depth = message.depth;
   call.needs = std::move(message.needs);
   call.values = std::move(message.values);
   call.needy = items_that_fit({}, call.needs, 1) == 0;

@@ -18,6 +18,7 @@
 #include "scheduler/sessions.h"
 #include "scheduler/status.h"
 #include "scheduler/values.h"
+#include "scheduler/waits.h"
 
 namespace betterbox::scheduler {
 namespace {
@@ -43,6 +44,7 @@ Complaint on_client_message(const Turn& turn, Peer& client, Message&& message) {
   if (auto* deploy = std::get_if<Deploy>(&body))
     return on_deploy(turn, client, std::move(*deploy), std::move(message.frames));
   if (auto* undeploy = std::get_if<Undeploy>(&body)) return on_undeploy(turn, client, *undeploy);
+  if (auto* waits = std::get_if<Waits>(&body)) return on_waits(turn, client, std::move(*waits));
   if (auto* forget = std::get_if<Forget>(&body)) {
     on_forget(turn, client, forget->serial);
   } else if (auto* explain = std::get_if<Explain>(&body)) {
@@ -143,6 +145,8 @@ void on_timer(const Turn& turn, const Timer& timer) {
     case TimerKind::kUnsatisfied:
       return on_unsatisfied(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
     case TimerKind::kValueUnheld: return on_value_unheld(turn, timer.a);
+    case TimerKind::kStuck: return on_stuck_due(turn, state.pool(Port{static_cast<std::uint16_t>(timer.a)}));
+    case TimerKind::kDeadlock: return on_deadlock_due(turn, {PeerId{timer.a}, timer.b});
     case TimerKind::kIdle:
       state.idle_at = TimePoint::never();
       return stop(turn, "nobody has been on the bus for " +

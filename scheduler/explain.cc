@@ -81,12 +81,14 @@ void keep_past(CallState& call, AgentStats&& stats) {
 
 /// What the members of a pool can do for one call.
 struct Room {
-  std::uint64_t places = 0;  ///< items that may run at a time at members that are there and well
-  std::uint64_t free = 0;    ///< slots of these, without an item
-  std::size_t able = 0;      ///< members that can run items at all
-  std::size_t away = 0;      ///< of these
-  std::size_t paused = 0;    ///< of these
-  std::size_t ending = 0;    ///< of these
+  std::uint64_t places = 0;   ///< items that may run at a time at members that are there and well
+  std::uint64_t free = 0;     ///< slots of these, without an item
+  std::uint64_t waiting = 0;  ///< items there that wait for calls of their own
+  bool lends = true;          ///< others may run in the places of all of these
+  std::size_t able = 0;       ///< members that can run items at all
+  std::size_t away = 0;       ///< of these
+  std::size_t paused = 0;     ///< of these
+  std::size_t ending = 0;     ///< of these
   const Peer* an_away_one = nullptr;
 };
 
@@ -106,7 +108,11 @@ Room room_for(const Turn& turn, const CallState& call, const Pool& pool) {
       ++room.paused;
     } else {
       room.places += slots;
-      room.free += member->slots - std::min<std::uint64_t>(member->outstanding, member->slots);
+      room.free += member->slots - std::min<std::uint64_t>(taking_slots(*member), member->slots);
+      if (call.port != kFunctionPool) continue;
+      const Load& load = member->agent->agent.load;
+      room.waiting += std::min<std::uint64_t>(load.waiting_slots, member->outstanding);
+      room.lends = room.lends && (load.lends || load.waiting_slots == 0);
     }
   }
   return room;
@@ -142,15 +148,24 @@ void say_who_is_missing(const CallState& call, const Room& room, std::vector<std
                       " paused: too little memory is left there");
 }
 
+std::string who_waits(const Room& room) {
+  return (room.waiting == 1
+              ? "an item that has begun waits for calls of its own"
+              : std::to_string(room.waiting) + " items that have begun wait for calls of their own") +
+         (room.lends ? ", which run in their places first" : ", and no more places can be lent to these");
+}
+
 void say_who_is_busy(const CallState& call, const Pool& pool, const Room& room,
                      std::vector<std::string>& reasons) {
   if (room.places == 0) return;
-  if (call.items.pending_items() > 0 && pool.waiting.highest() > call.priority)
+  if (call.items.pending_items() > 0 && pool.waiting.highest().priority > call.priority)
     reasons.push_back("calls of higher priority come first");
+  if (room.waiting > 0) reasons.push_back(who_waits(room));
   if (room.free > 0 && !call.needy) return;
-  if (pool.outstanding - call.outstanding >= pool.slots) {
+  const std::uint64_t lent = room.lends ? room.waiting : 0;
+  if (pool.outstanding - call.outstanding >= pool.slots + lent) {
     reasons.push_back(all_slots(call, pool, pool.slots) + " busy with other calls");
-  } else if (call.items.unsettled_items() > room.places) {
+  } else if (lent == 0 && call.items.unsettled_items() > room.places) {
     reasons.push_back(all_slots(call, pool, room.places) + " busy");
   }
 }

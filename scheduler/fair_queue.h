@@ -1,7 +1,8 @@
-// FairQueue: calls taking turns. Higher priorities strictly first; among equals first by client, then among the
-// calls of a client.
+// FairQueue: calls taking turns. Higher ranks strictly first (priority, then depth of nesting); among equals first by
+// client, then among the calls of a client.
 #pragma once
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -15,49 +16,55 @@
 
 namespace betterbox::scheduler {
 
+struct CallRank {
+  std::int32_t priority = 0;
+  std::uint32_t depth = 0;
+  friend auto operator<=>(const CallRank&, const CallRank&) = default;
+};
+
 class FairQueue {
  public:
-  using Priority = std::int32_t;
+  using Rank = CallRank;
 
-  void add(CallId call, Priority priority = 0) { size_ += levels_[priority].add(call) ? 1 : 0; }
+  void add(CallId call, Rank rank = {}) { size_ += levels_[rank].add(call) ? 1 : 0; }
 
-  /// REQUIRES: the priority is that of add().
-  void remove(CallId call, Priority priority = 0) {
-    const auto level = levels_.find(priority);
+  /// REQUIRES: the rank is that of add().
+  void remove(CallId call, Rank rank = {}) {
+    const auto level = levels_.find(rank);
     if (level == levels_.end() || !level->second.remove(call)) return;
     --size_;
     if (level->second.size == 0) levels_.erase(level);
   }
 
-  bool contains(CallId call, Priority priority = 0) const {
-    const auto level = levels_.find(priority);
+  bool contains(CallId call, Rank rank = {}) const {
+    const auto level = levels_.find(rank);
     return level != levels_.end() && level->second.contains(call);
   }
 
   bool empty() const { return size_ == 0; }
   std::size_t size() const { return size_; }
-  /// Calls of one priority.
-  std::size_t size_at(Priority priority) const {
-    const auto level = levels_.find(priority);
+  /// Calls of one rank.
+  std::size_t size_at(Rank rank) const {
+    const auto level = levels_.find(rank);
     return level == levels_.end() ? 0 : level->second.size;
   }
-  /// The lowest number there is if the queue is empty.
-  Priority highest() const {
-    return levels_.empty() ? std::numeric_limits<Priority>::min() : levels_.begin()->first;
+  /// The lowest rank there is if the queue is empty.
+  Rank highest() const {
+    return levels_.empty() ? Rank{std::numeric_limits<std::int32_t>::min(), 0} : levels_.begin()->first;
   }
-  /// The next lower priority that calls have.
-  std::optional<Priority> below(Priority priority) const {
-    const auto level = levels_.upper_bound(priority);  // descending
+  /// The next lower rank that calls have.
+  std::optional<Rank> below(Rank rank) const {
+    const auto level = levels_.upper_bound(rank);  // descending
     return level == levels_.end() ? std::nullopt : std::optional(level->first);
   }
 
-  /// Whose turn it is, of those with the highest priority. The call stays in the queue. REQUIRES: !empty().
+  /// Whose turn it is, of those with the highest rank. The call stays in the queue. REQUIRES: !empty().
   CallId next() {
     BB_CHECK(!empty());
     return levels_.begin()->second.next();
   }
-  /// The same for one priority. REQUIRES: size_at(priority) > 0.
-  CallId next_at(Priority priority) { return levels_.at(priority).next(); }
+  /// The same for one rank. REQUIRES: size_at(rank) > 0.
+  CallId next_at(Rank rank) { return levels_.at(rank).next(); }
 
  private:
   struct Turns {
@@ -97,7 +104,7 @@ class FairQueue {
     }
   };
 
-  std::map<Priority, Level, std::greater<>> levels_;
+  std::map<Rank, Level, std::greater<>> levels_;
   std::size_t size_ = 0;
 };
 

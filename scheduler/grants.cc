@@ -33,7 +33,8 @@ void send_context(const Turn& turn, CallState& call, Share& share) {
   share.context_sent = true;
   want_values(turn, call, *share.agent);
   Context context{call.id,       call.port,  call.method, call.fold, std::string(call.policy->name),
-                  call.priority, call.needs, call.values, 0,         {}};
+                  call.priority, call.needs, call.values, 0,         {},
+                  call.depth};
   Frames frames{call.context};
   const HeldContents::Key key{call.id.client, call.content, call.context.size()};
   if (HeldContents::may_hold(key)) {

@@ -69,7 +69,7 @@ void State::check_pools() const {
       idle_slots += member->free_slots;
       pool_slots += member->slots;
       outstanding += member->outstanding;
-      BB_CHECK(p.crowded.contains(*member) == (member->agent->connected() && member->filled > kWhole));
+      BB_CHECK(p.crowded.contains(*member) == is_crowded(*member));
       crowded += p.crowded.contains(*member) ? 1 : 0;
     }
     BB_CHECK(crowded == p.crowded.size());
@@ -78,7 +78,7 @@ void State::check_pools() const {
     for (const CallId id : p.calls) {
       const CallState& call = calls.at(id);
       const bool throttled = peers.at(id.client).client.throttled;
-      BB_CHECK(p.waiting.contains(id, call.priority) == (call.items.pending_items() > 0 && !throttled));
+      BB_CHECK(p.waiting.contains(id, call.rank()) == (call.items.pending_items() > 0 && !throttled));
     }
     for (const CallId id : p.unsatisfied) BB_CHECK(p.calls.contains(id) && !calls.at(id).able);
     for (const auto& [key, share] : p.victims) BB_CHECK(share->victim_key == key);

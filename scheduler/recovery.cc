@@ -126,6 +126,7 @@ Call body_of(const CallState& call) {
   body.settled = settled.ranges();
   body.policy = call.policy->name;
   body.priority = call.priority;
+  body.depth = call.depth;
   body.needs = call.needs;
   body.values = call.values;
   body.copies_permille = call.copies_permille;

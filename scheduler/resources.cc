@@ -5,6 +5,7 @@
 
 #include "scheduler/leases.h"
 #include "scheduler/results.h"
+#include "scheduler/waits.h"
 
 namespace betterbox::scheduler {
 namespace {
@@ -136,15 +137,17 @@ std::string why_unsatisfiable(const CallState& call, const Pool& pool) {
 
 void on_load(const Turn& turn, Peer& agent, const Load& load) {
   const bool was_paused = agent.agent.load.paused;
+  const bool lends_more = load.waiting_slots > agent.agent.load.waiting_slots;
   agent.agent.load = load;
   const std::uint64_t left_ms = std::min(load.time_left_ms, kMostTimeLeftMs);
   agent.agent.ends =
       left_ms > 0 ? turn.now + milliseconds(static_cast<std::int64_t>(left_ms)) : TimePoint::never();
   for (auto& [port, member] : agent.agent.memberships) {
     turn.state.reindex(member);
-    if (was_paused && !load.paused) turn.state.mark_dirty(member);
+    if ((was_paused && !load.paused) || lends_more) turn.state.mark_dirty(member);
   }
   if (load.paused) pause(turn, agent);
+  if (!load.lends) watch_for_stuck_items(turn, turn.state.pool(kFunctionPool));
 }
 
 }  // namespace betterbox::scheduler

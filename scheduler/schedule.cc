@@ -68,13 +68,13 @@ void offer_calls_to_workers(const Turn& turn, Pool& pool) {
   while (!pool.dirty_calls.empty()) {
     const CallId id = pool.dirty_calls.next();
     CallState& call = turn.state.calls.at(id);
-    if (!offer_to_a_worker(turn, pool, call)) pool.dirty_calls.remove(id, call.priority);
+    if (!offer_to_a_worker(turn, pool, call)) pool.dirty_calls.remove(id, call.rank());
   }
 }
 
-/// A worker that may have become hungry looks at the calls that wait: higher priorities first, equals in turns.
+/// A worker that may have become hungry looks at the calls that wait: higher ranks first, equals in turns.
 void offer_waiting_calls(const Turn& turn, Pool& pool, Member& worker) {
-  std::optional<FairQueue::Priority> level;
+  std::optional<FairQueue::Rank> level;
   if (!pool.waiting.empty()) level = pool.waiting.highest();
   for (; level && worker.grantable; level = pool.waiting.below(*level)) {
     std::size_t in_vain = 0;

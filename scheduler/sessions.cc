@@ -62,6 +62,7 @@ void detach(const Turn& turn, Peer& peer) {
     peer.agent.unacked_bytes = 0;
     connection_changed(turn, peer);
   }
+  state.waits.erase_client(peer.id);
   watch_for_idleness(turn);
 }
 

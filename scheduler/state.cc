@@ -8,8 +8,10 @@ namespace {
 /// Of an agent's slots, however busy its host is: the load is of a moment.
 constexpr double kMostTakenByOthers = 0.9;
 
+/// What an item that waits has asked for must come in beside it.
 std::size_t lease_limit(const Member& member) {
-  return std::max(kMinLeasesPerWorker, kMaxLeasesPerSlot * member.slots);
+  return std::max(kMinLeasesPerWorker, kMaxLeasesPerSlot * member.slots) +
+         kMaxLeasesPerSlot * lent_slots(member);
 }
 
 template <class Members> void move_to(Members& members, Member& member, bool belongs) {
@@ -70,13 +72,13 @@ void State::reindex(Member& member) {
     member.bucket = bucket;
   }
   const bool idle = member.grantable && !member.stealing &&
-                    member.outstanding < std::max<std::uint64_t>(member.slots, member.reserve);
+                    taking_slots(member) < std::max<std::uint64_t>(member.slots, member.reserve);
   const std::uint64_t free_slots =
-      idle && member.outstanding < member.slots ? member.slots - member.outstanding : 0;
+      idle && taking_slots(member) < member.slots ? member.slots - taking_slots(member) : 0;
   p.idle_slots += free_slots - member.free_slots;
   member.free_slots = free_slots;
   move_to(p.idle, member, idle);
-  move_to(p.crowded, member, member.agent->connected() && member.slots > 0 && member.filled > kWhole);
+  move_to(p.crowded, member, is_crowded(member));
 }
 
 void State::reindex(CallState& call, Share& share) {
@@ -124,13 +126,13 @@ void State::reindex_waiting(CallState& call, bool fresh) {
   const auto client = peers.find(call.id.client);
   const bool throttled = client != peers.end() && client->second.client.throttled;
   if (call.items.pending_items() == 0 || throttled) {
-    p.waiting.remove(call.id, call.priority);
-    p.dirty_calls.remove(call.id, call.priority);
+    p.waiting.remove(call.id, call.rank());
+    p.dirty_calls.remove(call.id, call.rank());
     return;
   }
-  p.waiting.add(call.id, call.priority);
+  p.waiting.add(call.id, call.rank());
   if (!fresh) return;
-  p.dirty_calls.add(call.id, call.priority);
+  p.dirty_calls.add(call.id, call.rank());
   dirty_pools.insert(call.port);
 }
 

@@ -28,6 +28,7 @@
 #include "scheduler/lookup.h"
 #include "scheduler/round_trip.h"
 #include "scheduler/value_table.h"
+#include "scheduler/wait_table.h"
 #include "scheduler/work_done.h"
 
 namespace betterbox::scheduler {
@@ -143,12 +144,15 @@ struct CallState {
   std::uint32_t copies_permille = 0;
   std::int64_t timeout_ns = 0;
   std::int32_t priority = 0;
-  Resources needs;     ///< of one item
-  bool needy = false;  ///< these are not nothing
+  std::uint32_t depth = 0;  ///< calls that it is nested in
+  Resources needs;          ///< of one item
+  bool needy = false;       ///< these are not nothing
   std::vector<CallValue> values;
   PeerId able;  ///< a member that can give them; none: it has not been looked for, or there is none
   Frame context;
   ContentId content;
+  /// Among calls of one priority those come first that are nested deepest: others wait for them, in places of slots.
+  FairQueue::Rank rank() const { return {priority, depth}; }
   const Policy* policy = &auto_policy();
   PolicyMemory memory;  ///< of the policy
 
@@ -273,6 +277,8 @@ struct Pool {
   TimePoint offer_again_at =
       TimePoint::never();  ///< what idle members had better leave to others: it may wait still
 
+  TimePoint stuck_at = TimePoint::never();  ///< when it is looked at whether all its slots wait still
+
   TimePoint relief_at = TimePoint::never();  ///< when `crowded` is looked at
   std::size_t looked_at = 0;                 ///< of these, since the first of them was
 
@@ -303,7 +309,9 @@ enum class TimerKind : std::uint8_t {
   kCopies,
   kOfferAgain,
   kRelief,
-  kValueUnheld
+  kValueUnheld,
+  kDeadlock,
+  kStuck
 };
 
 struct Timer {
@@ -352,6 +360,7 @@ class State {
   std::map<Port, std::map<std::uint64_t, BoxEntry>> boxes;  ///< by port and order of joining
   std::map<CallId, Deployment> deployments;
   ValueTable values;
+  WaitTable waits;
   std::uint64_t joins = 0;
   std::uint64_t lease_ids = 0;
   std::uint64_t foreground_peers = 0;  ///< connected, and keeping a self-started bus alive
@@ -403,9 +412,25 @@ inline std::uint64_t slots_for(const CallState& call, const Member& member) {
 /// once times are known they show that by themselves, and it must not count twice.
 std::uint64_t slots_to_begin_with(const CallState& call, const Member& member);
 
+/// Items of plain functions that wait for calls of their own and have lent their places to others.
+inline std::uint64_t lent_slots(const Member& member) {
+  const Load& load = member.agent->agent.load;
+  if (member.port != kFunctionPool || !load.lends) return 0;
+  return std::min<std::uint64_t>({load.waiting_slots, kMaxWaitingSeats, member.outstanding});
+}
+
+/// Items that take a slot.
+inline std::uint64_t taking_slots(const Member& member) { return member.outstanding - lent_slots(member); }
+
+/// Some of its items wait for others to end.
+inline bool is_crowded(const Member& member) {
+  const std::uint64_t lent = lent_slots(member) * part_of_whole(member.slots);
+  return member.agent->connected() && member.slots > 0 && member.filled > kWhole + lent;
+}
+
 /// Slots that are taken, with what others run on the host: of two idle agents the one with a free host comes first.
 inline std::uint64_t taken_slots(const Member& member) {
-  return member.outstanding + member.agent->agent.load.others_cpus_milli / 1000;
+  return taking_slots(member) + member.agent->agent.load.others_cpus_milli / 1000;
 }
 
 /// The lease that a cut of this share takes from: the last granted; nullptr if there is nothing to cut, or a cut is

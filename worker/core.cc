@@ -40,7 +40,7 @@ void WorkerCore::handle(TimePoint now, Event&& event, Effects& effects) {
 }
 
 TimePoint WorkerCore::next_deadline() const {
-  TimePoint next = std::min(switch_at_, idle_check_at_);
+  TimePoint next = std::min({switch_at_, idle_check_at_, lent_look_at_, waiting_told_at_});
   if (!seat_timers_.empty()) next = std::min(next, seat_timers_.begin()->first);
   if (!due_.empty()) next = std::min(next, due_.begin()->first);
   return next;
@@ -100,6 +100,7 @@ void WorkerCore::on(SessionBegan&& e) {
     to_say_.clear();
   }
   scheduler_ = e.scheduler;
+  told_load_ = {};
   contents_.clear();
   last_content_ = 0;
   for (const LeaseId id : e.dropped_leases) {
@@ -415,7 +416,7 @@ void WorkerCore::free_station(Seat& seat, int station) {
     seat.running = 1 - station;
   } else {
     seat.idle_since = now_;
-    idle_check_at_ = std::min(idle_check_at_, now_ + kIdleSeatLife);
+    idle_check_at_ = std::min(idle_check_at_, now_ + (is_spare(seat) ? kSpareSeatLife : kIdleSeatLife));
     if (call != nullptr) call->seat_freed = true, touched_.insert(place.call);
   }
   place = Station{};
@@ -439,7 +440,7 @@ bool differs(const Load& a, const Load& b) {
 /// A pause: idle processes give their memory back, waiting parts are not taken back unless the scheduler asks.
 void WorkerCore::on(LoadSampled&& e) {
   const bool was_paused = starts_nothing();
-  load_ = Load{busy_seats_, e.others_cpus_milli, e.memory_bytes, e.paused, e.ending, 0};
+  load_ = Load{busy_seats_ - lending_, e.others_cpus_milli, e.memory_bytes, e.paused, e.ending, 0, 0, true};
   work_ends_ = e.time_left > Duration{} ? now_ + e.time_left : TimePoint::never();
   if (e.paused) {
     for (Seat& seat : seats_) {
@@ -453,8 +454,10 @@ void WorkerCore::on(LoadSampled&& e) {
 }
 
 void WorkerCore::tell_load() {
-  told_load_ = *load_;
-  told_load_.busy_slots = busy_seats_;
+  told_load_ = load_.value_or(Load{});
+  told_load_.busy_slots = busy_seats_ - lending_;
+  told_load_.waiting_slots = lending_;
+  told_load_.lends = lending_ == 0 || may_lend();
   if (work_ends_ != TimePoint::never())
     told_load_.time_left_ms =
         static_cast<std::uint64_t>(std::max<std::int64_t>(1, (work_ends_ - now_).ns / 1'000'000));
@@ -471,6 +474,7 @@ void WorkerCore::on(TurnEnded&&) {
   }
   flush_outcomes();
   finish_leases();
+  tell_waiting();
   if (ending_ && !ended_ &&
       std::none_of(seats_.begin(), seats_.end(), [](const Seat& seat) { return seat.occupied(); })) {
     ended_ = true;

@@ -7,7 +7,7 @@
 //  - iteration order never depends on hashing or addresses;
 //  - an event costs what it changes: whatever is looked for among seats, calls or leases is in an index.
 // Files: core.cc sessions, leases, cuts; core_outcomes.cc outcomes; core_divide.cc who runs what; core_devices.cc
-// GPUs; core_steal.cc turns and stealing; core_boxes.cc seats' lives, boxes and direct calls; core_check.cc invariants.
+// GPUs; core_lend.cc places of items that wait; core_steal.cc turns and stealing; core_boxes.cc seats' lives, boxes and direct calls; core_check.cc invariants.
 // Messages: docs/protocol.md, sections "Leases" and "Boxes".
 #pragma once
 
@@ -116,10 +116,11 @@ class WorkerCore {
     std::uint32_t finished = 0;  // outcomes that have arrived
     std::uint32_t generation = 0;
     bool busy = false;
-    bool exhausted = false;  // a cut found nothing: do not ask again
-    bool cutting = false;    // CutDone is awaited
-    bool stealing = false;   // for an idle seat
-    bool again = false;      // some outcomes could not be used: their items run once more
+    bool exhausted = false;   // a cut found nothing: do not ask again
+    bool cutting = false;     // CutDone is awaited
+    bool stealing = false;    // for an idle seat
+    bool again = false;       // some outcomes could not be used: their items run once more
+    std::uint32_t depth = 0;  // of the call
     Range range() const { return {base, base + count}; }
     std::uint32_t left() const { return count > finished ? count - finished : 0; }
   };
@@ -147,6 +148,12 @@ class WorkerCore {
     std::set<std::uint64_t> tokens;  // direct calls in this life
   };
   /// Bits of Seat::indexed: the sets that a seat is in.
+  /// What a function seat does with a place: nothing, run in one, or lend it while its item waits.
+  enum class Use : std::uint8_t { kNone, kRuns, kLends };
+  /// Function seats whose items belong to calls of one depth.
+  struct Level {
+    std::uint32_t running = 0, lending = 0;
+  };
   enum : std::uint8_t { kIdle = 1, kHungry = 2, kStealable = 4, kVacant = 8, kIsUp = 16, kIsAlive = 32 };
 
   struct Seat {
@@ -156,6 +163,9 @@ class WorkerCore {
     SeatState state = SeatState::kEmpty;
     bool ready = false;        // this life said so
     bool served = false;       // this life finished an item or call
+    bool waits = false;        // what it runs waits for calls of its own, or did when this was last heard of
+    Use use = Use::kNone;      // as counted by reindex(), and
+    std::uint32_t depth = 0;   // of the call that it is counted for
     std::uint8_t running = 0;  // the station that was installed first of those busy
     std::uint8_t indexed = 0;  // by reindex()
     std::uint32_t life = 0;
@@ -171,7 +181,8 @@ class WorkerCore {
     std::uint64_t devices = 0;       // a bit for each that this life's process sees
     std::uint32_t device_milli = 0;  // of each of these is taken for what this seat runs
     CallId reserved;                 // taken from another call for this one (serial 0: not reserved)
-    Needs needs;                     // taken out of left_ for what this seat runs
+    Needs needs;                     // taken out of left_ for what this seat runs; of its cpus:
+    std::uint64_t cpus_held = 0;     // fewer while it lends its place, and after if others still have them
     std::array<Station, 2> stations;
     std::vector<CallId> contexts;  // sent to this life; ascending
     ItemTimes times;               // of items of `times_of`, here
@@ -369,6 +380,21 @@ class WorkerCore {
   std::string environment_of(const Seat& seat) const;
   Seat* choose_by_devices(CallState& call);
 
+  // core_lend.cc: places of items that wait
+  void on(SeatWaits&& e);
+  void shorten_one();
+  void recount(Seat& seat);
+  void count_use(const Seat& seat, int sign);
+  bool lends(const Seat& seat) const { return seat.waits && !seat.is_free(); }
+  void give_back_seat(Resources& left, const Seat& seat) const;
+  Level level(std::uint32_t depth) const;
+  bool has_place(const CallState& call);
+  bool out_of_patience(std::uint32_t beyond);
+  bool may_lend() const;
+  bool may_add_seat() const;
+  bool is_spare(const Seat& seat) const;
+  void tell_waiting();
+
   // core_steal.cc: turns between calls, and stealing
   void drop_reservations();
   void reserve(Seat& seat, CallId id, CallState& call);
@@ -444,8 +470,15 @@ class WorkerCore {
   TimePoint idle_check_at_ = TimePoint::never();
   Resources capacity_, left_;
   std::uint32_t busy_seats_ = 0;
-  std::optional<Load> load_;  // as sampled; busy_slots is filled in when it is told
-  Load told_load_;            // to the scheduler
+  std::uint32_t running_ = 0;              // function seats that run in a place
+  std::map<std::uint32_t, Level> levels_;  // all of these, by depth
+  std::uint32_t lending_ = 0;              // all of these
+  std::uint32_t function_seats_ = 0;
+  TimePoint lent_in_vain_ = TimePoint::never();  // since when what waits could only run in a lent place
+  TimePoint lent_look_at_ = TimePoint::never();
+  TimePoint waiting_told_at_ = TimePoint::never();  // when the scheduler is to be told how many wait
+  std::optional<Load> load_;                        // as sampled; busy_slots is filled in when it is told
+  Load told_load_;                                  // to the scheduler
   TimePoint work_ends_ = TimePoint::never();
   TimePoint load_told_at_{};
   std::vector<std::uint32_t> device_left_;  // thousandths of each device

@@ -8,6 +8,7 @@
 
 #include "runtime/check.h"
 #include "worker/core.h"
+#include "worker/slot_protocol.h"
 
 namespace betterbox {
 
@@ -29,9 +30,12 @@ std::size_t distance(std::string_view a, std::string_view b) {
 }
 
 /// Head of a kInit payload: SlotInit and the environment (worker/slot_protocol.h).
-std::string init_head(std::uint32_t instance, std::uint32_t flags, const std::string& environment) {
-  const std::uint32_t numbers[4] = {instance, flags, static_cast<std::uint32_t>(environment.size()), 0};
-  return std::string(reinterpret_cast<const char*>(numbers), sizeof numbers) + environment;
+std::string init_head(std::uint32_t instance, std::uint32_t flags, const std::string& environment,
+                      const BoxId& box) {
+  const SlotInit init{instance,       flags,    static_cast<std::uint32_t>(environment.size()),
+                      box.seat.value, box.life, 0,
+                      box.agent.value};
+  return std::string(reinterpret_cast<const char*>(&init), sizeof init) + environment;
 }
 
 Frame lost_frame(LostCode code, const DeathReport& death, std::string_view detail) {
@@ -64,27 +68,30 @@ WorkerCore::Seat& WorkerCore::add_seat(Port port, SeatKind kind) {
   seat.port = port;
   seat.kind = kind;
   if (kind != SeatKind::kFunction) seat.box = std::make_unique<BoxPart>();
+  if (kind == SeatKind::kFunction) ++function_seats_;
   reindex(seat);
   return seat;
 }
 
 void WorkerCore::spawn(Seat& seat) {
   ++seat.life;
-  seat.ready = seat.served = false;
+  seat.ready = seat.served = seat.waits = false;
   seat.retry_at = {};
   seat.kill_at = TimePoint::never();
   seat.idle_since = now_;
   if (seat.kind == SeatKind::kFunction) {
     idle_check_at_ = std::min(idle_check_at_, now_ + kIdleSeatLife);
     set_state(seat, SeatState::kUp);
-    effect(SpawnSeat{seat.id, seat.life, init_head(~std::uint32_t{0}, 0, environment_of(seat)), {}});
+    effect(SpawnSeat{seat.id, seat.life, init_head(kFunctionInstance, 0, environment_of(seat), {}), {}});
     return;
   }
   seat.box->failed = false;
   seat.box->error = {};
   set_state(seat, SeatState::kStarting);
   if (seat.kind == SeatKind::kHosted) seat.devices = own_device(seat);
-  effect(SpawnSeat{seat.id, seat.life, init_head(seat.box->instance, seat.box->flags, environment_of(seat)),
+  const BoxId box{options_.self, seat.id, seat.life};
+  effect(SpawnSeat{seat.id, seat.life,
+                   init_head(seat.box->instance, seat.box->flags, environment_of(seat), box),
                    seat.box->payload});
 }
 
@@ -136,8 +143,9 @@ void WorkerCore::discard_idle_seats() {
   idle_check_at_ = TimePoint::never();
   for (Seat& seat : seats_) {
     if (seat.kind != SeatKind::kFunction || seat.state != SeatState::kUp || !seat.is_free()) continue;
-    if (now_ - seat.idle_since < kIdleSeatLife) {
-      idle_check_at_ = std::min(idle_check_at_, seat.idle_since + kIdleSeatLife);
+    const Duration life = is_spare(seat) ? kSpareSeatLife : kIdleSeatLife;
+    if (now_ - seat.idle_since < life) {
+      idle_check_at_ = std::min(idle_check_at_, seat.idle_since + life);
       continue;
     }
     discard(seat);

@@ -91,9 +91,18 @@ void WorkerCore::sanity_check() const {
   const auto busy = std::count_if(seats_.begin(), seats_.end(), [](const Seat& s) { return !s.is_free(); });
   BB_CHECK(busy == static_cast<std::ptrdiff_t>(busy_seats_));
   Resources left = capacity_;
+  std::uint32_t running = 0, lending = 0;
   for (const Seat& seat : seats_) {
-    if (seat.needs != nullptr) take_needs(left, *seat.needs);
+    if (seat.needs == nullptr) continue;
+    BB_CHECK(seat.cpus_held <= seat.needs->cpus_milli);
+    left.cpus_milli += seat.needs->cpus_milli - seat.cpus_held;
+    take_needs(left, *seat.needs);
+    if (seat.kind != SeatKind::kFunction) continue;
+    ++(lends(seat) ? lending : running);
+    BB_CHECK(seat.use == (lends(seat) ? Use::kLends : Use::kRuns) &&
+             seat.depth == seat.stations[seat.running].depth);
   }
+  BB_CHECK(running == running_ && lending == lending_);
   std::vector<std::uint32_t> devices(device_left_.size(), 1000);
   for (std::size_t d = 0; d < devices.size(); ++d) {
     for (const Seat& seat : seats_) devices[d] -= (seat.devices >> d & 1U) != 0 ? seat.device_milli : 0;

@@ -25,7 +25,7 @@ std::uint8_t WorkerCore::sets_of(const Seat& seat) const {
   if (seat.is_reserved()) return sets;
   if (seat.is_free()) {
     sets |= kIdle;
-  } else if (seat.has_free_station() && is_hungry(seat)) {
+  } else if (seat.has_free_station() && !lends(seat) && is_hungry(seat)) {
     sets |= kHungry;
   }
   return sets;
@@ -39,8 +39,9 @@ void WorkerCore::reindex(Seat& seat) {
     if (CallState* after = find_call(runs)) ++after->seats;
     seat.runs = runs;
   }
+  recount(seat);
   if (seat.needs != nullptr && seat.is_free()) {
-    give_back_needs(left_, *seat.needs);
+    give_back_seat(left_, seat);
     give_back_devices(seat);
     seat.needs.reset();
     --busy_seats_;
@@ -136,7 +137,9 @@ void WorkerCore::undivided_changed(LeaseState& lease, std::uint64_t before) {
   }
 }
 
+/// How many items of calls at this port may run at a time.
 std::uint32_t WorkerCore::seats_of(Port port) const {
+  if (port == kFunctionPool) return options_.function_slots;
   const auto at = ports_.find(port);
   return at == ports_.end() ? 0 : at->second.up;
 }
@@ -144,15 +147,15 @@ std::uint32_t WorkerCore::seats_of(Port port) const {
 // --- dividing ------------------------------------------------------------------------------------
 
 void WorkerCore::divide() {
+  switch_at_ = lent_look_at_ = TimePoint::never();
   if (ending_ || starts_nothing() || cuts_awaited_ > 0) return;
-  switch_at_ = TimePoint::never();
   drop_reservations();
   assign();
   relieve_starved();
   if (cuts_awaited_ == 0) steal_for_idle();
 }
 
-/// Higher priorities first, then who has least, then who has waited longest. A call whose needs have not fitted for a
+/// Higher priorities first, then deeper calls, for which others wait, then who has least, then who has waited longest. A call whose needs have not fitted for a
 /// while, although it has no seat, keeps others from taking what becomes free.
 void WorkerCore::assign() {
   candidates_.clear();
@@ -161,8 +164,8 @@ void WorkerCore::assign() {
     if (!call->awaits_values) candidates_.emplace_back(id, call);
   }
   auto rank = [](const std::pair<CallId, CallState*>& c) {
-    return std::tuple(-std::int64_t{c.second->context.priority}, c.second->stations, c.second->last_served,
-                      c.first);
+    return std::tuple(-std::int64_t{c.second->context.priority}, -std::int64_t{c.second->context.depth},
+                      c.second->stations, c.second->last_served, c.first);
   };
   while (!candidates_.empty()) {
     const auto next = std::min_element(candidates_.begin(), candidates_.end(),
@@ -173,7 +176,8 @@ void WorkerCore::assign() {
     candidates_.erase(next);
     if (given || !is_held_up(*call)) continue;
     std::erase_if(candidates_, [&, held = call](const auto& c) {
-      return c.second->context.priority <= held->context.priority;
+      return c.second->context.priority <= held->context.priority &&
+             c.second->context.depth <= held->context.depth;
     });
   }
 }
@@ -201,7 +205,7 @@ bool WorkerCore::give_one(CallId id, CallState& call) {
 
 /// Best first: kept for this call, knows the client, no process yet, and a process that is to be replaced.
 WorkerCore::Seat* WorkerCore::choose_idle_seat(CallId, CallState& call) {
-  if (!fits(call)) return nullptr;
+  if (!fits(call) || !has_place(call)) return nullptr;
   if (!device_left_.empty() && call.context.port == kFunctionPool) return choose_by_devices(call);
   for (const SeatId kept : call.reserved) {
     Seat& seat = seats_[kept.value];
@@ -215,14 +219,17 @@ WorkerCore::Seat* WorkerCore::choose_idle_seat(CallId, CallState& call) {
 /// A function seat whose process is to be made (anew) for this call's client.
 WorkerCore::Seat* WorkerCore::choose_foreign_seat(const CallState& call) {
   if (const SeatSet& empty = ports_[kFunctionPool].empty; !empty.empty()) return &seats_[empty.next()];
+  Seat* others = nullptr;  // the client has more work, but nobody is to wait for it while items wait
   for (auto& [key, crowd] : crowds_) {
     if (key.first != kFunctionPool) break;
     if (&crowd == call.crowd) continue;
     for (std::uint32_t s = crowd.idle.next(); s != SeatSet::kNone; s = crowd.idle.next(s + 1)) {
       if (may_switch_client(seats_[s])) return &seats_[s];
+      if (others == nullptr) others = &seats_[s];
     }
   }
-  return nullptr;
+  if (may_add_seat()) return &add_seat(kFunctionPool, SeatKind::kFunction);
+  return lending_ > 0 ? others : nullptr;
 }
 
 /// What is reserved for the part that runs must do for the one that waits.
@@ -320,12 +327,13 @@ void WorkerCore::give_part(CallId id, CallState& call, LeaseState& lease, Seat& 
   const auto context = std::lower_bound(seat.contexts.begin(), seat.contexts.end(), id);
   if (context == seat.contexts.end() || *context != id) {
     seat.contexts.insert(context, id);
-    effect(SendContext{seat.id, id, call.context.fold, call.frame});
+    effect(SendContext{seat.id, id, call.context.fold, call.frame, call.context.depth});
   }
   if (seat.needs == nullptr) {
     take_needs(left_, *call.needs);
     take_devices(seat, call);
     seat.needs = call.needs;
+    seat.cpus_held = call.needs->cpus_milli;
     ++busy_seats_;
   }
   const std::uint64_t before = lease.undivided.size();
@@ -345,6 +353,7 @@ void WorkerCore::give_part(CallId id, CallState& call, LeaseState& lease, Seat& 
   place.count = static_cast<std::uint32_t>(range.size());
   place.generation = ++generation_;
   place.busy = true;
+  place.depth = call.context.depth;
   ++call.stations;
   call.last_served = ++served_;
   call.held.reset();

@@ -53,11 +53,15 @@ void WorkerCore::take_seat(Seat& seat, CallId id, CallState& call) {
 bool WorkerCore::has_enough_reserved(const CallState& call, std::uint64_t parts) const {
   Resources later = left_;
   for (const SeatId id : call.reserved) {
-    if (const Seat& seat = seats_[id.value]; seat.needs != nullptr) give_back_needs(later, *seat.needs);
+    if (const Seat& seat = seats_[id.value]; seat.needs != nullptr) give_back_seat(later, seat);
   }
-  std::uint64_t seats = call.reserved.size() + call.crowd->idle.size();
-  if (call.context.port == kFunctionPool) seats += ports_.at(kFunctionPool).empty.size();
-  return items_that_fit(later, *call.needs, seats) >= parts;
+  std::uint64_t free = call.crowd->idle.size();
+  if (call.context.port == kFunctionPool) {
+    free += ports_.at(kFunctionPool).empty.size();
+    free =
+        std::min<std::uint64_t>(free, options_.function_slots - std::min(options_.function_slots, running_));
+  }
+  return items_that_fit(later, *call.needs, call.reserved.size() + free) >= parts;
 }
 
 // --- turns ---------------------------------------------------------------------------------------
@@ -74,6 +78,8 @@ void WorkerCore::relieve_starved() {
     });
   }
   for (const auto& [id, call] : candidates_) {
+    // What waits behind its like, which waits in turn for deeper calls, has use for no other's place.
+    if (call->context.port == kFunctionPool && level(call->context.depth).lending > 0) continue;
     if (priorities_.size() > 1) overrule(id, *call);
     if (call->seats == 0 && cuts_awaited_ == 0) relieve(id, *call);
     if (cuts_awaited_ > 0) return;  // their answers divide again
@@ -94,7 +100,7 @@ void WorkerCore::overrule(CallId id, CallState& call) {
     Seat* victim = nullptr;
     std::int32_t lowest = 0;
     for (Seat& seat : seats_) {
-      if (seat.state != SeatState::kUp || seat.is_reserved() || seat.is_free()) continue;
+      if (seat.state != SeatState::kUp || seat.is_reserved() || seat.is_free() || lends(seat)) continue;
       const CallState* holder = find_call(seat.runs);
       if (!is_lower(holder) || (victim != nullptr && holder->context.priority >= lowest)) continue;
       victim = &seat, lowest = holder->context.priority;
@@ -119,7 +125,8 @@ void WorkerCore::relieve(CallId id, CallState& call) {
     if (seats == 0 || seats * active <= seats_of(port)) return;
     Seat* victim = nullptr;
     for (Seat& seat : seats_) {
-      if (seat.runs != most || seat.port != port || seat.state != SeatState::kUp || seat.is_reserved())
+      if (seat.runs != most || seat.port != port || seat.state != SeatState::kUp || seat.is_reserved() ||
+          lends(seat))
         continue;
       if (victim == nullptr || seat.since < victim->since) victim = &seat;
     }
@@ -208,7 +215,8 @@ std::uint32_t WorkerCore::share_of_thieves(const Seat& victim, CallId id, const 
                                            const PortState& port) const {
   const std::uint32_t left = untouched_of(victim, id);
   double idle = call.crowd->idle.size();
-  if (call.context.port == kFunctionPool) idle += port.empty.size();
+  if (call.context.port == kFunctionPool)
+    idle = std::min<double>(idle + port.empty.size(), options_.function_slots - running_);
   const double thieves = std::max(1.0, idle / port.stealable.size());
   const double theirs = call.times.known() ? thieves / call.times.mean() : thieves;
   const double its = call.times.known() ? 1 / mean_of(victim, id, call) : 1;

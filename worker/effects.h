@@ -36,6 +36,7 @@ struct SendContext {
   CallId call;
   bool fold = false;
   Frame frame;
+  std::uint32_t depth = 0;  ///< calls that it is nested in
 };
 struct DropContext {
   SeatId seat;

@@ -148,6 +148,12 @@ struct LaneReplied {
   std::uint64_t serial = 0;
   Frame item;
 };
+/// What runs in a seat begins (or ends) to wait for calls of its own.
+struct SeatWaits {
+  SeatId seat;
+  std::uint32_t life = 0;
+  bool waits = false;
+};
 /// The answer to CutLease, in the same turn. `cut` and `position` are offsets; `done` items have outcomes.
 struct CutDone {
   SeatId seat;
@@ -190,7 +196,7 @@ using Event =
     std::variant<SessionBegan, SessionEnded, ContextArrived, LeaseGranted, RevokeAsked, ItemsAbandoned,
                  CallDropped, ValuesArrived, AcknowledgeArrived, HostAsked, UndeployAsked, BoxCallArrived,
                  BoxCallCancelled, ClientGone, SeatOpened, SeatCloseAsked, SeatReady, SeatFailed, SeatStopped,
-                 SeatProgressed, SubLeaseDone, SeatReplied, LaneAsked, LaneReplied, CutDone, SeatDied,
-                 LoadSampled, TurnEnded, StopAsked>;
+                 SeatProgressed, SubLeaseDone, SeatReplied, LaneAsked, LaneReplied, SeatWaits, CutDone,
+                 SeatDied, LoadSampled, TurnEnded, StopAsked>;
 
 }  // namespace betterbox

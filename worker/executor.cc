@@ -186,14 +186,14 @@ void Executor::stop(SeatId seat) {
 void Executor::send_context(SendContext&& e) {
   Slot* slot = find(e.seat);
   if (slot == nullptr) return;
-  const SlotContext head{e.call.client.value, e.call.serial, e.fold};
+  const SlotContext head{e.call.client.value, e.call.serial, e.fold ? 1U : 0U, e.depth};
   say(*slot, ToSlot::kContext, bytes_of(head), {std::move(e.frame)});
 }
 
 void Executor::drop_context(const DropContext& e) {
   Slot* slot = find(e.seat);
   if (slot == nullptr) return;
-  const SlotContext head{e.call.client.value, e.call.serial, 0};
+  const SlotContext head{e.call.client.value, e.call.serial, 0, 0};
   say(*slot, ToSlot::kDropContext, bytes_of(head));
 }
 
@@ -268,7 +268,8 @@ bool Executor::prepare_sleep() {
   }
   std::atomic_thread_fence(std::memory_order_seq_cst);
   return std::none_of(slots_.begin(), slots_.end(), [](const auto& entry) {
-    return entry.second->outbox.has_bytes() || entry.second->strip.has_more();
+    return entry.second->outbox.has_bytes() || entry.second->strip.has_more() ||
+           entry.second->lends_changed();
   });
 }
 
@@ -303,6 +304,10 @@ void Executor::collect(std::vector<Event>& events, bool drain_outcomes) {
     if (drain_outcomes) drain(*slot, events, kRecordsPerLook);
     if (slot->inbox.queued_bytes() > 0) slot->inbox.flush();
     if (slot->express.queued_bytes() > 0) slot->express.flush();
+    if (slot->lends_changed()) {
+      slot->lends = !slot->lends;
+      events.emplace_back(SeatWaits{seat, slot->life, slot->lends});
+    }
   }
   std::vector<SeatId> left;
   for (const auto& [seat, slot] : slots_) {

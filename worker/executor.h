@@ -108,7 +108,11 @@ class Executor {
     StripReader strip;
     Gather gathers[kStations];
     pid_t pid = 0;
-    bool left = false;  // a thread that has said its last word: no death follows
+    bool left = false;   // a thread that has said its last word: no death follows
+    bool lends = false;  // as reported
+    bool lends_changed() const {
+      return (arena->header().slot_lends.load(std::memory_order_acquire) != 0) != lends;
+    }
     SlotOutput out, err;
   };
   static void want_bell(Slot& slot, Bell bell);

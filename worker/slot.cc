@@ -16,6 +16,7 @@
 #include "python/src/py_ref.h"
 #include "runtime/page.h"
 #include "runtime/segment_pool.h"
+#include "runtime/slot_place.h"
 #include "worker/item_clock.h"
 #include "worker/record_bytes.h"
 #include "worker/slot_arrivals.h"
@@ -50,7 +51,9 @@ class Slot {
       : arena_(arena),
         options_(options),
         outlet_(std::make_shared<Outlet>(arena, options.bell_fd)),
-        arrivals_(arena, options.bell_fd, *outlet_) {}
+        arrivals_(arena, options.bell_fd, *outlet_),
+        place_(new SlotPlace(arena.header(), options.bell_fd, options.in_process)) {}
+  ~Slot() { SlotPlace::close(place_); }
 
   void run() {
     if (!start()) return end();
@@ -82,6 +85,7 @@ class Slot {
     BB_CHECK(record.kind == static_cast<std::uint32_t>(ToSlot::kInit));
     std::span<const std::byte> rest = bytes_of(record.payload);
     const auto init = take<SlotInit>(rest);
+    if (init.agent != 0) place_->host({PeerId{init.agent}, SeatId{init.seat}, init.life});
     set_environment({reinterpret_cast<const char*>(rest.data()), init.environment_size});
     rest = rest.subspan(init.environment_size);
     hooks_ = PyRef(PyImport_ImportModule("betterbox._slot"));
@@ -209,7 +213,12 @@ class Slot {
     switch (static_cast<ToSlot>(record.kind)) {
       case ToSlot::kContext: {
         const auto context = take<SlotContext>(rest);
-        return plans_[{PeerId{context.client}, context.serial}].load(hooks_.get(), rest);
+        SlotPlan& plan = plans_[{PeerId{context.client}, context.serial}];
+        plan.depth = context.depth;
+        place_->enter({PeerId{context.client}, context.serial},
+                      plan.depth);  // what is imported now may make calls and wait for them
+        plan.load(hooks_.get(), rest);
+        return place_->leave();
       }
       case ToSlot::kDropContext: {
         const auto context = take<SlotContext>(rest);
@@ -264,6 +273,7 @@ class Slot {
   /// Runs items of the lease until it is used up or a record arrives.
   void run_items(ActiveLease& active) {
     LeaseStation& station = arena_.header().stations[active.lease.station];
+    place_->enter({PeerId{active.lease.client}, active.lease.serial}, active.plan->depth);
     ItemClock clock(monotonic_now());
     Fold fold{clock.last()};
     bool pause = arrivals_.any();
@@ -274,6 +284,7 @@ class Slot {
         write_fold(active, station, fold);
         const SlotLeaseDone done{active.lease.station, active.lease.generation};
         leases_.pop_front();
+        place_->leave();
         outlet_->write(FromSlot::kLeaseDone, bytes_of_struct(done));
         return;
       }
@@ -289,6 +300,7 @@ class Slot {
       }
     }
     write_fold(active, station, fold);
+    place_->leave();
     outlet_->ring();
     tick_if_due();
   }
@@ -505,6 +517,7 @@ class Slot {
   const SlotOptions options_;
   std::shared_ptr<Outlet> outlet_;
   SlotArrivals arrivals_;
+  SlotPlace* const place_;
   PyRef hooks_, direct_, finish_, promise_type_;
   std::map<CallId, SlotPlan> plans_;
   std::deque<ActiveLease> leases_;

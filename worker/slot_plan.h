@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -19,6 +20,8 @@ class SlotPlan {
   PyObject* single_error() const { return single_error_.get(); }
   /// `reduce=`, or null.
   PyObject* fold() const { return fold_.get(); }
+  /// Calls that this one is nested in.
+  std::uint32_t depth = 0;
   /// This process shares its memory with the client.
   bool near() const { return near_; }
   /// Runs one item. Null: a Python error is set. REQUIRES: single_error() is null.

@@ -10,7 +10,7 @@ namespace betterbox {
 enum class ToSlot : std::uint32_t {
   kInit = 1,         ///< payload: SlotInit, then what the slot is, for Python: a pickle made by betterbox
   kContext = 2,      ///< SlotContext, then the context frame
-  kDropContext = 3,  ///< SlotContext (fold unused)
+  kDropContext = 3,  ///< SlotContext (its ids)
   kLease = 4,        ///< SlotLease, then its pages: each u64 first, u64 count, u64 size, page padded to 8
   kCall = 5,         ///< SlotCall, method name, arguments frame (express for concurrent and async methods)
   kCancelCall = 6,   ///< u64 token: do not start it (it may have run)
@@ -35,13 +35,16 @@ struct SlotInit {
   std::uint32_t instance = 0;
   std::uint32_t flags = 0;             ///< 1: several instances
   std::uint32_t environment_size = 0;  ///< bytes of NAME=VALUE lines, which follow
+  std::uint32_t seat = 0, life = 0;    ///< with `agent`: the box's name on the bus
   std::uint32_t reserved = 0;
+  std::uint64_t agent = 0;
 };
 inline constexpr std::uint32_t kFunctionInstance = 0xFFFFFFFF;
 
 struct SlotContext {
   std::uint64_t client = 0, serial = 0;  ///< CallId
-  std::uint64_t fold = 0;
+  std::uint32_t fold = 0;
+  std::uint32_t depth = 0;  ///< calls that it is nested in
 };
 struct SlotLease {
   std::uint64_t client = 0, serial = 0;  ///< CallId: its context has been sent before

@@ -439,7 +439,9 @@ def _worker_row(peer: dict[str, Any]) -> tuple[Any, ...]:
 def _state_of(connected: bool, load: dict[str, Any]) -> str:
     if not connected:
         return "gone"
-    return "ending" if load["ending"] else "paused: little memory is left" if load["paused"] else "ready"
+    state = "ending" if load["ending"] else "paused: little memory is left" if load["paused"] else "ready"
+    waiting = load["waiting_slots"]
+    return state + (f", {waiting} more wait for calls of their own" if waiting else "")
 
 
 def _size(amount: float) -> str:

@@ -25,6 +25,18 @@ class BusError(BetterBoxError):
     __module__ = "betterbox"
 
 
+class DeadlockError(BetterBoxError):
+    """A wait that can never end: of a box for itself, round a cycle of boxes, or of every slot there is."""
+
+    __module__ = "betterbox"
+
+
+class NestingError(BetterBoxError, RecursionError):
+    """Calls made by calls made by calls, deeper than the bus allows: a recursion without an end."""
+
+    __module__ = "betterbox"
+
+
 class NoBoxFoundError(BetterBoxError):
     """No box answers at a port (or fewer than were required)."""
 

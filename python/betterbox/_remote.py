@@ -69,7 +69,9 @@ def _poisoned(
     )
 
 
-_POISONED, _CANCELLED, _TIMEOUT, _BOX_LOST, _WORKER_LOST, _NO_BOX, _NO_METHOD, _BAD, _BUS, _TOO_MUCH = range(1, 11)
+_POISONED, _CANCELLED, _TIMEOUT, _BOX_LOST, _WORKER_LOST, _NO_BOX, _NO_METHOD, _BAD, _BUS, _TOO_MUCH, _DEADLOCK = range(
+    1, 12
+)
 
 
 def lost_error(
@@ -111,6 +113,8 @@ def lost_error(
             f"an item of {what} can never run{reason}. Ask for less (cpus=, memory=, gpus=, resources=), "
             f"or start a worker that has it (betterbox worker --cpus --memory --gpus --resource)"
         )
+    if code == _DEADLOCK:
+        return _errors.DeadlockError(f"{what} can never be answered: {detail}")
     return _errors.BusError(
         f"the bus was lost while {what} was under way{reason}. `betterbox status` shows what is there now"
     )

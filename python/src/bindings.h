@@ -11,6 +11,9 @@
 
 namespace betterbox {
 
+/// A class of betterbox._errors, raised with the text of `error`.
+void set_own_error(const char* type, const std::exception& error);
+
 void register_bus(pybind11::module_& module);
 void register_shared_buffers(pybind11::module_& module);
 void register_items(pybind11::module_& module);

@@ -78,7 +78,7 @@ class CallHandle {
     bool met = false;
     {
       py::gil_scoped_release release;
-      met = client_->wait(condition(until), deadline, check_signals);
+      met = client_->wait(condition(until), deadline, check_signals, {call_, until == kWaitAll, true});
     }
     const auto now = progress();
     if (!now.failure.empty() && now.settled < now.known) throw BusError(now.failure);
@@ -90,7 +90,7 @@ class CallHandle {
     std::optional<Outcome> outcome;
     {
       py::gil_scoped_release release;
-      if (client_->wait(client_->settled_item(call_, 0), deadline, check_signals)) {
+      if (client_->wait(client_->settled_item(call_, 0), deadline, check_signals, {call_, false, true})) {
         outcome = client_->outcome(call_, 0, false);
       }
     }

@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "python/src/bindings.h"
+#include "python/src/py_ref.h"
 #include "runtime/client.h"
 
 namespace py = pybind11;
@@ -28,6 +29,12 @@ void check_signals() {
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
+void set_own_error(const char* name, const std::exception& error) {
+  const PyRef module(PyImport_ImportModule("betterbox._errors"));
+  const PyRef type(module ? PyObject_GetAttrString(module.get(), name) : nullptr);
+  if (type) PyErr_SetObject(type.get(), py::cast(std::string(error.what())).ptr());
+}
+
 }  // namespace betterbox
 
 PYBIND11_MODULE(_core, module) {
@@ -38,8 +45,9 @@ PYBIND11_MODULE(_core, module) {
     try {
       if (error) std::rethrow_exception(error);
     } catch (const betterbox::BusError& problem) {
-      const py::object type = py::module_::import("betterbox._errors").attr("BusError");
-      PyErr_SetObject(type.ptr(), py::cast(std::string(problem.what())).ptr());
+      betterbox::set_own_error("BusError", problem);
+    } catch (const betterbox::NestingError& problem) {
+      betterbox::set_own_error("NestingError", problem);
     }
   });
   betterbox::register_bus(module);

@@ -84,6 +84,7 @@ py::dict to_dict(const Load& load) {
   fields["busy_slots"] = load.busy_slots;
   fields["others_cpus"] = static_cast<double>(load.others_cpus_milli) / 1000;
   fields["memory"] = load.memory_bytes;
+  fields["waiting_slots"] = load.waiting_slots;
   fields["paused"] = load.paused;
   fields["ending"] = load.ending;
   fields["time_left"] = load.time_left_ms == 0 ? py::object(py::none())

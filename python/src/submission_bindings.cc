@@ -171,9 +171,9 @@ template <class Body> PyObject* guarded(Body body) {
   } catch (py::error_already_set& error) {
     error.restore();
   } catch (const BusError& error) {
-    PyRef module(PyImport_ImportModule("betterbox._errors"));
-    PyRef type(module ? PyObject_GetAttrString(module.get(), "BusError") : nullptr);
-    if (type) PyErr_SetObject(type.get(), py::cast(std::string(error.what())).ptr());
+    set_own_error("BusError", error);
+  } catch (const NestingError& error) {
+    set_own_error("NestingError", error);
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
   }
@@ -238,7 +238,8 @@ PyObject* submission_wait(PyObject* self, PyObject* const* args, Py_ssize_t coun
     bool met = false;
     {
       const GilRelease release;
-      met = object->client->wait(object->client->settled(object->submission), deadline, check_signals);
+      met = object->client->wait(object->client->settled(object->submission), deadline, check_signals,
+                                 {object->submission.block->stream, false, true});
     }
     return Py_NewRef(met ? Py_True : Py_False);
   });

@@ -55,7 +55,7 @@ DEATH = {'signal': 11, 'exit_code': 3, 'host': 'node1', 'pid': 4343, 'peak_kib':
 RESOURCES = {'cpus_milli': 4_000, 'memory_bytes': 8_000_000_000, 'gpus_milli': 1_500,
              'named': [{'name': 'licence', 'milli': 2_000}, {'name': 'tape', 'milli': 500}]}
 LOAD = {'busy_slots': 2, 'others_cpus_milli': 1_250, 'memory_bytes': 3_000_000_000, 'paused': True, 'ending': True,
-        'time_left_ms': 90_000}
+        'time_left_ms': 90_000, 'waiting_slots': 3, 'lends': False}
 STORE = '0b8e5b8e-0000-4000-8000-123456789abc:25'
 VALUE = {'name': 'betterbox-0-1122334455667788-7', 'serial': 7, 'bytes': 1_052_672}
 WORKER = {'role': 2, 'peer': 0xA1A2A3A4A5A6A7A8, 'name': 'w-1', 'host': 'node1', 'pid': 4242,
@@ -96,7 +96,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
               'timeout_ns': 1_500_000_000, 'name': 'sweep', 'settled': [items(0, 5)], 'policy': 'fac2',
               'priority': -3, 'needs': RESOURCES, 'copies_permille': 50, 'durable': True,
               'values': [{'value': VALUE, 'store': 'store'}],
-              'content': {'high': 0x0123456789ABCDEF, 'low': 0xFEDCBA9876543210}}, [b'context']),
+              'content': {'high': 0x0123456789ABCDEF, 'low': 0xFEDCBA9876543210}, 'depth': 6}, [b'context']),
     'Items': ({'serial': 9, 'spans': [span(0, 2), span(2, 3)], 'closed': True,
                'costs': [1.0, 2.0, 0.5, 4.0, 8.0]}, [b'page one', b'page two']),
     'Cancel': ({'serial': 9, 'range': items(4, 8)}, []),
@@ -108,7 +108,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
     'Explanation': ({'serial': 9, 'stats': STATS}, []),
     'Context': ({'call': CALL, 'port': 8090, 'method': 'energy', 'fold': True, 'policy': 'auto',
                  'priority': 7, 'needs': RESOURCES, 'values': [{'value': VALUE, 'store': 'store'}],
-                 'held': 3, 'dropped': [1, 2]}, [b'context']),
+                 'held': 3, 'dropped': [1, 2], 'depth': 6}, [b'context']),
     'Lease': ({'lease': 5, 'call': CALL, 'range': items(10, 20), 'attempt': 1,
                'spans': [span(8, 8), span(16, 8)], 'costs': [0.5, 2.0], 'low_water': 2,
                'report_interval_ns': 10_000_000}, [b'page one', b'page two']),
@@ -149,6 +149,8 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
     'Fetched': ({'name': VALUE['name'], 'ok': True}, []),
     'Broadcast': ({'sequence': 7, 'value': VALUE, 'store': STORE, 'members': [0, 3, 5]}, []),
     'Relay': ({'peer': 0xA1A2A3A4A5A6A7A8, 'over': False}, [b'first', b'payload']),
+    'Waits': ({'number': 3, 'box': BOX, 'call': CALL, 'boxes': [BOX], 'calls': [9, 10]}, []),
+    'Deadlock': ({'number': 3, 'text': 'box A waits for box A'}, []),
 }
 
 

@@ -61,7 +61,7 @@ DeathReport death() { return {11, 3, "node1", 4343, 123456, "Fatal error: \xC3\x
 
 Resources resources() { return {4'000, 8'000'000'000, 1'500, {{"licence", 2'000}, {"tape", 500}}}; }
 
-Load load() { return {2, 1'250, 3'000'000'000, true, true, 90'000}; }
+Load load() { return {2, 1'250, 3'000'000'000, true, true, 90'000, 3, false}; }
 
 PeerStatus peer_status() {
   return {Role::kWorker,
@@ -141,7 +141,8 @@ void add_calls(std::vector<Message>& all) {
                       50,
                       true,
                       {{value(), "store"}},
-                      {0x0123456789ABCDEF, 0xFEDCBA9876543210}},
+                      {0x0123456789ABCDEF, 0xFEDCBA9876543210},
+                      6},
                  frames({"context"})});
   all.push_back({Items{9, {{0, 2}, {2, 3}}, true, {1, 2, 0.5F, 4, 8}}, frames({"page one", "page two"})});
   all.push_back({Cancel{9, {4, 8}}, {}});
@@ -155,7 +156,7 @@ void add_calls(std::vector<Message>& all) {
 
 void add_leases(std::vector<Message>& all) {
   all.push_back(
-      {Context{kCall, Port{8090}, "energy", true, "auto", 7, resources(), {{value(), "store"}}, 3, {1, 2}},
+      {Context{kCall, Port{8090}, "energy", true, "auto", 7, resources(), {{value(), "store"}}, 3, {1, 2}, 6},
        frames({"context"})});
   all.push_back({Lease{LeaseId{5}, kCall, {10, 20}, 1, {{8, 8}, {16, 8}}, {0.5F, 2}, 2, 10'000'000},
                  frames({"page one", "page two"})});
@@ -212,6 +213,8 @@ void add_values(std::vector<Message>& all) {
   all.push_back({Fetched{value().name, true}, {}});
   all.push_back({Broadcast{7, value(), store, {0, 3, 5}}, {}});
   all.push_back({Relay{peer, false}, frames({"first", "payload"})});
+  all.push_back({Waits{3, kBox, kCall, {kBox}, {9, 10}}, {}});
+  all.push_back({Deadlock{3, "box A waits for box A"}, {}});
 }
 
 std::string hex(std::span<const std::byte> bytes) {

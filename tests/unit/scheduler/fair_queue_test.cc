@@ -32,21 +32,32 @@ TEST(FairQueueTest, CountsEachCallOnce) {
 
 TEST(FairQueueTest, HigherPrioritiesComeFirstAndEqualsTakeTurns) {
   FairQueue queue;
-  queue.add({PeerId{1}, 1}, 0);
-  queue.add({PeerId{1}, 2}, 5);
-  queue.add({PeerId{2}, 1}, 5);
-  queue.add({PeerId{2}, 2}, -3);
+  queue.add({PeerId{1}, 1}, {0});
+  queue.add({PeerId{1}, 2}, {5});
+  queue.add({PeerId{2}, 1}, {5});
+  queue.add({PeerId{2}, 2}, {-3});
   EXPECT_EQ(queue.next(), (CallId{PeerId{1}, 2}));
   EXPECT_EQ(queue.next(), (CallId{PeerId{2}, 1}));
   EXPECT_EQ(queue.next(), (CallId{PeerId{1}, 2}));
-  EXPECT_EQ(queue.highest(), 5);
-  EXPECT_EQ(queue.below(5), 0);
-  EXPECT_EQ(queue.below(0), -3);
-  EXPECT_FALSE(queue.below(-3));
-  queue.remove({PeerId{1}, 2}, 5);
-  queue.remove({PeerId{2}, 1}, 5);
+  EXPECT_EQ(queue.highest(), CallRank{5});
+  EXPECT_EQ(queue.below({5}), CallRank{0});
+  EXPECT_EQ(queue.below({0}), CallRank{-3});
+  EXPECT_FALSE(queue.below({-3}));
+  queue.remove({PeerId{1}, 2}, {5});
+  queue.remove({PeerId{2}, 1}, {5});
   EXPECT_EQ(queue.next(), (CallId{PeerId{1}, 1}));
   EXPECT_EQ(queue.size(), 2U);
+}
+
+TEST(FairQueueTest, DeeperCallsComeFirstAmongThoseOfOnePriority) {
+  FairQueue queue;
+  queue.add({PeerId{1}, 1}, {0, 0});
+  queue.add({PeerId{2}, 1}, {0, 3});
+  queue.add({PeerId{3}, 1}, {1, 0});
+  EXPECT_EQ(queue.next(), (CallId{PeerId{3}, 1}));
+  EXPECT_EQ(queue.below({1, 0}), (CallRank{0, 3}));
+  queue.remove({PeerId{3}, 1}, {1, 0});
+  EXPECT_EQ(queue.next(), (CallId{PeerId{2}, 1}));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "tests/unit/worker/worker_fixture.h"
+#include "worker/slot_protocol.h"
 
 namespace betterbox {
 namespace {
@@ -139,7 +140,9 @@ class Devices : public Turns {
     take_messages();
   }
   /// What the process in this seat was told.
-  std::string sees(std::uint32_t id) { return seat(id).head.size() > 16 ? seat(id).head.substr(16) : ""; }
+  std::string sees(std::uint32_t id) {
+    return seat(id).head.size() > sizeof(SlotInit) ? seat(id).head.substr(sizeof(SlotInit)) : "";
+  }
 };
 
 TEST_F(Devices, AreNotSpokenOfWhereThereAreNone) {

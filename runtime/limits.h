@@ -48,6 +48,8 @@ inline constexpr std::uint64_t kSharedItemWindowBytes = 512U << 20;
 inline constexpr Duration kUntakenSegmentLife = seconds(60);
 /// Segments that nobody has used for this long are removed.
 inline constexpr Duration kIdleSegmentLife = seconds(30);
+/// How often an agent removes what dead processes of its host left: with the time above, how long that may stay.
+inline constexpr Duration kSegmentSweepInterval = seconds(30);
 /// How often an idle process that has segments looks at them.
 inline constexpr Duration kSegmentLookInterval = seconds(10);
 

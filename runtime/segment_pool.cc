@@ -321,16 +321,17 @@ bool SegmentPool::rename(Segment& segment, std::uint64_t serial) {
   return true;
 }
 
-/// What was taken, or never will be, is no longer leased. Called with the lock.
+/// What was taken is no longer leased; what never will be is removed. Called with the lock.
 void SegmentPool::look_at_sent(TimePoint now) {
-  for (const SegmentPtr& segment : segments_) {
-    if (!segment->sent) continue;
+  std::erase_if(segments_, [now](const SegmentPtr& segment) {
+    if (!segment->sent) return false;
     Header header;
-    const bool known = read_header(segment->fd, header);
-    if (known && header.state == State::kSent && now - segment->since < kUntakenSegmentLife) continue;
+    const bool untaken = read_header(segment->fd, header) && header.state == State::kSent;
+    if (untaken && now - segment->since < kUntakenSegmentLife) return false;
     segment->sent = segment->leased = false;
     segment->since = now;
-  }
+    return untaken && !is_locked_by_others(segment->fd);
+  });
 }
 
 /// The smallest free segment that is large enough and not wasteful, else a new one. Called with the lock.
@@ -508,17 +509,23 @@ void look_at_segments() {
   own.look_at_ns = some ? (now + kSegmentLookInterval).ns : TimePoint::never().ns;
 }
 
-void sweep_segments(const std::string& folder) {
+bool sweep_segments(const std::string& folder) {
   std::error_code error;
+  bool some_left = false;
   const std::string prefix = name_prefix();
   for (std::filesystem::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
     const std::string path = it->path();
     if (!it->path().filename().native().starts_with(prefix)) continue;
     const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) continue;
-    if (!may_be_taken(fd) && lock_alone(fd)) ::unlink(path.c_str());
+    if (may_be_taken(fd)) {
+      some_left = true;
+    } else if (lock_alone(fd)) {
+      ::unlink(path.c_str());
+    }
     ::close(fd);
   }
+  return some_left;
 }
 
 }  // namespace betterbox

@@ -12,7 +12,8 @@
 // so that nobody ever reads what was written for another.
 //
 // What is `sent` is handed over: it stays until another process has taken it (a mark in the file; it locks first) and
-// unlocked it again, or for kUntakenSegmentLife, also when its owner dies.
+// unlocked it again, or for kUntakenSegmentLife, also when its owner dies. Agents sweep each kSegmentSweepInterval, so
+// what nobody will take is gone after both times together.
 //
 // The first write into a file goes through pwrite: shared memory that is full is an error, not a SIGBUS. All its pages
 // have their memory then, and later writes are copies into a mapping, which the owner keeps with the file.
@@ -155,7 +156,8 @@ std::shared_ptr<SegmentPool> segment_pool();
 TimePoint next_look_at_segments();
 /// Removes what nobody has used for long, if it is time to look.
 void look_at_segments();
-/// Removes segments of this user that nobody locks, other than those that were sent just now.
-void sweep_segments(const std::string& folder);
+/// Removes segments of this user that nobody locks, other than those that were sent just now. Result: true if it left
+/// some of these.
+bool sweep_segments(const std::string& folder);
 
 }  // namespace betterbox

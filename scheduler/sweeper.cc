@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "runtime/bus_file.h"
+#include "runtime/limits.h"
 #include "runtime/segment_pool.h"
 
 namespace betterbox::scheduler {
@@ -93,16 +94,22 @@ bool remove_our_bus_file(const SweepPlan& plan) {
   return false;
 }
 
-void sweep(const SweepPlan& plan) {
+void sweep_files(const SweepPlan& plan) {
   if (!remove_our_bus_file(plan)) return;
   if (!wait_for_peers(plan)) return;
   const BusLock lock(plan.lock_file);
   if (!lock.held()) return;
   sweep_socket_folder(plan.socket_folder);
-  sweep_segments(kSegmentFolder);
   std::error_code ignored;
   fs::remove(plan.lock_file, ignored);
   if (plan.ephemeral) fs::remove_all(fs::path(plan.bus_file).parent_path(), ignored);
+}
+
+/// What the peers of this bus have sent last may still be taken for a while; nobody else looks at it afterwards.
+void sweep_memory() {
+  if (!sweep_segments(kSegmentFolder)) return;
+  std::this_thread::sleep_for(std::chrono::nanoseconds((kUntakenSegmentLife + seconds(1)).ns));
+  sweep_segments(kSegmentFolder);
 }
 
 [[noreturn]] void be_sweeper(const SweepPlan& plan, int pipe) {
@@ -113,7 +120,8 @@ void sweep(const SweepPlan& plan) {
   keep_only(pipe);
   wait_for_end_of_file(pipe);
   try {
-    sweep(plan);
+    sweep_files(plan);
+    sweep_memory();
   } catch (...) {
     ::_exit(1);
   }

@@ -74,6 +74,7 @@ AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transpor
   listen_on_network(options_.bus_file.empty() ? std::nullopt : read_bus_file(options_.bus_file));
   lost_since_ = monotonic_now();
   if (!options_.in_process) sample_at_ = lost_since_;
+  if (!store_id().empty()) sweep_at_ = lost_since_ + kSegmentSweepInterval;
   connect();
 }
 
@@ -504,6 +505,10 @@ bool AgentLoop::turn(TimePoint deadline) {
   }
   if (retry_at_ <= now && end_ == End::kRunning && !stopping_) look_for_scheduler();
   if (sample_at_ <= now) sample_load(now);
+  if (sweep_at_ <= now) {
+    sweep_segments(kSegmentFolder);
+    sweep_at_ = now + kSegmentSweepInterval;
+  }
   look_after_end(now);
   if (session_ == Session::kOpen && values_.next_deadline() <= now) values_.on_deadline(now);
   if (links_.next_deadline() <= now) links_.on_deadline(now);
@@ -551,7 +556,8 @@ TimePoint AgentLoop::end_deadline() const {
 /// Sleeps until something happens. While outcomes come fast, slots are not asked to ring: a look now and then
 /// (WorkerCore::drain_interval()) is cheaper than a wake-up for each. A slot whose part ends rings in any case.
 void AgentLoop::wait(TimePoint deadline) {
-  deadline = std::min({deadline, core_.next_deadline(), sample_at_, end_deadline(), links_.next_deadline(),
+  deadline = std::min({deadline, core_.next_deadline(), sample_at_, sweep_at_, end_deadline(),
+                       links_.next_deadline(),
                        session_ == Session::kOpen ? values_.next_deadline() : TimePoint::never(),
                        stopping_ ? TimePoint::never() : session_deadline()});
   TimePoint now = monotonic_now();

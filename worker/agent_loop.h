@@ -189,6 +189,7 @@ class AgentLoop {
   std::string socket_path_;
   LoadSampler sampler_;
   TimePoint sample_at_ = TimePoint::never();  // workers only: a script's load is its own affair
+  TimePoint sweep_at_ = TimePoint::never();   // of shared memory, where there is some
 
   End end_ = End::kRunning;
   std::string end_text_;

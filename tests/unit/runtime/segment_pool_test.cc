@@ -1,5 +1,6 @@
 #include "runtime/segment_pool.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -7,6 +8,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 
@@ -228,8 +230,7 @@ TEST_F(SegmentPoolTest, GivesUpWhatNobodyTakesForLong) {
   send(*pool, 'a');
   EXPECT_TRUE(pool->retire(monotonic_now() + kIdleSegmentLife));
   EXPECT_EQ(files(), 1U);
-  EXPECT_TRUE(pool->retire(monotonic_now() + kUntakenSegmentLife));
-  EXPECT_FALSE(pool->retire(monotonic_now() + kUntakenSegmentLife + kIdleSegmentLife));
+  EXPECT_FALSE(pool->retire(monotonic_now() + kUntakenSegmentLife)) << "nothing is left to look at";
   EXPECT_EQ(files(), 0U);
 }
 
@@ -266,6 +267,23 @@ TEST_F(SegmentPoolTest, LeavesWhatADeadProcessHasSentToWhoeverTakesIt) {
   held.reset();
   EXPECT_EQ(files(), 0U) << "its last user removes it";
   ::close(names[0]), ::close(names[1]);
+}
+
+TEST_F(SegmentPoolTest, SweepsWhatADeadProcessHasSentOnceNobodyWillTakeIt) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    send(*SegmentPool::make(folder_, {1 << 20, 1 << 20}), 'a');
+    ::_exit(0);
+  }
+  ::waitpid(child, nullptr, 0);
+  EXPECT_TRUE(sweep_segments(folder_)) << "it may still be taken";
+  ASSERT_EQ(files(), 1U);
+  const timespec long_ago{::time(nullptr) - kUntakenSegmentLife.ns / seconds(1).ns, 0};
+  const timespec times[2] = {long_ago, long_ago};
+  for (const auto& entry : std::filesystem::directory_iterator(folder_))
+    ASSERT_EQ(::utimensat(AT_FDCWD, entry.path().c_str(), times, 0), 0);
+  EXPECT_FALSE(sweep_segments(folder_));
+  EXPECT_EQ(files(), 0U);
 }
 
 TEST_F(SegmentPoolTest, HoldsVeryManyAsCopies) {

@@ -109,9 +109,25 @@ bool Client::connected() {
   return session_ == Session::kOpen;
 }
 
+bool Client::ended() {
+  Lock lock = enter();
+  return ended_locked();
+}
+
+bool Client::ended_locked() const {
+  const bool stays_lost = session_ == Session::kLost && !options_.find_bus;
+  return session_ == Session::kRefused || session_ == Session::kClosed || stays_lost;
+}
+
+bool Client::wait_connected(TimePoint deadline, const Interrupt& interrupt) {
+  wait([this] { return session_ == Session::kOpen || ended_locked(); }, deadline, interrupt,
+       {nullptr, false, false});
+  return connected();
+}
+
 bool Client::expendable() {
   Lock lock = enter();
-  if (session_ == Session::kRefused || session_ == Session::kClosed) return true;
+  if (ended_locked()) return true;
   return session_ != Session::kOpen && !has_open_calls();
 }
 
@@ -135,7 +151,7 @@ void Client::close() {
   fail_scheduled_calls("this process has closed its connection to the bus");
   const auto direct = direct_;
   for (const auto& [token, call] : direct)
-    lose_unsettled(call, LostCode::kBusLost, "the connection was closed");
+    lose_unsettled(call, LostCode::kBusLost, "this process has closed its connection to the bus");
   drop_lanes();
   wake_waiters();
   drivers_turn_.notify_all();
@@ -250,7 +266,7 @@ std::vector<std::uint64_t> Client::drive() {
   std::uint64_t waits_seen = waits_;
   bool gathering_over = false;
   for (;;) {
-    if (closed_) return {};
+    if (closed_) return std::exchange(notices_, {});
     if (session_ == Session::kLost && options_.find_bus) find_bus_again(lock);
     if (gathered_any_ && !gathering_over) {
       // Who submits in a loop fills a page meanwhile; who waits flushes by itself.
@@ -394,6 +410,7 @@ void Client::find_bus_again(Lock& lock) {
   session_ = Session::kRefused;
   lost_reason_ = problem;
   fail_scheduled_calls("the scheduler was lost and could not be found again: " + problem);
+  wake_waiters();
 }
 
 void Client::await_welcome(Lock& lock, TimePoint deadline) {

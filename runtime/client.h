@@ -160,10 +160,11 @@ class Client {
 
   PeerId peer() const { return options_.peer; }
   bool connected();
+  bool ended();  ///< the bus was lost for good, or the client was closed
   /// True once the bus was lost for good; while it is lost, true if nothing is under way that another client would miss.
   bool expendable();
 
-  /// The background thread's body. Returns tokens of calls that want notice and are over; empty once closed.
+  /// The background thread's body: tokens of calls that want notice and are over; empty once closed, after all others.
   std::vector<std::uint64_t> drive();
   /// Says Bye; ends every wait. Idempotent, bounded.
   void close();
@@ -185,6 +186,8 @@ class Client {
   bool wait(const Condition& condition, TimePoint deadline, const Interrupt& interrupt) {
     return wait(condition, deadline, interrupt, {});
   }
+  /// While the successor of a lost scheduler is looked for, waits for it. Result: connected.
+  bool wait_connected(TimePoint deadline, const Interrupt& interrupt);
 
   // --- boxes ---
   void watch(Port port);
@@ -414,6 +417,7 @@ class Client {
   };
 
   // Sessions with the scheduler.
+  bool ended_locked() const;
   Hello make_hello(Role role);
   void greet_scheduler();
   void on_scheduler_lost(const std::string& reason);

@@ -66,6 +66,7 @@ CallPtr Client::make_call(CallState::Kind kind, Port port, const std::string& me
 CallPtr Client::box_call(const std::vector<BoxId>& boxes, const std::string& method, Frame arguments,
                          std::optional<Duration> timeout) {
   Lock lock = enter();
+  if (closed_) throw BusError("this process has closed its connection to the bus");
   drain();
   CallPtr call = make_call(CallState::Kind::kDirect, {}, method);
   call->known = boxes.size();

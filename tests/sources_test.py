@@ -148,6 +148,13 @@ def test_each_dependency_stays_with_its_owner(dependency: str) -> None:
     assert wrong == []
 
 
+def test_the_interpreter_lock_is_taken_in_a_way_that_never_unwinds() -> None:
+    for path in sources("python/src", "worker", "cluster"):
+        if path.name != "py_ref.h":
+            found = re.findall(r"gil_scoped_\w+|PyEval_RestoreThread|PyGILState_Ensure", path.read_text())
+            assert not found, f"{relative(path)}: GilRelease and GilHold of python/src/py_ref.h instead of {found}"
+
+
 def test_includes_are_rooted_at_the_repository() -> None:
     wrong = [
         f"{relative(path)} includes {name}"

@@ -432,7 +432,7 @@ class Slot {
     PyObject *args = nullptr, *kwargs = nullptr;
     if (!callable || !decode_arguments(call.subspan(name_size), args, kwargs)) return nullptr;
     PyRef held_args(args), held_kwargs(kwargs);
-    return finished(PyObject_Call(callable.get(), args, kwargs));
+    return finished(rest_if_ended([&] { return PyObject_Call(callable.get(), args, kwargs); }));
   }
 
   static void reply(Outlet& outlet, std::uint64_t token, PyObject* result, std::string& item,

@@ -44,15 +44,18 @@ void SlotPlan::prepare_vectorcall() {
 PyObject* SlotPlan::call_simple(PyObject* item) {
   const auto positional = static_cast<std::size_t>(PyTuple_GET_SIZE(args_.get()));
   vector_[1 + static_cast<std::size_t>(simple_place_)] = item;
-  return PyObject_Vectorcall(callable_.get(), vector_.data() + 1, positional | PY_VECTORCALL_ARGUMENTS_OFFSET,
-                             kwnames_.get());
+  return rest_if_ended([&] {
+    return PyObject_Vectorcall(callable_.get(), vector_.data() + 1,
+                               positional | PY_VECTORCALL_ARGUMENTS_OFFSET, kwnames_.get());
+  });
 }
 
 /// A submission: the item holds all arguments.
 PyObject* SlotPlan::call_submitted(PyObject* item) {
   PyObject *args = nullptr, *kwargs = nullptr;
   if (!PyArg_ParseTuple(item, "O!O!", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) return nullptr;
-  return PyObject_Call(callable_.get(), args, PyDict_GET_SIZE(kwargs) > 0 ? kwargs : nullptr);
+  return rest_if_ended(
+      [&] { return PyObject_Call(callable_.get(), args, PyDict_GET_SIZE(kwargs) > 0 ? kwargs : nullptr); });
 }
 
 /// Spread arguments by keyword, or several of them (the item is then a tuple of them).
@@ -72,7 +75,8 @@ PyObject* SlotPlan::call_general(PyObject* item) {
     if (set < 0) return nullptr;
   }
   PyRef tuple(PyList_AsTuple(args.get()));
-  return tuple ? PyObject_Call(callable_.get(), tuple.get(), kwargs.get()) : nullptr;
+  if (!tuple) return nullptr;
+  return rest_if_ended([&] { return PyObject_Call(callable_.get(), tuple.get(), kwargs.get()); });
 }
 
 }  // namespace betterbox

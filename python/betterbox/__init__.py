@@ -123,7 +123,10 @@ def __getattr__(name: str) -> object:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module 'betterbox' has no attribute {name!r}")
-    import importlib
+    try:
+        import importlib
+    except ImportError:  # the interpreter is being taken down
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown") from None
 
     value = getattr(importlib.import_module(f"betterbox.{home}"), name)
     globals()[name] = value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from abc import ABCMeta
 
-from betterbox import _registry
+from betterbox import _end, _registry
 
 __tracebackhide__ = True  # pytest shows the user's lines
 
@@ -129,6 +129,7 @@ class RemoteBox(metaclass=BoxMeta):
         return _instance(cls)
 
     @classmethod
+    @_end.way_in
     def connect(cls: type[RemoteSelf], port: int, *, timeout: float = 3.0, require: int = 1) -> RemoteSelf:
         """An instance whose boxes are at `port`.
 

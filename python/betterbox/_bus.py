@@ -1,11 +1,10 @@
 """This process's connections: one client per bus, made when it is first used, closed at exit.
 
-A background thread carries messages while nobody waits and runs callbacks of finished calls.
+A background thread carries messages while nobody waits, and settles what waits for finished calls (`_runners`).
 """
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 import threading
@@ -13,13 +12,16 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from betterbox import _core, _settings
+from betterbox import _core, _end, _settings
 from betterbox._errors import BusError
+from betterbox._runners import report_ignored, run_safely
 
 __tracebackhide__ = True  # pytest shows the user's lines
 
 _NEXT = 1 << 62  # groups of items: more than have landed
 START_TIMEOUT = 10.0  # seconds for a bus to be found or started
+_LEAVE_TIMEOUT = 2.0  # seconds for the thread of a connection that is closed; it may be looking for the bus
+_MOST_TROUBLE = 10  # exceptions in a row that the thread of a connection takes before it gives the connection up
 
 _lock = threading.RLock()
 _connections: dict[str, Connection] = {}
@@ -28,6 +30,8 @@ _hooked = False
 ended: dict[str, str] = {}
 """Buses that will not come back, with the reason."""
 
+settlers: set[int] = set()
+"""Threads that settle what waits, and so must not run callbacks of the user's."""
 background = False
 """True in slots: their clients do not keep a self-started bus alive."""
 
@@ -63,8 +67,13 @@ class Connection:
         self.client = _core.Client(endpoint, _settings.peer_name(), background, finder, file)
         self._callbacks: dict[int, list[Callable[[], object]]] = {}
         self._guard = threading.Lock()
+        self._over = False  # nobody drives any more, and every call has its outcome
         self._thread = threading.Thread(target=self._drive, name="betterbox-client", daemon=True)
-        self._thread.start()
+        try:
+            _end.start(self._thread)
+        except BaseException:
+            self.client.close()
+            raise
 
     @property
     def self_started(self) -> bool:
@@ -75,21 +84,35 @@ class Connection:
         self.info = find_bus(self.bus, self.named)
         return str(self.info["endpoint"])
 
+    def reach(self) -> bool:
+        """Wait while the successor of a lost scheduler is looked for. False if the bus was lost for good."""
+        return self.client.connected() or self.client.wait_connected(None)
+
     def when_done(self, call: _core.Call | _core.Submission, callback: Callable[[], object]) -> None:
-        """Run `callback` on the background thread once the call is done."""
+        """Run `callback` once the call is done, however that comes: on the background thread, so it must not block."""
         with self._guard:
-            waiting = self._callbacks.get(call.token)
-            if waiting is not None:
-                waiting.append(callback)
-                return
-            self._callbacks[call.token] = [callback]
-        call.notify()
+            over = self._over
+            if not over:
+                waiting = self._callbacks.get(call.token)
+                if waiting is not None:
+                    waiting.append(callback)
+                    return
+                self._callbacks[call.token] = [callback]
+        if over:
+            run_safely(callback, "what waited for a call")
+        else:
+            call.notify()
 
     def when_landed(self, call: Any, callback: Callable[[], object]) -> None:
         """Run `callback` on the background thread when more of the call has landed, or it is done."""
         with self._guard:
-            self._callbacks.setdefault(call.landing_token, []).append(callback)
-        call.notify_landing(_NEXT)
+            over = self._over
+            if not over:
+                self._callbacks.setdefault(call.landing_token, []).append(callback)
+        if over:
+            run_safely(callback, "what waited for a call")
+        else:
+            call.notify_landing(_NEXT)
 
     def forget_when_done(self, call: Any, callback: Callable[[], object]) -> None:
         """Do not run `callback`."""
@@ -99,30 +122,48 @@ class Connection:
                 waiting.remove(callback)
 
     def _drive(self) -> None:
-        for tokens in iter(self.client.drive, []):
-            self._run_callbacks(tokens)
+        settlers.add(threading.get_ident())
+        trouble = 0
+        while trouble < _MOST_TROUBLE:
+            try:
+                tokens = self.client.drive()
+                if not tokens:
+                    break
+                self._run_callbacks(tokens)
+                trouble = 0
+            except BaseException:  # thrown into this thread from outside, or no memory
+                trouble += 1
+                report_ignored("the thread of the bus")
+        self.client.close()  # if it gave up
+        self._settle_rest()
+        settlers.discard(threading.get_ident())
 
     def _run_callbacks(self, tokens: list[int]) -> None:
         """In a frame of its own: while nothing happens it keeps no callback, nor what that holds."""
         with self._guard:
             callbacks = [callback for token in tokens for callback in self._callbacks.pop(token, ())]
         for callback in callbacks:
-            try:
-                callback()
-            except Exception:
-                report_ignored("a callback of a promise")
+            run_safely(callback, "what waited for a call")
+
+    def _settle_rest(self) -> None:
+        """The client is closed, so every call has an outcome, also one that nobody was told of."""
+        with self._guard:
+            self._over = True
+            tokens = list(self._callbacks)
+        self._run_callbacks(tokens)
 
     def close(self) -> None:
+        """Every call that is under way gets its outcome: that the bus was lost. Idempotent."""
         self.client.close()
-        if self._thread is not threading.current_thread():
-            self._thread.join(5.0)
-
-
-def report_ignored(where: str) -> None:
-    """Print the exception that is being handled: nobody else will see it."""
-    import logging
-
-    logging.getLogger("betterbox").exception("exception in %s", where)
+        if self._thread is threading.current_thread():
+            return
+        self._thread.join(_LEAVE_TIMEOUT)
+        me = threading.get_ident()
+        settlers.add(me)
+        try:
+            self._settle_rest()
+        finally:
+            settlers.discard(me)
 
 
 def find_bus(bus: str, named: bool) -> dict[str, Any]:
@@ -163,21 +204,46 @@ def current() -> Connection:
     if found is not None and found.client.connected():
         return found
     with _lock:
+        _end.prepare()
         found = _connections.get(bus)
-        if found is not None and found.client.expendable() and not _is_where_it_was(found):
+        if found is not None and _is_of_no_use(found):
             del _connections[bus]
             found.close()
             found = None
         if found is None:
             _install_hooks()
-            found = _connections[bus] = Connection(bus, named)
+            found = Connection(bus, named)
+            _keep(bus, found)
     return found
 
 
-def _is_where_it_was(connection: Connection) -> bool:
-    """False if the bus has gone or moved, so that this client will not find it again."""
-    if _settings.is_address(connection.bus):
+def _keep(bus: str, connection: Connection) -> None:
+    try:
+        _end.check()  # the end may have come while it was made
+    except RuntimeError:
+        connection.close()
+        raise
+    _connections[bus] = connection
+
+
+def reached() -> Connection:
+    """The connection to the current bus, for what its scheduler must answer at once.
+
+    While the successor of a lost scheduler is looked for this waits, as calls under way do.
+    """
+    connection = current()
+    return connection if connection.reach() else current()
+
+
+def _is_of_no_use(connection: Connection) -> bool:
+    """True if the bus was lost for good. While it is lost, calls wait for its successor; only a bus that starts itself may be
+    looked for anew at once, if nothing is under way here and it is not where it was."""
+    if connection.client.ended():
         return True
+    return not connection.named and connection.client.expendable() and not _is_where_it_was(connection)
+
+
+def _is_where_it_was(connection: Connection) -> bool:
     try:
         info = _core.read_bus_file(connection.bus)
     except BusError:
@@ -197,22 +263,25 @@ def _install_hooks() -> None:
     global _hooked
     if not _hooked:
         _hooked = True
-        atexit.register(_close_all)
         os.register_at_fork(after_in_child=_after_fork)
 
 
-def _close_all() -> None:
+def close_all() -> None:
+    """Close all connections, at the end of the interpreter."""
     if _forked:
         return
-    with _lock:
+    locked = _lock.acquire(timeout=_LEAVE_TIMEOUT)  # a thread that connects may have it; its connection is refused
+    try:
         connections = list(_connections.values())
         _connections.clear()
+    finally:
+        if locked:
+            _lock.release()
     for connection in connections:
         try:
             connection.close()
         except Exception as error:
             print(f"betterbox: closing the bus {connection.bus}: {error}", file=sys.stderr)
-
 
 def _after_fork() -> None:
     global _forked, _lock

@@ -7,14 +7,14 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from betterbox import _bus
+from betterbox import _runners
 
 if TYPE_CHECKING:
     from betterbox._promise import Promise
 
 
 class Callbacks:
-    """What is to be called once a promise is done, each on its asyncio loop or on a background thread."""
+    """What is to be called once a promise is done, each on its asyncio loop or on the thread for callbacks."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -25,10 +25,12 @@ class Callbacks:
     def add(self, promise: Promise[Any], fn: Callable[[Any], object], context: Any) -> None:
         """Call ``fn(promise)`` once it is done."""
         loop = _running_loop()
+        over = promise.done()
         with self._lock:
-            over, asked = self._over, self._asked
-            self._asked = True
+            over = over or self._over
+            asked = self._asked
             if not over:
+                self._asked = True
                 self._waiting.append((fn, loop, context))
         if over:
             _call(promise, fn, loop, context)
@@ -47,14 +49,22 @@ class Callbacks:
         with self._lock:
             self._over = True
             waiting, self._waiting = self._waiting, []
-        for fn, loop, context in waiting:
-            _call(promise, fn, loop, context)
+        for each in waiting:
+            _pass_on(promise, *each)
 
 
 def _running_loop() -> Any:
     """The asyncio loop that runs on this thread, or None."""
     events = sys.modules.get("asyncio.events")
     return None if events is None else events._get_running_loop()
+
+
+def _pass_on(promise: Promise[Any], fn: Callable[[Any], object], loop: Any, context: Any) -> None:
+    """Call it elsewhere: this may be a thread that must not be held up."""
+    if loop is None:
+        _runners.user.run(lambda: fn(promise))
+    else:
+        _call(promise, fn, loop, context)
 
 
 def _call(promise: Promise[Any], fn: Callable[[Any], object], loop: Any, context: Any) -> None:
@@ -67,4 +77,4 @@ def _call(promise: Promise[Any], fn: Callable[[Any], object], loop: Any, context
     try:
         fn(promise)
     except BaseException:
-        _bus.report_ignored("a callback of a promise")
+        _runners.report_ignored("a callback of a promise")

@@ -13,7 +13,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from betterbox import _core, _resources, _settings
+from betterbox import _core, _end, _resources, _settings
 from betterbox._cluster_watch import Child, Watch
 from betterbox._errors import BusError
 from betterbox._surroundings import FOLLOWS
@@ -72,6 +72,7 @@ class LocalCluster:
     [1, 2]
     """
 
+    @_end.way_in
     def __init__(
         self,
         slots: int | None = None,
@@ -82,6 +83,7 @@ class LocalCluster:
         gpus: Any = None,
         resources: dict[str, float] | None = None,
     ) -> None:
+        _end.prepare()
         slots = _settings.cpu_count() if slots is None else slots
         for option, count in (("slots", slots), ("workers", workers)):
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -119,6 +121,7 @@ class LocalCluster:
         command = _settings.worker_command(self.bus, slots=self.slots, name=name)
         return self._launched("worker", name, [*command, *self._capacity, "--echo", "--ignore-sigint"])
 
+    @_end.way_in
     def add_worker(self) -> None:
         """One more worker like the others; returns when it is ready."""
         with self._closing:
@@ -180,7 +183,8 @@ class LocalCluster:
 
         In a forked child it does nothing: the cluster is its parent's.
         """
-        if os.getpid() != self._pid:
+        over_or_not_ours = self._closed or os.getpid() != self._pid
+        if over_or_not_ours:
             return
         with self._closing:
             if self._closed:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
+from betterbox import _end
 from betterbox._errors import BusError
 
 __tracebackhide__ = True  # pytest shows the user's lines
@@ -115,7 +116,7 @@ class Watch:
         self._stopped = False
         self._woken, self._wake = os.pipe()
         self._thread = threading.Thread(target=self._run, name="betterbox-cluster", daemon=True)
-        self._thread.start()
+        _end.start(self._thread)
 
     def add(self, child: Child) -> None:
         try:

@@ -275,11 +275,16 @@ class Client:
     def lanes(self) -> int:
         """Boxes whose calls go through shared memory now."""
     def connected(self) -> bool: ...
+    def ended(self) -> bool:
+        """True once the bus was lost for good, or the client was closed."""
+    def wait_connected(self, timeout: float | None) -> bool:
+        """While the successor of a lost scheduler is looked for, wait for it; True if connected."""
     def expendable(self) -> bool:
         """True once the bus was lost for good; while it is lost, true if nothing is under way."""
     def drive(self) -> list[int]:
         """The background thread's body: carries messages while nobody waits; returns tokens of calls
-        that asked for `notify` and are done, one batch at a time; an empty list once closed."""
+        that asked for `notify` and are done, one batch at a time; an empty list once closed, after those of the
+        calls that closing has ended."""
     def close(self) -> None:
         """Say Bye and disconnect: idempotent, bounded. `drive` returns."""
     def watch(self, port: int) -> None: ...

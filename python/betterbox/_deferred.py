@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Union
 
-from betterbox import _core, _pickling
+from betterbox import _core, _pickling, _runners
 
 __tracebackhide__ = True  # pytest shows the user's lines
 
@@ -29,7 +29,7 @@ class FailedCall:
     settled = 1
 
     def __init__(self, error: BaseException, cancelled: bool = False) -> None:
-        self.error = error
+        self.error = error.with_traceback(None)  # where it passed through here helps nobody
         self._cancelled = cancelled
 
     def free_running(self, on: bool) -> None:
@@ -56,7 +56,7 @@ class FailedCall:
         return []
 
     def results(self) -> list[Any]:
-        raise self.error
+        raise self.error.with_traceback(None)
 
     folds = results
 
@@ -99,10 +99,10 @@ class Deferred:
         self._make_call = make_call
         values = (*self._args, *self._kwargs.values())
         self._waiting_for: list[Promise[Any]] = [value for value in values if isinstance(value, Promise)]
-        self._left = len(self._waiting_for)
+        self._left = len(self._waiting_for) + 1  # `begin` itself counts, too
         self._lock = threading.Lock()
         self._starting = threading.RLock()
-        self._on_start: list[Callable[[], None]] = []
+        self._on_start: list[Callable[[], object]] = []
         self._set_call: Callable[[Any], None] = lambda call: None
         self._call: Any = None
 
@@ -113,27 +113,43 @@ class Deferred:
                 promise._call.free_running(True)
         for promise in list(self._waiting_for):
             promise._when_done(self._one_done)
+        if self._count_down():  # all were done before
+            self._start(None)
 
     def _one_done(self) -> None:
+        if self._count_down():
+            _runners.starter.run(lambda: self._start(None))
+
+    def _count_down(self) -> bool:
         with self._lock:
             self._left -= 1
-            if self._left > 0:
-                return
-        self._start()
+            return self._left == 0
 
     def wait(self, deadline: float | None) -> Any:
-        """The call once it has begun, or None after the deadline (of `time.monotonic`)."""
-        from betterbox._errors import CallTimeoutError
+        """The call once it has begun, or None after the deadline (of `time.monotonic`).
 
-        for promise in list(self._waiting_for):
-            try:
-                promise._started_call(None if deadline is None else max(0.0, deadline - monotonic()), _core.ALL)
-            except CallTimeoutError:
-                if deadline is not None and monotonic() >= deadline:
+        Whoever waits carries the messages of the calls before it, and begins these, in a loop: a chain of promises may
+        be of any length.
+        """
+        chain = [self]
+        while chain:
+            last = chain[-1]
+            before = last._first_not_done()
+            if before is None:
+                if not last._start(deadline):
                     return None
-            except Exception:
-                pass  # _start finds it again, and it becomes this call's error
-        return self._start()
+                chain.pop()
+            elif before._call is None:
+                assert before._deferred is not None
+                chain.append(before._deferred)
+            elif not _await_done(before, deadline):
+                return None
+        return self._call
+
+    def _first_not_done(self) -> Promise[Any] | None:
+        if self._call is not None:
+            return None
+        return next((promise for promise in list(self._waiting_for) if not promise.done()), None)
 
     def cancel(self, label: str) -> None:
         """Do not begin the call."""
@@ -143,25 +159,36 @@ class Deferred:
             if self._call is None:
                 self._began(FailedCall(CallCancelledError(f"{label}() was cancelled before it began"), True))
 
-    def when_started(self, callback: Callable[[], None]) -> None:
-        """Run `callback` when the call has begun; at once if it has."""
+    def when_started(self, callback: Callable[[], object]) -> None:
+        """Run `callback`, which must not block, when the call has begun; at once if it has."""
         with self._lock:
             if self._call is None:
                 self._on_start.append(callback)
                 return
         callback()
 
-    def _start(self) -> Any:
-        with self._starting:
+    def _start(self, deadline: float | None) -> bool:
+        """Begin the call, if nobody has. False if another thread is at it until after the deadline."""
+        if not self._starting.acquire(timeout=-1 if deadline is None else max(0.0, deadline - monotonic())):
+            return False
+        try:
             if self._call is None:
-                try:
-                    args = tuple([_resolved(value) for value in self._args])  # a generator would change StopIteration
-                    kwargs = {name: _resolved(value) for name, value in self._kwargs.items()}
-                    self._began(self._make_call(args, kwargs))
-                except BaseException as error:  # an item may have raised anything
-                    self._began(FailedCall(error))
-            assert self._call is not None
-            return self._call
+                self._began(self._made_call())
+            return True
+        finally:
+            self._starting.release()
+
+    def _made_call(self) -> Any:
+        try:
+            args = tuple([_resolved(value) for value in self._args])  # a generator would change StopIteration
+            kwargs = {name: _resolved(value) for name, value in self._kwargs.items()}
+            return self._make_call(args, kwargs)
+        except KeyboardInterrupt as error:
+            if threading.current_thread() is threading.main_thread():
+                raise  # Ctrl-C in a wait: it can be waited for again
+            return FailedCall(error)
+        except BaseException as error:  # an item may have raised anything
+            return FailedCall(error)
 
     def _began(self, call: Any) -> None:
         self._set_call(call)
@@ -186,6 +213,18 @@ def has_promise(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if isinstance(value, kind):
             return True
     return any(isinstance(value, kind) for value in kwargs.values())
+
+
+def _await_done(promise: Promise[Any], deadline: float | None) -> bool:
+    """False after the deadline. That the bus was lost is an outcome, too."""
+    call = promise._call
+    assert call is not None
+    try:
+        return promise._wait(call, _core.ALL, deadline)
+    except Exception:
+        if not promise.done():
+            raise
+        return True
 
 
 def _resolved(value: Any) -> Any:

@@ -9,7 +9,7 @@ import sys
 from types import TracebackType
 from typing import Any
 
-from betterbox import _bus, _context, _pickling, _registry, _surroundings
+from betterbox import _bus, _context, _end, _pickling, _registry, _surroundings
 from betterbox._decorators import check_servable
 from betterbox._errors import BetterBoxError, nearest
 
@@ -51,6 +51,7 @@ class Deployment:
         return f"<Deployment of {self.slots} {self._cls.__qualname__} at port {self.port}{'' if self._serial is not None else ', closed'}>"
 
 
+@_end.way_in
 def deploy(obj_or_class: Any, port: int, slots: int = 1, *, timeout: float = 30.0) -> Deployment:
     """Host a box on the workers that are there. On a bus that started itself, a worker is started if there is none.
 
@@ -98,6 +99,9 @@ def deploy(obj_or_class: Any, port: int, slots: int = 1, *, timeout: float = 30.
     check_servable(cls, "deploy")
     payload = make_payload(obj_or_class)
     connection = _bus.current()
+    if not connection.client.connected():
+        connection = _bus.reached()
+        _functions.await_worker(connection)
     _functions.start_worker_if_none(connection)
     for old in list(_open):
         if old._connection is connection and _registry.takes_the_place_of(cls, port, old._cls, old.port):

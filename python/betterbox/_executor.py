@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor as BaseExecutor
 from concurrent.futures import Future
+from threading import get_ident
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+from betterbox import _bus, _end, _runners
+from betterbox._errors import BusError
 from betterbox._functions import FunctionOptions
 from betterbox._options import DEFAULTS, Options
 from betterbox._labels import label_of
@@ -23,6 +28,8 @@ __tracebackhide__ = True  # pytest shows the user's lines
 T = TypeVar("T")
 _NOT_THERE: Any = object()
 _FETCH_ITEMS = 1024  # results that iteration takes at a time, if they are there
+_executors: weakref.WeakSet[Executor] = weakref.WeakSet()
+_interpreter_ends = False
 
 
 class Executor(BaseExecutor):
@@ -41,6 +48,7 @@ class Executor(BaseExecutor):
     1024
     """
 
+    @_end.way_in
     def __init__(self, **options: Any) -> None:
         self._functions = FunctionOptions(Options(options) if options else DEFAULTS)
         if callable(options.get("cost")):  # map gives each item as one tuple of arguments
@@ -49,12 +57,15 @@ class Executor(BaseExecutor):
         self._lock = threading.Lock()
         self._promises: dict[Future[Any], Promise[Any]] = {}
         self._shut_down = False
+        _end.prepare()
+        _executors.add(self)
 
     def __repr__(self) -> str:
         with self._lock:
             pending, over = len(self._promises), ", shut down" if self._shut_down else ""
         return f"<Executor of betterbox.{self._functions._options!r}, {pending} pending{over}>"
 
+    @_end.way_in
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Run ``fn(*args, **kwargs)`` on a worker.
 
@@ -64,8 +75,8 @@ class Executor(BaseExecutor):
             A real one: `wait`, `as_completed` and `asyncio.wrap_future` take it.
         """
         with self._lock:
-            if self._shut_down:
-                raise RuntimeError("cannot schedule new futures after shutdown")
+            if self._shut_down or _interpreter_ends:
+                self._refuse()
         promise = self._functions.submit(fn, *args, **kwargs)
         future: Future[T] = _BusFuture(promise)
         with self._lock:
@@ -96,10 +107,11 @@ class Executor(BaseExecutor):
         try:
             value = promise.result(0)
         except BaseException as error:
-            future.set_exception(error)
+            future.set_exception(error.with_traceback(None))
         else:
             future.set_result(value)
 
+    @_end.way_in
     def map(
         self, fn: Callable[..., T], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
     ) -> Iterator[T]:
@@ -115,8 +127,8 @@ class Executor(BaseExecutor):
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         with self._lock:
-            if self._shut_down:
-                raise RuntimeError("cannot schedule new futures after shutdown")
+            if self._shut_down or _interpreter_ends:
+                self._refuse()
         deadline = None if timeout is None else monotonic() + timeout
         items = list(zip(*iterables))
         if REFS in sys.modules:
@@ -131,6 +143,9 @@ class Executor(BaseExecutor):
         promise._when_done(lambda: self._forget(marker))
         return _results(promise, len(items), deadline)
 
+    def _refuse(self) -> NoReturn:
+        raise RuntimeError(_end.REFUSAL if _interpreter_ends else "cannot schedule new futures after shutdown")
+
     def _forget(self, marker: Future[Any]) -> None:
         with self._lock:
             self._promises.pop(marker, None)
@@ -144,7 +159,7 @@ class Executor(BaseExecutor):
         if cancel_futures:
             for promise in pending.values():
                 promise.cancel()
-        if wait:
+        if wait and pending:
             from concurrent.futures import wait as wait_for
 
             wait_for(pending)
@@ -162,6 +177,26 @@ class _BusFuture(Future[T]):
             return False
         self._promise.cancel()
         return True
+
+    def result(self, timeout: float | None = None) -> T:
+        """As of any future; an error shows who asks now, not who asked before."""
+        try:
+            return super().result(timeout)
+        except BaseException as error:
+            if error is self._exception:  # type: ignore[attr-defined]
+                raise error.with_traceback(None)
+            raise
+
+    def _invoke_callbacks(self) -> None:
+        """Callbacks are the user's: they must not hold up the thread that settles futures."""
+        if get_ident() not in _bus.settlers:
+            super()._invoke_callbacks()  # type: ignore[misc]
+        elif self._done_callbacks:  # type: ignore[attr-defined]
+            _runners.user.run(self._run_callbacks)
+
+    def _run_callbacks(self) -> None:
+        for callback in self._done_callbacks:  # type: ignore[attr-defined]
+            _runners.run_safely(lambda: callback(self), f"a callback of {self!r}")
 
 
 class _Starred:
@@ -197,3 +232,51 @@ def _taken(call: Any, index: int) -> Any:
         raise value
     finally:  # no cycle with the exception
         del value
+
+
+# --- the end of the process, and forks of it --------------------------------------------------------
+
+
+def finish_all() -> None:
+    """At the end of the interpreter: take no more work, and wait for what there is, and for its callbacks; Ctrl-C ends the
+    wait."""
+    global _interpreter_ends
+    from concurrent.futures import wait
+
+    pending: list[Future[Any]] = []
+    waited = False
+    try:
+        _interpreter_ends = True
+        while pending := _pending():
+            waited = True
+            wait(pending)
+        if waited:
+            _runners.user.flush(None)
+    except KeyboardInterrupt:
+        print(f"betterbox: interrupted at the end, so {len(pending)} calls of executors are dropped", file=sys.stderr)
+
+
+def _pending() -> list[Future[Any]]:
+    return [future for executor in list(_executors) for future in list(executor._promises)]
+
+
+def _after_fork() -> None:
+    """What was submitted is the parent's: here it fails, and its callbacks are not called."""
+    for executor in list(_executors):
+        executor._lock = threading.Lock()
+        pending, executor._promises = executor._promises, {}
+        for future in pending:
+            _fail_in_child(future)
+
+
+def _fail_in_child(future: Future[Any]) -> None:
+    future._condition = threading.Condition()  # type: ignore[attr-defined]  # another thread may have had it
+    if future.cancelled() or future.done():
+        return
+    future._done_callbacks = []  # type: ignore[attr-defined]
+    future._waiters = []  # type: ignore[attr-defined]
+    future._state = "RUNNING"  # type: ignore[attr-defined]
+    future.set_exception(BusError("this process was forked while the call was under way; its outcome goes to the parent"))
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -7,10 +7,10 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
-from betterbox import _bus, _core, _settings, _warned
+from betterbox import _bus, _core, _end, _settings, _warned
 from betterbox._deferred import Deferred, has_promise
 from betterbox._errors import BusError
 from betterbox._labels import host_name, label_of
@@ -27,6 +27,7 @@ __tracebackhide__ = True  # pytest shows the user's lines
 R = TypeVar("R")
 
 _WORKER_TIMEOUT = 20.0  # seconds for a worker to start
+_RETURN_SECONDS = 5.0  # for workers to find the successor of a lost scheduler (kReconnectGrace)
 _CHECK_SECONDS = 5.0  # how long what was seen of workers is believed; also when the warning comes
 
 
@@ -39,12 +40,14 @@ class FunctionOptions:
     def __repr__(self) -> str:
         return f"betterbox.{self._options!r}"
 
+    @_end.way_in
     def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Promise[R]:
         """Run ``fn(*args, **kwargs)`` on a worker (see `betterbox.submit`)."""
         if self._options is DEFAULTS:
             return submit(fn, *args, **kwargs)
         return _submit(fn, args, kwargs, self._options)
 
+    @_end.way_in
     def map(self, fn: Callable[..., R], /, *iterables: Iterable[Any], **fixed: Any) -> Promise[list[R]]:
         """Run ``fn`` on each item (see `betterbox.map`). All keywords are arguments of `fn`, the same for each item."""
         for name in fixed:
@@ -82,6 +85,7 @@ def options(**given: Any) -> FunctionOptions:
     return FunctionOptions(Options(given) if given else DEFAULTS)
 
 
+@_end.way_in
 def submit(fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Promise[R]:
     """Run ``fn(*args, **kwargs)`` on a worker.
 
@@ -109,6 +113,7 @@ def submit(fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Promise[R]:
     return _submit(fn, args, kwargs, DEFAULTS)
 
 
+@_end.way_in
 def map(fn: Callable[..., R], /, *iterables: Iterable[Any], **options: Any) -> Promise[list[R]]:
     """Run ``fn`` on each item of an iterable (of several: zipped), spread over the workers.
 
@@ -228,13 +233,20 @@ def see_to_workers(connection: _bus.Connection) -> None:
         _warning.add(connection.bus)
         timer = threading.Timer(_CHECK_SECONDS, _warn_if_nobody_works, (connection, _warned.users_line()))
         timer.daemon = True
-        timer.start()
+        _end.start(timer)
 
 
 def start_worker_if_none(connection: _bus.Connection) -> None:
     """On a bus that started itself: a worker is there when this returns."""
     if connection.self_started and not _has_worker(connection):
         _start_worker(connection)
+
+
+def await_worker(connection: _bus.Connection) -> None:
+    """The scheduler is new: workers of the one before are on their way to it, as this process was."""
+    deadline = monotonic() + _RETURN_SECONDS
+    while not _has_worker(connection) and monotonic() < deadline:
+        sleep(0.02)
 
 
 def _has_worker(connection: _bus.Connection) -> bool:

@@ -7,7 +7,7 @@ import threading
 import weakref
 from typing import Any
 
-from betterbox import _bus, _core
+from betterbox import _bus, _core, _end
 from betterbox._deferred import Deferred, has_promise
 from betterbox._described import DESCRIBE, Described
 from betterbox._errors import NoBoxFoundError, nearest
@@ -45,7 +45,7 @@ class Link:
             raise ValueError(f"require must be a whole number from 1, not {require!r}")
         self.port = port
         self.kind = kind
-        self.connection = _bus.current()
+        self.connection = _bus.reached()
         self.client = self.connection.client
         self._lock = threading.Lock()
         self._row: BoxRow | None = None
@@ -283,6 +283,7 @@ class RemoteMethod:
         self.__name__ = name
         self._options = options
 
+    @_end.way_in
     def __call__(self, *args: Any, **kwargs: Any) -> Promise[Any]:
         return self._link.call(self.__name__, args, kwargs, self._options)
 

@@ -173,7 +173,7 @@ class Promise(Generic[T]):
             else:
                 ok, value = self._started_call(timeout, 0).get(0)
             if not ok:
-                raise value
+                raise value.with_traceback(None)  # raised anew: it shows the caller, not who asked before
             return cast(T, value)
         except KeyboardInterrupt as interrupt:
             self._interrupted(interrupt)
@@ -263,7 +263,12 @@ class Promise(Generic[T]):
     def _all_values(self, timeout: float | None, return_exceptions: bool = False) -> list[Any]:
         call = self._finished_call(timeout)
         if self._folded is None:
-            return call.outcomes() if return_exceptions else call.results()
+            if return_exceptions:
+                return call.outcomes()
+            try:
+                return call.results()
+            except BaseException as error:
+                raise error.with_traceback(None)
         try:
             parts = call.folds()
         except BaseException as error:
@@ -400,7 +405,10 @@ class Promise(Generic[T]):
         return self._call.cancel()
 
     def add_done_callback(self, fn: Callable[[Promise[T]], object], *, context: Any = None) -> None:
-        """Call ``fn(promise)`` once it is done: on a background thread (at once if it is done now).
+        """Call ``fn(promise)`` once it is done; at once if it is done now.
+
+        Else it runs on a thread for callbacks, one after the other. It may block, and use the bus. What it raises is printed,
+        whatever it is, and the next ones go on.
 
         If the caller runs on an asyncio loop, `fn` is called on that loop, in `context`, as those of asyncio's futures
         are.
@@ -412,7 +420,7 @@ class Promise(Generic[T]):
         return self._callbacks.remove(fn)
 
     def _when_done(self, callback: Callable[[], object]) -> None:
-        """Call it on a background thread once the call is done; at once if it is done now."""
+        """Call it, which must not block, once the call is done: where messages are carried; at once if it is done now."""
         call = self._call
         if call is None:
             assert self._deferred is not None

@@ -21,7 +21,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from betterbox import _bus, _core, _pickling
+from betterbox import _bus, _core, _end, _pickling
 from betterbox._errors import BusError, CallTimeoutError, ValueLostError
 from betterbox._labels import host_name
 
@@ -160,6 +160,7 @@ class _Argument:
         return _loaded, (tuple(self.ref._take()),)
 
 
+@_end.way_in
 def put(obj: T, replicas: int = 1) -> Ref[T]:
     """Store a value once, for any number of calls.
 
@@ -388,7 +389,10 @@ def _linger(ref: Ref[Any]) -> None:
         _lingering.append((monotonic() + _LINGER_SECONDS, Ref(ref._place, ref._hold, ref._inner)))
         if _linger_thread is None or not _linger_thread.is_alive():
             _linger_thread = threading.Thread(target=_drop_lingering, name="betterbox-refs", daemon=True)
-            _linger_thread.start()
+            try:
+                _end.start(_linger_thread)
+            except RuntimeError:
+                pass  # the interpreter ends, and with it the hold
 
 
 def _drop_lingering() -> None:

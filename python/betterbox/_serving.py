@@ -18,7 +18,7 @@ from time import monotonic
 from types import FrameType, TracebackType
 from typing import Any
 
-from betterbox import _bus, _core, _registry, _settings
+from betterbox import _bus, _core, _end, _registry, _settings
 from betterbox._decorators import check_servable
 from betterbox._errors import BetterBoxError, BusError
 
@@ -81,7 +81,7 @@ class Serving:
         self._claim()
         try:
             self._seat = self._agent.open_seat(port, self._key)
-            self._thread.start()
+            _end.start(self._thread)
         except BaseException:
             _claims.pop(self, None)
             raise
@@ -191,6 +191,7 @@ class Serving:
         return f"<Serving of {type(self.box).__qualname__} at port {self.port}{', closed' if self._closed else ''}>"
 
 
+@_end.way_in
 def serve(obj_or_class: Any, port: int, *, block: bool = True) -> Serving:
     """Serve an object, or a new instance of a class, on the bus.
 
@@ -277,12 +278,17 @@ _main_frame: FrameType | None = None
 
 def _prepare_end(block: bool) -> None:
     global _prepared, _main_frame
-    if _prepared or _registry.recording:
+    if _registry.recording:
         return
+    _end.prepare()  # its hook, and that of executors, must be registered before ours
+    if _prepared:
+        return
+    try:
+        import concurrent.futures.thread  # noqa: F401 - its hook, too
+    except RuntimeError:  # the first import, and too late for that hook
+        raise RuntimeError(_end.REFUSAL) from None
+    _end.at_threads_end(_at_end)
     _prepared = True
-    import concurrent.futures.thread  # noqa: F401 - its own hook must be registered before ours
-
-    threading._register_atexit(_at_end)  # type: ignore[attr-defined]
     atexit.register(_leave_with_code)
     os.register_at_fork(after_in_child=_after_fork)
     _main_frame = _outermost_frame()
@@ -476,6 +482,7 @@ def _leave_with_code() -> None:
     # Registered early, so it runs last; the interpreter would end with 0 whatever happened in the hooks.
     stop_all()  # does nothing, unless a signal came before `_at_end` could begin, or cut it short
     if _exit_code or _interrupted:
+        _end.leave()
         flush_standard_streams()
         os._exit(_exit_code)
 

@@ -10,10 +10,11 @@ from itertools import islice, repeat
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from betterbox import _bus, _context, _core, _pickling
+from betterbox import _bus, _context, _core, _end, _pickling
 from betterbox._labels import label_of
 from betterbox._options import Options, packed_costs
 from betterbox._promise import FOLD, LIST, Promise, Shape
+from betterbox._runners import report_ignored
 
 __tracebackhide__ = True  # pytest shows the user's lines
 
@@ -164,7 +165,7 @@ class Plan:
             self.taken.until_done(connection, call)
         if self.feed is not None:
             feeder = Feeder(connection, call, self.feed, self.places, options, weakref.ref(promise))
-            threading.Thread(target=feeder.run, name="betterbox-feeder", daemon=True).start()
+            _end.start(threading.Thread(target=feeder.run, name="betterbox-feeder", daemon=True))
         return call
 
     @property
@@ -272,7 +273,7 @@ class Feeder:
             try:
                 self._fail(error)
             except Exception:
-                _bus.report_ignored("the feeder of a generator call")
+                report_ignored("the feeder of a generator call")
         finally:  # they hold each other
             self.error, self.items = None, iter(())
 

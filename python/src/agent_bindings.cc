@@ -8,6 +8,7 @@
 #include "python/src/bindings.h"
 #include "python/src/carriers.h"
 #include "python/src/object_codec.h"
+#include "python/src/py_ref.h"
 #include "runtime/client.h"
 #include "worker/agent.h"
 #include "worker/slot.h"
@@ -35,7 +36,7 @@ std::unique_ptr<AgentThread> make_agent(const std::string& endpoint, const std::
   options.python_version = python_version();
   options.background = background;
   try {
-    py::gil_scoped_release release;
+    const GilRelease release;
     if (const Carrier* carrier = carrier_for(endpoint)) {
       options.listen_endpoint = carrier->endpoint("agent-" + std::to_string(random_peer_id().value));
       options.thread_begins = carrier->roam;
@@ -49,7 +50,7 @@ std::unique_ptr<AgentThread> make_agent(const std::string& endpoint, const std::
 py::object close_seat(AgentThread& self, const AgentThread::Seat& seat, double timeout) {
   std::string error;
   {
-    py::gil_scoped_release release;
+    const GilRelease release;
     error = self.close_seat(seat.seat, monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)});
   }
   if (error.empty()) return py::none();
@@ -81,7 +82,7 @@ void register_agent(py::module_& module) {
       .def(
           "next_seat",
           [](AgentThread& self) {
-            py::gil_scoped_release release;
+            const GilRelease release;
             return self.next_seat();
           },
           "Workers: the next seat that needs a thread to run it; None once the agent has ended.")
@@ -89,21 +90,21 @@ void register_agent(py::module_& module) {
           "open_seat",
           [](AgentThread& self, int port, const py::bytes& payload) {
             std::string bytes = payload;
-            py::gil_scoped_release release;
+            const GilRelease release;
             return self.open_seat(Port{static_cast<std::uint16_t>(port)}, std::move(bytes));
           },
           py::arg("port"), py::arg("payload"))
       .def(
           "wait_offered",
           [](AgentThread& self, const Seat& seat, double timeout) {
-            py::gil_scoped_release release;
+            const GilRelease release;
             return self.wait_offered(seat.seat,
                                      monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)});
           },
           py::arg("seat"), py::arg("timeout"))
       .def("close_seat", &close_seat, py::arg("seat"), py::arg("timeout"),
            "None, or (False, exception) if saving failed.")
-      .def("stop", &AgentThread::stop, py::call_guard<py::gil_scoped_release>())
+      .def("stop", &AgentThread::stop, py::call_guard<GilRelease>())
       .def("connected", &AgentThread::connected);
   module.def(
       "template_main",

@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "python/src/bindings.h"
+#include "python/src/py_ref.h"
 #include "runtime/bus_file.h"
 #include "runtime/bus_start.h"
 #include "runtime/client.h"
@@ -45,7 +46,7 @@ py::dict to_dict(const FoundBus& found) {
 /// Start-up errors of the runtime are texts for people: a BusError to Python.
 template <class F> auto as_bus_error(F&& work) {
   try {
-    py::gil_scoped_release release;
+    const GilRelease release;
     return work();
   } catch (const std::runtime_error& error) {
     throw BusError(error.what());
@@ -56,7 +57,7 @@ template <class F> auto as_bus_error(F&& work) {
 template <class F> auto as_system_error(const std::string& path, F&& work) {
   int code = 0;
   try {
-    py::gil_scoped_release release;
+    const GilRelease release;
     return work();
   } catch (const NotOurs& error) {
     throw BusError(error.what());

@@ -36,7 +36,7 @@ class CallHandle {
   ~CallHandle() {
     if (!call_ || keep_) return;
     if (PyGILState_Check() != 0) {
-      py::gil_scoped_release release;
+      const GilRelease release;
       client_->release(call_, false);
     } else {
       client_->release(call_, false);
@@ -47,7 +47,7 @@ class CallHandle {
   void keep() { keep_ = true; }
 
   Client::Progress progress() const {
-    py::gil_scoped_release release;
+    const GilRelease release;
     return client_->progress(call_);
   }
   py::object total() const {
@@ -56,28 +56,28 @@ class CallHandle {
   }
   void feed(PageWriter& pages, bool closed) {
     EncodedItems items = pages.finish();
-    py::gil_scoped_release release;
+    const GilRelease release;
     client_->feed(call_, std::move(items), closed);
   }
   void fail_feed(py::object error) {
     error_ = std::move(error);
-    py::gil_scoped_release release;
+    const GilRelease release;
     client_->feed(call_, {}, true);
   }
   std::uint64_t feed_room(double timeout) {
     const TimePoint deadline = monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)};
-    py::gil_scoped_release release;
+    const GilRelease release;
     return client_->feed_room(call_, deadline);
   }
   void free_running(bool on) {
-    py::gil_scoped_release release;
+    const GilRelease release;
     client_->free_running(call_, on);
   }
   bool wait(std::int64_t until, py::object timeout) {
     const TimePoint deadline = deadline_after(std::move(timeout));
     bool met = false;
     {
-      py::gil_scoped_release release;
+      const GilRelease release;
       met = client_->wait(condition(until), deadline, check_signals, {call_, until == kWaitAll, true});
     }
     const auto now = progress();
@@ -89,7 +89,7 @@ class CallHandle {
     const TimePoint deadline = monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)};
     std::optional<Outcome> outcome;
     {
-      py::gil_scoped_release release;
+      const GilRelease release;
       if (client_->wait(client_->settled_item(call_, 0), deadline, check_signals, {call_, false, true})) {
         outcome = client_->outcome(call_, 0, false);
       }
@@ -98,25 +98,25 @@ class CallHandle {
     return wait(0, py::float_(0.0)) ? py::object(get(0, false)) : py::object(py::none());
   }
   bool cancel() {
-    py::gil_scoped_release release;
+    const GilRelease release;
     return client_->cancel(call_);
   }
   void notify() {
-    py::gil_scoped_release release;
+    const GilRelease release;
     client_->notify(call_);
   }
   void notify_landing(std::uint64_t arrivals) {
-    py::gil_scoped_release release;
+    const GilRelease release;
     client_->notify_landing(call_, arrivals);
   }
   bool keeps_all() {
-    py::gil_scoped_release release;
+    const GilRelease release;
     return client_->keeps_all(call_);
   }
   py::tuple get(std::uint64_t index, bool take) {
     std::optional<Outcome> outcome;
     {
-      py::gil_scoped_release release;
+      const GilRelease release;
       outcome = client_->outcome(call_, index, take);
     }
     if (!outcome) {
@@ -128,7 +128,7 @@ class CallHandle {
   py::list values(std::uint64_t first, std::uint64_t limit, bool take) {
     std::vector<Client::Span> spans;
     {
-      py::gil_scoped_release release;
+      const GilRelease release;
       spans = client_->successes(call_, first, limit, take);
     }
     py::list result;
@@ -143,7 +143,7 @@ class CallHandle {
     }
     if (take) {
       const Range taken{first, first + result.size()};
-      py::gil_scoped_release release;
+      const GilRelease release;
       client_->take(call_, taken);
     }
     return result;
@@ -154,7 +154,7 @@ class CallHandle {
     std::optional<std::uint64_t> failed;
     std::vector<Client::Span> spans;
     {
-      py::gil_scoped_release release;
+      const GilRelease release;
       spans = client_->landed(call_, at, limit, take, failed);
     }
     py::list pairs;
@@ -173,13 +173,13 @@ class CallHandle {
       if (pairs.empty()) failed = span.items.begin;
       at = {arrivals, items};
       std::optional<std::uint64_t> none;
-      py::gil_scoped_release release;
+      const GilRelease release;
       spans = client_->landed(call_, at, std::max<std::size_t>(1, count), take, none);
       if (failed) spans.clear();
       break;
     }
     if (take) {
-      py::gil_scoped_release release;
+      const GilRelease release;
       for (const Client::Span& span : spans) client_->take(call_, span.items);
     }
     return py::make_tuple(pairs, at.arrivals, at.items, failed);
@@ -223,7 +223,7 @@ class CallHandle {
   py::object first_success() {
     std::optional<std::uint64_t> index;
     {
-      py::gil_scoped_release release;
+      const GilRelease release;
       index = client_->first_success(call_);
     }
     return index ? py::object(py::int_(*index)) : py::object(py::none());
@@ -232,7 +232,7 @@ class CallHandle {
     const TimePoint deadline = monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)};
     CallStats stats;
     {
-      py::gil_scoped_release release;
+      const GilRelease release;
       stats = client_->explain(call_, deadline, check_signals);
     }
     return to_dict(stats);
@@ -271,7 +271,7 @@ class CallHandle {
     return values;
   }
   std::vector<Client::ResultSpan> all_spans() {
-    py::gil_scoped_release release;
+    const GilRelease release;
     return client_->result_spans(call_);
   }
   /// A new reference to an item's value; of one that failed: raises, or the exception.

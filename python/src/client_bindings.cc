@@ -64,9 +64,9 @@ ClientPtr make_client(const std::string& endpoint, const std::string& name, bool
   options.peer = random_peer_id();
   if (!find_bus.is_none()) {
     options.find_bus = [find_bus = std::move(find_bus)]() -> std::string {
-      py::gil_scoped_acquire gil;
+      const GilHold gil;
       try {
-        return find_bus().cast<std::string>();
+        return rest_if_ended([&] { return find_bus().cast<std::string>(); });
       } catch (py::error_already_set& error) {
         const auto text = py::str(error.value()).cast<std::string>();
         if (error.matches(py::module_::import("betterbox._bus").attr("BusEnded"))) throw BusEnded(text);
@@ -74,7 +74,7 @@ ClientPtr make_client(const std::string& endpoint, const std::string& name, bool
       }
     };
   }
-  py::gil_scoped_release release;
+  const GilRelease release;
   std::unique_ptr<Transport> transport;
   try {
     transport = make_transport(endpoint, bus_file);
@@ -147,7 +147,7 @@ CallHandle box_call(const ClientPtr& self, const BoxTuples& boxes, const std::st
                     const Arguments& arguments, std::optional<double> timeout) {
   std::vector<BoxId> ids = box_ids(boxes);
   Frame frame = arguments.page;
-  py::gil_scoped_release release;
+  const GilRelease release;
   return {self, self->box_call(ids, method, std::move(frame), duration_of(timeout))};
 }
 
@@ -171,7 +171,7 @@ CallHandle open_call(const ClientPtr& self, int port, const std::string& method,
     if (self->can_broadcast() && value.bytes >= kBroadcastMinBytes && options.values.size() < kMaxCallValues)
       options.values.push_back({value, store_id()});
   }
-  py::gil_scoped_release release;
+  const GilRelease release;
   return {self, self->open_call(options, std::move(frame), std::move(items), closed)};
 }
 
@@ -180,7 +180,7 @@ std::uint64_t deploy(Client& self, int port, std::uint32_t slots, const std::str
   Frame frame = frame_of(payload);
   Client::DeployResult result;
   {
-    py::gil_scoped_release release;
+    const GilRelease release;
     result = self.deploy(Port{static_cast<std::uint16_t>(port)}, slots, name, std::move(frame),
                          monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)}, check_signals);
   }
@@ -197,7 +197,7 @@ py::list wait_boxes(Client& self, int port, std::size_t count, py::object timeou
   const TimePoint deadline = deadline_after(std::move(timeout));
   std::vector<BoxEntry> entries;
   {
-    py::gil_scoped_release release;
+    const GilRelease release;
     entries = self.wait_boxes(Port{static_cast<std::uint16_t>(port)}, count, deadline, check_signals);
   }
   return rows_of(entries);
@@ -207,7 +207,7 @@ py::object first_box(Client& self, int port, py::object timeout) {
   const TimePoint deadline = deadline_after(std::move(timeout));
   std::optional<BoxEntry> entry;
   {
-    py::gil_scoped_release release;
+    const GilRelease release;
     entry = self.first_box(Port{static_cast<std::uint16_t>(port)}, deadline, check_signals);
   }
   return entry ? py::object(row_of(*entry)) : py::object(py::none());
@@ -216,16 +216,22 @@ py::object first_box(Client& self, int port, py::object timeout) {
 py::list boxes(Client& self, int port) {
   std::vector<BoxEntry> entries;
   {
-    py::gil_scoped_release release;
+    const GilRelease release;
     entries = self.boxes(Port{static_cast<std::uint16_t>(port)});
   }
   return rows_of(entries);
 }
 
+bool wait_connected(Client& self, py::object timeout) {
+  const TimePoint deadline = deadline_after(std::move(timeout));
+  const GilRelease release;
+  return self.wait_connected(deadline, check_signals);
+}
+
 py::dict status(Client& self, double timeout) {
   StatusReport report;
   {
-    py::gil_scoped_release release;
+    const GilRelease release;
     report = self.status(monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)}, check_signals);
   }
   return to_dict(report);
@@ -242,7 +248,7 @@ py::tuple obtain_value(Client& self, const std::string& name, std::uint64_t seri
   const TimePoint deadline = deadline_after(std::move(timeout));
   Client::Obtained got;
   {
-    py::gil_scoped_release release;
+    const GilRelease release;
     got = self.obtain({name, serial, bytes}, store, deadline, check_signals);
   }
   py::object hold = py::none();
@@ -256,12 +262,14 @@ py::tuple obtain_value(Client& self, const std::string& name, std::uint64_t seri
 }  // namespace
 
 void register_client(py::module_& module) {
-  const auto no_gil = py::call_guard<py::gil_scoped_release>();
+  const auto no_gil = py::call_guard<GilRelease>();
   py::class_<Client, ClientPtr>(module, "Client", "This process's connection to a bus. Thread-safe.")
       .def(py::init(&make_client), py::arg("endpoint"), py::arg("name"), py::arg("background") = false,
            py::arg("find_bus") = py::none(), py::arg("bus_file") = "")
       .def_property_readonly("peer", [](const Client& self) { return self.peer().value; })
       .def("connected", &Client::connected, no_gil)
+      .def("ended", &Client::ended, no_gil)
+      .def("wait_connected", &wait_connected, py::arg("timeout"))
       .def("expendable", &Client::expendable, no_gil)
       .def_property_readonly("lanes", [](Client& self) { return self.lanes(); })
       .def("drive", &Client::drive, no_gil)
@@ -278,7 +286,7 @@ void register_client(py::module_& module) {
       .def(
           "near", [](Client& self, const BoxTuples& boxes) { return self.near(box_ids(boxes)); },
           py::arg("boxes"), "True if all of these boxes share their memory with this process.",
-          py::call_guard<py::gil_scoped_release>())
+          py::call_guard<GilRelease>())
       .def_property_readonly("can_broadcast", &Client::can_broadcast)
       .def("broadcast", &broadcast, py::arg("boxes"), py::arg("arguments"), no_gil)
       .def("end_broadcast", &end_broadcast, py::arg("arguments"), no_gil)

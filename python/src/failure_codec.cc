@@ -40,7 +40,7 @@ PyObject* call_remote_hook(const char* name, PyObject* args) {
   PyRef module(PyImport_ImportModule("betterbox._remote"));
   if (!module || !held) return nullptr;
   PyRef hook(PyObject_GetAttrString(module.get(), name));
-  return hook ? PyObject_CallObject(hook.get(), held.get()) : nullptr;
+  return hook ? rest_if_ended([&] { return PyObject_CallObject(hook.get(), held.get()); }) : nullptr;
 }
 
 }  // namespace

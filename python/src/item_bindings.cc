@@ -6,6 +6,7 @@
 #include "python/src/bindings.h"
 #include "python/src/numpy_codec.h"
 #include "python/src/object_codec.h"
+#include "python/src/py_ref.h"
 
 namespace py = pybind11;
 
@@ -39,7 +40,9 @@ void PageWriter::append(py::handle item, std::string_view path) {
 void PageWriter::extend(py::handle items, const std::string& path, std::size_t most, std::uint64_t index) {
   std::string name;
   const std::size_t begun = nbytes();
-  for (py::handle item : py::iter(items)) {
+  const py::iterator iterator = py::iter(items);
+  while (const PyRef held{rest_if_ended([&] { return PyIter_Next(iterator.ptr()); })}) {
+    const py::handle item = held.get();
     // The name is needed only for a pickle that fails; simple values never look at it.
     if (PyLong_CheckExact(item.ptr()) || PyFloat_CheckExact(item.ptr())) {
       append(item, path);
@@ -50,6 +53,7 @@ void PageWriter::extend(py::handle items, const std::string& path, std::size_t m
     ++index;
     if (nbytes() - begun >= most) return;
   }
+  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
 }
 
 void PageWriter::extend_range(std::int64_t start, std::int64_t step, std::uint64_t count) {

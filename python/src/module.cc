@@ -25,7 +25,7 @@ TimePoint deadline_after(py::object timeout) {
 }
 
 void check_signals() {
-  py::gil_scoped_acquire gil;
+  const GilHold gil;
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 

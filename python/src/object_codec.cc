@@ -153,7 +153,9 @@ PyObject* pickle_loads() {
 bool encode_pickle(PyObject* object, std::string_view path, std::string& out, LargeBuffers* large = nullptr) {
   PyObject* dump = pickling_dump();
   if (dump == nullptr) return false;
-  PyRef dumped(PyObject_CallFunction(dump, "Os#", object, path.data(), static_cast<Py_ssize_t>(path.size())));
+  PyRef dumped(rest_if_ended([&] {
+    return PyObject_CallFunction(dump, "Os#", object, path.data(), static_cast<Py_ssize_t>(path.size()));
+  }));
   if (!dumped) return false;
   PyObject *pickle = nullptr, *buffers = nullptr;
   if (!PyArg_ParseTuple(dumped.get(), "SO!", &pickle, &PyList_Type, &buffers)) return false;
@@ -216,10 +218,11 @@ PyObject* load_pickle(ItemBytes pickle, PyObject* buffers) {
   PyRef view(PyMemoryView_FromMemory(const_cast<char*>(reinterpret_cast<const char*>(pickle.data())),
                                      static_cast<Py_ssize_t>(pickle.size()), PyBUF_READ));
   if (!view) return nullptr;
-  if (buffers == nullptr) return PyObject_CallOneArg(loads, view.get());
+  if (buffers == nullptr) return rest_if_ended([&] { return PyObject_CallOneArg(loads, view.get()); });
   PyRef args(PyTuple_Pack(1, view.get()));
   PyRef kwargs(Py_BuildValue("{sO}", "buffers", buffers));
-  return args && kwargs ? PyObject_Call(loads, args.get(), kwargs.get()) : nullptr;
+  if (!args || !kwargs) return nullptr;
+  return rest_if_ended([&] { return PyObject_Call(loads, args.get(), kwargs.get()); });
 }
 
 PyObject* decode_pickle_buffers(ItemBytes item) {

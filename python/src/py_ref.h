@@ -1,7 +1,13 @@
 // PyRef: owns one reference. GilRelease / GilHold: scopes without and with the interpreter lock.
+//
+// An interpreter that ends ends each other thread that asks for its lock, by pthread_exit(), which unwinds the stack: through
+// destructors that need the lock, and through functions that let nothing out (std::terminate). So a thread that has C++
+// below it never unwinds: it rests where it asked, until the process ends.
 #pragma once
 
 #include <Python.h>
+#include <cxxabi.h>
+#include <unistd.h>
 
 #include <utility>
 
@@ -28,11 +34,21 @@ class PyRef {
   PyObject* object_ = nullptr;
 };
 
+/// What `call` gives. If the interpreter ends this thread in it, the thread rests.
+template <class Call> decltype(auto) rest_if_ended(Call&& call) {
+  try {
+    return call();
+  } catch (abi::__forced_unwind&) {  // never left: leaving it goes on unwinding, or aborts
+    for (;;) ::pause();
+  }
+}
+
 class GilRelease {
  public:
   GilRelease() : state_(PyEval_SaveThread()) {}
-  /// Ends the thread (which unwinds the stack) if the interpreter has been finalised meanwhile.
-  ~GilRelease() noexcept(false) { PyEval_RestoreThread(state_); }
+  ~GilRelease() {
+    rest_if_ended([this] { PyEval_RestoreThread(state_); });
+  }
   GilRelease(const GilRelease&) = delete;
   GilRelease& operator=(const GilRelease&) = delete;
 
@@ -42,7 +58,7 @@ class GilRelease {
 
 class GilHold {
  public:
-  GilHold() : state_(PyGILState_Ensure()) {}
+  GilHold() : state_(rest_if_ended([] { return PyGILState_Ensure(); })) {}
   ~GilHold() { PyGILState_Release(state_); }
   GilHold(const GilHold&) = delete;
   GilHold& operator=(const GilHold&) = delete;

@@ -23,7 +23,7 @@ std::unique_ptr<SharedBuffers> share(const py::list& buffers) {
   }
   std::optional<SegmentPool::Lease> lease;
   {
-    py::gil_scoped_release release;
+    const GilRelease release;
     lease = segment_pool()->write(parts);
   }
   return lease ? std::make_unique<SharedBuffers>(std::move(*lease)) : nullptr;
@@ -45,7 +45,7 @@ std::optional<std::vector<SegmentRef>> put_large(LargeBuffers* large, const std:
     bytes += parts.back().size();
   }
   if (bytes < large->min_bytes()) return std::nullopt;
-  GilRelease release;
+  const GilRelease release;
   return large->put(parts);
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import betterbox
 import pytest
 import work
-from betterbox import BusError, LocalCluster, _functions, _promise
+from betterbox import BusError, LocalCluster, _bus, _functions, _promise
 from helpers import LONG, Scripts, processes_of, wait_until
 
 
@@ -40,6 +41,33 @@ def test_submissions_each_have_their_one_outcome_though_their_scheduler_is_kille
     wait_until(lambda: len(heard) == 300, lambda: f"each callback ran once, but {len(heard)} did")
     assert sorted(heard) == [2 * i for i in range(300)]
     assert killed and not set(killed) & set(schedulers(home))
+
+
+def test_calls_made_while_a_named_bus_has_no_scheduler_wait_for_the_next_one(
+    home: Path, scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = str(home / "bus.json")
+    scheduler = scripts.cli("scheduler", "--interface", "none")
+    wait_until((home / "bus.json").exists, "a bus")
+    monkeypatch.setenv("BETTERBOX_BUS", bus)
+    scripts.cli("worker", "--slots", "1")
+    assert betterbox.submit(work.double, 1).result(LONG) == 2
+    scheduler.process.kill()
+    scheduler.wait()
+    wait_until(lambda: not _bus._connections[bus].client.connected(), "a client that knows")
+    wait_until(lambda: not os.path.exists(bus), "a bus file that is gone")
+    promises = betterbox.submit(work.double, 2), betterbox.map(work.double, [3]), betterbox.submit(len, betterbox.put([1]))
+    future = betterbox.Executor().submit(work.double, 4)
+
+    def box() -> str:
+        with betterbox.deploy(work.Tester, 8090):
+            return str(betterbox.RemoteBox.connect(8090).echo("x").result())
+
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        deployed = threads.submit(box)
+        scripts.cli("scheduler", "--interface", "none")
+        assert [promise.result(LONG) for promise in promises] == [4, [6], 1]
+        assert future.result(LONG) == 8 and deployed.result(LONG) == "x"
 
 
 def test_a_worker_told_to_end_does_not_wait_for_a_scheduler_that_is_away(

@@ -12,6 +12,8 @@ namespace {
 constexpr std::size_t kMaxAwaited = 4096;
 /// That a wait is over may be on its way when the next one is told: a cycle must last.
 constexpr Duration kLastingCycle = milliseconds(200);
+/// Nothing that runs lets go for so long: not a multiple of what waits wake up for, which looks like the end of a wait.
+constexpr Duration kStuckGrace = seconds(3);
 /// Steps of a cycle that are shown.
 constexpr std::size_t kShownSteps = 16;
 /// Of names that users chose, in a message for people.
@@ -78,7 +80,7 @@ bool is_stuck(const Pool& pool) {
 
 void watch_for_stuck_items(const Turn& turn, Pool& pool) {
   if (pool.stuck_at == TimePoint::never() && is_stuck(pool))
-    turn.state.set_timer(pool.stuck_at, turn.now + kNoBoxGrace, TimerKind::kStuck, pool.port.value);
+    turn.state.set_timer(pool.stuck_at, turn.now + kStuckGrace, TimerKind::kStuck, pool.port.value);
 }
 
 void on_stuck_due(const Turn& turn, Pool& pool) {

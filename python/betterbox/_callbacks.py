@@ -24,7 +24,7 @@ class Callbacks:
 
     def add(self, promise: Promise[Any], fn: Callable[[Any], object], context: Any) -> None:
         """Call ``fn(promise)`` once it is done."""
-        loop = _running_loop()
+        loop = running_loop()
         over = promise.done()
         with self._lock:
             over = over or self._over
@@ -53,7 +53,7 @@ class Callbacks:
             _pass_on(promise, *each)
 
 
-def _running_loop() -> Any:
+def running_loop() -> Any:
     """The asyncio loop that runs on this thread, or None."""
     events = sys.modules.get("asyncio.events")
     return None if events is None else events._get_running_loop()

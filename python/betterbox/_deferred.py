@@ -47,6 +47,9 @@ class FailedCall:
     def cancel(self) -> bool:
         return self._cancelled
 
+    def keeps_all(self) -> bool:
+        return True
+
     def get(self, index: int) -> tuple[bool, Any]:
         return False, self.error
 

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any, NoReturn, TypeVar
 
 from betterbox import _bus, _end, _runners
+from betterbox._callbacks import running_loop
 from betterbox._errors import BusError
 from betterbox._functions import FunctionOptions
 from betterbox._options import DEFAULTS, Options
@@ -177,6 +178,15 @@ class _BusFuture(Future[T]):
             return False
         self._promise.cancel()
         return True
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the call raised. On an asyncio loop, whose futures refuse `StopIteration`, that is told by a `RuntimeError`."""
+        error = super().exception(timeout)
+        if isinstance(error, StopIteration) and running_loop() is not None:
+            told = RuntimeError("the call raised StopIteration")
+            told.__cause__ = error
+            return told
+        return error
 
     def result(self, timeout: float | None = None) -> T:
         """As of any future; an error shows who asks now, not who asked before."""

@@ -38,14 +38,22 @@ class Landing:
 def begin(promise: Promise[Any]) -> bool:
     """Somebody iterates. Result: what is handed out is taken, which a generator call's results are once."""
     promise._cancel_if_dropped()
+    call = promise._call
     if not promise._windowed:
         return False
-    if not promise._ended:
+    if call is None or not _is_handed_out(promise, call):
         return True
-    assert isinstance(promise._call, _core.Call)
-    if not promise._call.keeps_all():
+    if not call.keeps_all():
         raise RuntimeError(GONE)
     return False
+
+
+def _is_handed_out(promise: Promise[Any], call: AnyCall) -> bool:
+    """Nothing is left of a generator call; its last item may have ended the loop by its error."""
+    if promise._ended or promise._ready:
+        return promise._ended
+    total = call.total
+    return total is not None and 0 < total <= promise._cursor
 
 
 def loop_error(error: BaseException, promise: Promise[Any]) -> BaseException:

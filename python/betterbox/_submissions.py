@@ -53,6 +53,9 @@ class Submitted(_core.Submission):
     def notify_landing(self, arrivals: int) -> None:
         self.notify()
 
+    def keeps_all(self) -> bool:
+        return True
+
     def free_running(self, on: bool) -> None:
         pass
 

@@ -69,7 +69,10 @@ def test_shutdown_can_cancel_what_is_pending(tmp_path: Path) -> None:
 
 def test_asyncio_takes_it_as_an_executor() -> None:
     async def main(executor: Executor) -> int:
-        return await asyncio.get_running_loop().run_in_executor(executor, work.double, 4)
+        loop = asyncio.get_running_loop()
+        with pytest.raises(RuntimeError, match="StopIteration"):  # which asyncio's futures cannot hold
+            await loop.run_in_executor(executor, next, iter(()))
+        return await loop.run_in_executor(executor, work.double, 4)
 
     with Executor() as executor:
         assert asyncio.run(main(executor)) == 8

@@ -341,6 +341,10 @@ def test_the_promise_of_a_generator_is_never_silently_empty() -> None:
     few = betterbox.map(work.double, iter(range(3)))
     assert list(few) == list(few) == [0, 2, 4]
     assert sorted(few.as_completed()) == [(0, 0), (1, 2), (2, 4)]
+    failed = betterbox.map(work.add, iter(range(3)), b=betterbox.submit(work.raise_at, 1, 1))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="bad 1"):
+            list(failed)
     many = betterbox.map(work.noop, (b"x" * 10_000 for _ in range(300)))
     assert len(list(many)) == 300
     for again in (lambda: list(many), lambda: list(many.as_completed()), many.result):

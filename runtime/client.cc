@@ -462,6 +462,8 @@ void Client::fail_scheduled_calls(const std::string& reason) {
   for (const auto& [serial, call] : calls) {
     if (const auto stream = stream_of_.find(serial); stream != stream_of_.end()) {
       lose_submissions(*stream->second, LostCode::kBusLost, reason);
+    } else if (!call->closed) {
+      ++call->known;  // what was still to be fed is lost, too: it must not pass for a whole call of fewer items
     }
     call->failure = reason;
     lose_unsettled(call, LostCode::kBusLost, reason);

@@ -101,6 +101,7 @@ def test_a_callback_may_submit_and_wait_in_every_way(gate: Path) -> None:
 
 
 def test_a_callback_that_blocks_holds_up_other_callbacks_only(gate: Path) -> None:
+    second = gate.with_name("second")
     release, begun = threading.Event(), threading.Event()
 
     def block(_: object) -> None:
@@ -112,10 +113,11 @@ def test_a_callback_that_blocks_holds_up_other_callbacks_only(gate: Path) -> Non
         betterbox.submit(work.wait_for_file, str(gate)).add_done_callback(block)
         gate.touch()
         assert begun.wait(LONG)
-        late = executor.submit(work.double, betterbox.submit(work.double, 1))
+        late = executor.submit(len, betterbox.submit(work.wait_for_file, str(second)))
         heard = threading.Event()
         late.add_done_callback(lambda _: heard.set())
-        assert late.result(LONG) == 4
+        second.touch()
+        assert late.result(LONG) == len(str(second))
         assert len(list(concurrent.futures.as_completed([executor.submit(work.double, i) for i in range(4)], LONG))) == 4
         assert not heard.is_set()
     finally:
@@ -200,6 +202,7 @@ def test_closing_the_cluster_settles_everything_that_waits() -> None:
     several = betterbox.map(work.wait_for_file, [never] * 3)
     generated = betterbox.map(work.wait_for_file, (never for _ in range(3)))
     dependent = betterbox.submit(len, betterbox.submit(len, promise))
+    mapped = executor.map(work.wait_for_file, [never])
     futures = [executor.submit(work.wait_for_file, never), executor.submit(len, dependent)]
     heard: list[object] = []
     for each in (promise, several, generated, dependent, *futures):
@@ -216,7 +219,7 @@ def test_closing_the_cluster_settles_everything_that_waits() -> None:
         several.any,
         dependent.result,
         lambda: asyncio.run(awaited()),
-        lambda: list(executor.map(work.wait_for_file, [never])),
+        lambda: list(mapped),
         futures[0].result,
     ]
     with concurrent.futures.ThreadPoolExecutor(len(waits) + 3) as threads:

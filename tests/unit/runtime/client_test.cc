@@ -368,6 +368,7 @@ TEST_F(ClientTest, ABusThatIsLostEndsEveryWait) {
   const CallPtr call = client->open_call({}, Frame("context"), {}, false);
   ASSERT_TRUE(client->wait(client->over(call), kSoon, {}));
   EXPECT_FALSE(client->progress(call).failure.empty());
+  EXPECT_EQ(lost_code(*client, call, 0), LostCode::kBusLost) << "stands for what was not fed";
 }
 
 TEST_F(ClientTest, CallsAreSentAgainToTheSuccessorOfALostScheduler) {

@@ -39,7 +39,14 @@ def why_not() -> str:
     name = f"bbtry{os.getpid()}"
     if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode != 0:
         return "network namespaces cannot be made here"
+    # A host is entered by mounting over /sys, and a container has mounts of its own: neither can be where / is no mount
+    # point, as in a plain chroot.
+    entered = subprocess.run(
+        ["ip", "netns", "exec", name, "unshare", "--mount", "--uts", "true"], capture_output=True, text=True
+    )
     subprocess.run(["ip", "netns", "del", name], check=True)
+    if entered.returncode != 0:
+        return f"network namespaces cannot be entered here: {entered.stderr.strip()}"
     return ""
 
 

@@ -188,7 +188,9 @@ Client::Condition Client::any_success(const CallPtr& call) {
     while (!call->success && call->success_cursor < call->landed.size()) {
       const Range range = call->landed[call->success_cursor++];
       for (std::uint64_t i = range.begin; i < range.end && !call->success; ++i) {
-        if (call->find_page(i)->second.is_column() || !call->outcome(i).failed()) call->success = i;
+        const auto* page = call->find_page(i);
+        if (page == nullptr) continue;  // somebody took it
+        if (page->second.is_column() || !call->outcome(i).failed()) call->success = i;
       }
     }
     return call->success.has_value() || call->over;

@@ -150,6 +150,7 @@ bool WorkerCore::keep_content(ContextArrived& e) {
 }
 
 void WorkerCore::on(ContextArrived&& e) {
+  if (!e.context.call.client) return;  // nobody's: what seats without a call run
   if (!keep_content(e)) return;
   const CallId id = e.context.call;
   const auto [at, fresh] = calls_.try_emplace(id);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <ctime>
+#include <mutex>
 
 #include "runtime/limits.h"
 #include "tests/unit/runtime/client_fixture.h"
@@ -63,7 +64,7 @@ TEST_F(SlotPlaceTest, APlaceIsLentWhileAThreadOfAnItemWaits) {
 
 /// Of a process, in a child: there can be one only.
 TEST(SlotPlaceDeathTest, AnItemThatComputesNothingWhileItsCallsAreOpenWaits) {
-  ::testing::FLAGS_gtest_death_test_style = "threadsafe";
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_EXIT(
       {
         SlotArena arena = SlotArena::create_private();

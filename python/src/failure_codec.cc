@@ -37,7 +37,7 @@ PyObject* text_object(std::string_view text) {
 /// Calls a hook of betterbox._remote; its result must be an exception.
 PyObject* call_remote_hook(const char* name, PyObject* args) {
   PyRef held(args);
-  PyRef module(PyImport_ImportModule("betterbox._remote"));
+  PyRef module(rest_if_ended([] { return PyImport_ImportModule("betterbox._remote"); }));
   if (!module || !held) return nullptr;
   PyRef hook(PyObject_GetAttrString(module.get(), name));
   return hook ? rest_if_ended([&] { return PyObject_CallObject(hook.get(), held.get()); }) : nullptr;

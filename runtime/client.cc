@@ -362,6 +362,7 @@ void Client::greet_scheduler() {
   session_ = Session::kGreeting;
   Hello hello = make_hello(Role::kClient);
   for (const auto& [serial, call] : calls_) hello.calls.push_back(serial);
+  if (!options_.proof.empty()) send({options_.proof, {}});
   send({std::move(hello), {}});
 }
 

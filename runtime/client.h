@@ -145,6 +145,7 @@ class Client {
     std::string host, boot_id, store, python = "3.11";
     std::uint32_t pid = 0;
     PeerId peer;  ///< random, by the caller
+    Proof proof;  ///< the same; empty: none is shown
     bool background = false;
     /// Finds the scheduler again after it was lost (may start one): its endpoint, or throws
     /// std::runtime_error (BusEnded: at once the last time). Called by `drive` without the mutex. Empty: a lost bus stays lost.

@@ -3,7 +3,7 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstring>
 #include <new>
+#include <string_view>
 #include <utility>
 
 #include "runtime/codec.h"
@@ -30,18 +31,16 @@ constexpr int kSocketBytes = 1 << 20;
 constexpr std::size_t kMostParts = 64;  // of one system call
 static_assert(8 + 8 * (kMaxFrames + 1) <= kBufferBytes, "a message's sizes fit into the buffer");
 
-/// The abstract name of the socket beside the file at `path`. Other mount namespaces may have another file there, so it
-/// names the file, too. Result: its size; 0: there is no such file, or the name is too long.
-socklen_t name_of(const std::string& path, sockaddr_un& address) {
-  struct stat file {};
-  if (::stat(path.c_str(), &file) != 0) return 0;
-  const std::string name =
-      "betterbox:" + std::to_string(file.st_dev) + ":" + std::to_string(file.st_ino) + ":" + path;
+constexpr std::string_view kLinkSuffix = ".l";
+
+/// Result: false if the name is too long.
+bool address_of(const std::string& path, sockaddr_un& address) {
+  const std::string name = link_path_of(path);
   address = {};
   address.sun_family = AF_UNIX;
-  if (1 + name.size() > sizeof address.sun_path) return 0;
-  std::memcpy(address.sun_path + 1, name.data(), name.size());
-  return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+  if (name.empty()) return false;
+  std::memcpy(address.sun_path, name.data(), name.size());
+  return true;
 }
 
 bool is_ours(int fd) {
@@ -54,39 +53,47 @@ void make_room(int fd) { ::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &kSocketBytes, 
 
 }  // namespace
 
+std::string link_path_of(const std::string& path) {
+  std::string name = path + std::string(kLinkSuffix);
+  return name.size() < sizeof sockaddr_un::sun_path ? name : std::string();
+}
+
 int listen_for_links(const std::string& path) {
   sockaddr_un address{};
-  const socklen_t size = name_of(path, address);
-  if (size == 0) return -1;
+  if (!address_of(path, address)) return -1;
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return -1;
-  if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), size) == 0 && ::listen(fd, kBacklog) == 0)
+  ::unlink(address.sun_path);  // of a process that was killed: names hold the id of an incarnation
+  if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 &&
+      ::listen(fd, kBacklog) == 0)
     return fd;
   ::close(fd);
   return -1;
 }
 
-int accept_link(int listener) {
-  for (;;) {
-    const int fd = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd < 0 && errno == EINTR) continue;
-    if (fd < 0) return -1;
-    if (!is_ours(fd)) {
-      ::close(fd);
-      continue;
-    }
-    make_room(fd);
-    return fd;
+Caller accept_link(int listener, int& fd) {
+  do {
+    // Not by the wrapper: ours waits without descriptors (runtime/patient_accept.cc).
+    fd = static_cast<int>(::syscall(SYS_accept4, listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  } while (fd < 0 && errno == EINTR);
+  if (fd < 0) {
+    const bool full = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS;
+    return full ? Caller::kNoRoom : Caller::kNobody;
   }
+  if (!is_ours(fd)) {
+    ::close(fd);
+    return Caller::kStranger;
+  }
+  make_room(fd);
+  return Caller::kOurs;
 }
 
 int connect_link(const std::string& path, const LinkToken& token) {
   sockaddr_un address{};
-  const socklen_t size = name_of(path, address);
-  if (size == 0) return -1;
+  if (!address_of(path, address)) return -1;
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return -1;
-  if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), size) == 0 && is_ours(fd) &&
+  if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 && is_ours(fd) &&
       ::send(fd, token.data(), token.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(token.size())) {
     make_room(fd);
     return fd;
@@ -153,6 +160,7 @@ bool DirectLink::flush() {
       return true;
     }
     queued_ -= static_cast<std::size_t>(written);
+    written_ += static_cast<std::uint64_t>(written);
     while (written > 0) {
       const std::size_t left = pending_.front().size() - offset_;
       if (static_cast<std::size_t>(written) < left) {

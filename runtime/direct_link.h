@@ -1,9 +1,9 @@
 // A stream socket between two processes of one host, over which messages go without an io thread in between (docs/
 // protocol.md, section "Carrier"). It stands beside a ZeroMQ connection, which tells whether the peer lives.
 //
-// The listener's socket has an abstract name made of its path and file, so that no file can be left behind. Both ends check that
-// the other belongs to the same user; where that is not so, or names do not reach (another network namespace), there is
-// no such link and messages go over ZeroMQ.
+// The listener's socket lies beside the one of ZeroMQ, in a folder that only its owner can enter. Both ends check that
+// the other belongs to the same user; where that is not so, or the name is too long, there is no such link and messages
+// go over ZeroMQ.
 //
 // Bytes: the connecting side's token (8 bytes), then both ways messages: u32 count of frames, u32 zero, a u64 size of
 // each, the frames.
@@ -25,10 +25,14 @@ namespace betterbox {
 
 using LinkToken = std::array<char, 8>;
 
-/// Listens for links beside the socket at `path`. Result: a descriptor, or -1.
+/// Where links to the listener at `path` are made; empty: that name would be too long.
+std::string link_path_of(const std::string& path);
+/// Listens for links beside the socket at `path`, in place of what lies there. Result: a descriptor, or -1.
 int listen_for_links(const std::string& path);
-/// Takes one in. Result: a descriptor, or -1: nobody is there now. Strangers are turned away.
-int accept_link(int listener);
+/// Who looked at the door.
+enum class Caller { kNobody, kOurs, kStranger, kNoRoom };
+/// Takes one in: `fd` is set for kOurs. Strangers are turned away. kNoRoom: no descriptors are left.
+Caller accept_link(int listener, int& fd);
 /// Result: a descriptor that may be written to, or -1.
 int connect_link(const std::string& path, const LinkToken& token);
 /// Result: 1: read; 0: it has not come yet; -1: it never will.
@@ -46,6 +50,9 @@ class DirectLink {
   /// To be written by flush().
   void queue(std::string head, std::span<const Frame> payload);
   std::size_t queued_bytes() const { return queued_; }
+  /// Bytes that the other end has taken so far, for who wants to know whether it reads.
+  std::uint64_t written_bytes() const { return written_; }
+  std::size_t queued_frames() const { return pending_.size(); }
   /// Writes what goes now. Result: true if nothing is left, or if nobody can read it any more.
   bool flush();
   /// The same, and waits for the other end to read.
@@ -73,6 +80,7 @@ class DirectLink {
   std::deque<Frame> pending_;
   std::size_t offset_ = 0;  // written of pending_.front()
   std::size_t queued_ = 0;
+  std::uint64_t written_ = 0;
 
   std::vector<std::byte> buffer_;
   std::size_t begin_ = 0, end_ = 0;     // in buffer_: not taken yet

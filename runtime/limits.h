@@ -99,6 +99,38 @@ inline constexpr std::uint64_t kGeneratorWindowItems = 64U << 10;
 inline constexpr std::size_t kMaxLeasesPerSlot = 2;
 inline constexpr std::size_t kMinLeasesPerWorker = 64;
 
+// --- answers that nobody reads -----------------------------------------------------------------------
+/// Who listens reads nothing from a connection that has so much unsent until half of it has left. Only who listens holds
+/// back, so two never wait for each other. Results to a fast reader stay below it most of the time.
+inline constexpr std::size_t kUnsentBytes = 32U << 20;
+/// What a message costs beside its bytes, so that many small ones are bounded, too.
+inline constexpr std::size_t kMessageCost = 1U << 10;
+/// What such a connection sends meanwhile where it cannot be stopped (ZeroMQ reads all connections of a socket): the
+/// windows of items and of relayed calls fit. Beyond it the connection is ended.
+inline constexpr std::size_t kMaxHeldBytes = 128U << 20;
+/// Chunks of values for a peer that has so much unsent are dropped: it asks again when it can take them.
+inline constexpr std::size_t kMaxUnsentChunks = 64U << 20;
+/// A connection that holds so much back and takes nothing for this long is ended; the time grows by what a slow link
+/// (bytes a second) needs for one large message.
+inline constexpr Duration kDrainPatience = seconds(10);
+inline constexpr std::size_t kSlowestDrain = 1U << 20;
+/// Messages read before the end of a connection is acted upon, in one turn; with more of them it waits.
+inline constexpr int kMaxArrivals = 4096;
+/// A client, whose calls under way are counted but not the bytes of their replies, is ended when it has so many of these unsent
+/// and takes nothing for a moment. One that reads slowly may have more: it has asked for them.
+inline constexpr std::size_t kMaxReplyBytes = 64U << 20;
+inline constexpr Duration kReplyPatience = seconds(1);
+
+// --- open doors ----------------------------------------------------------------------------------------
+/// Links taken in at one look, so that no crowd at the door stops what goes on inside.
+inline constexpr int kAcceptsPerTurn = 64;
+/// Links whose connections are not known yet; beyond it the oldest goes, and its peer goes on without one.
+inline constexpr std::size_t kMaxHalfOpenLinks = 4096;
+/// A connection whose link has not come after this does without.
+inline constexpr Duration kLinkPatience = seconds(1);
+/// Without descriptors links are not taken in again before this.
+inline constexpr Duration kAcceptPause = seconds(1);
+
 // --- contexts: sent once per agent ------------------------------------------------------------------
 /// Contexts of these sizes are named by their content, so that a later call need not send an equal one again. Below it
 /// the bytes cost less than the looking up; above it hashing costs more than a copy: such values go through segments.

@@ -101,6 +101,15 @@ struct Bye {
   template <class A> void serialize(A&) {}
 };
 
+/// Before Hello, peer -> scheduler: a secret that the peer drew for itself. Who comes again under its id shows the same one.
+struct Proof {
+  std::uint64_t high = 0;
+  std::uint64_t low = 0;
+  bool empty() const { return high == 0 && low == 0; }
+  friend bool operator==(const Proof&, const Proof&) = default;
+  template <class A> void serialize(A& a) { a(high, low); }
+};
+
 // --- resources -------------------------------------------------------------------------------------
 
 /// An amount of a resource that users name, in thousandths.
@@ -555,7 +564,7 @@ using AnyBody =
                  Call, Items, Cancel, Forget, Results, Acknowledge, Settled, Explain, Explanation, Context,
                  Lease, Revoke, Released, Abandon, DropCall, Outcomes, Deploy, Host, Hosted, Deployed,
                  Undeploy, Status, StatusReport, Accepted, Load, OpenLane, Hold, Drop, Keep, Kept, Discard,
-                 Locate, Source, Fetch, Chunk, Fetched, Broadcast, Relay, Waits, Deadlock>;
+                 Locate, Source, Fetch, Chunk, Fetched, Broadcast, Relay, Waits, Deadlock, Proof>;
 
 /// The special members of so large a variant are much code: it is compiled once, not in every file that moves messages.
 class Body : public AnyBody {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runtime/check.h"
+#include "runtime/printable.h"
 
 namespace betterbox {
 namespace {
@@ -83,7 +84,7 @@ std::string describe(const Resources& resources) {
   if (resources.memory_bytes > 0 && resources.memory_bytes != kAnyMemory)
     parts.push_back(bytes(resources.memory_bytes));
   if (resources.gpus_milli > 0) parts.push_back(counted(resources.gpus_milli, "gpu"));
-  for (const Amount& a : resources.named) parts.push_back(number(a.milli) + " " + a.name);
+  for (const Amount& a : resources.named) parts.push_back(number(a.milli) + " " + printable(a.name));
   std::string text;
   for (const std::string& part : parts) text += (text.empty() ? "" : ", ") + part;
   return text.empty() ? "nothing" : text;

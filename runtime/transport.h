@@ -18,6 +18,7 @@
 
 #include "runtime/ids.h"
 #include "runtime/messages.h"
+#include "runtime/time.h"
 
 namespace betterbox {
 
@@ -65,6 +66,19 @@ class Transport {
 
   /// Ends a connection; what was sent before is still delivered if the peer reads it within a second.
   virtual void close(ConnectionId connection) = 0;
+
+  /// Bytes for this connection that have not left this process.
+  virtual std::size_t unsent_bytes(ConnectionId /*connection*/) const { return 0; }
+  /// How long the peer, which has too much unsent (kUnsentBytes), has taken nothing; 0: it has not.
+  virtual Duration stalled_for(ConnectionId /*connection*/) const { return {}; }
+  /// `source`, which connected here, is not read from while `target` has too much unsent (kUnsentBytes): what the one sends
+  /// goes to the other.
+  virtual void hold_until_drained(ConnectionId /*source*/, ConnectionId /*target*/) {}
+  /// The process at the other end as the system knows it; 0: not of this host, or it cannot be told.
+  virtual std::uint32_t process_of(ConnectionId /*connection*/) const { return 0; }
+  /// Makes the files of its sockets again where somebody has removed or replaced them. Result: what was mended, or why it
+  /// could not be; empty: nothing was amiss.
+  virtual std::string mend_listeners() { return {}; }
 
   /// File descriptors whose readability means that receive() may have something.
   virtual std::vector<int> wait_fds() = 0;

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "runtime/frame.h"
+#include "runtime/unsent.h"
 
 namespace betterbox {
 
@@ -75,6 +76,29 @@ inline bool send_frame(void* socket, const Frame& frame, bool more) {
   zmq_msg_t part;
   if (zmq_msg_init_data(&part, const_cast<std::byte*>(frame.data()), frame.size(), release, held) != 0) {
     delete held;
+    return false;
+  }
+  return send_part(socket, &part, more);
+}
+
+/// The same for a listener's connections, whose unsent bytes are counted: `charge` until these bytes have left.
+inline bool send_counted(void* socket, const Frame& frame, std::size_t charge,
+                         const std::shared_ptr<Unsent>& unsent, bool more) {
+  struct Held {
+    Frame frame;
+    std::shared_ptr<Unsent> unsent;
+    std::size_t charge;
+  };
+  unsent->charge(charge);
+  auto* held = new Held{frame, unsent, charge};
+  const auto release = [](void*, void* hint) {
+    auto* done = static_cast<Held*>(hint);
+    done->unsent->settle(done->charge);
+    delete done;
+  };
+  zmq_msg_t part;
+  if (zmq_msg_init_data(&part, const_cast<std::byte*>(frame.data()), frame.size(), release, held) != 0) {
+    release(nullptr, held);
     return false;
   }
   return send_part(socket, &part, more);

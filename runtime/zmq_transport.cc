@@ -1,17 +1,5 @@
 // ZeroMQ as a carrier (docs/protocol.md, section "Carrier").
 //
-// How the ROUTER learns that a connection is over. libzmq tells ends through the socket's monitor, by
-// descriptor
-// number; messages name their connection by routing id. The first message of a routing id says its
-// descriptor (ZMQ_SRCFD), which ties the two together. Two traps:
-//  - A disconnect may be told before the last messages were read. So everything that has arrived is read
-//    before an end is acted upon, and kClosed comes behind it.
-//  - Descriptor numbers are used again. So the connections of each number are counted (`Descriptor`), and
-//    the news are read when a routing id is first seen: its acceptance is among them then. If meanwhile an
-//    earlier connection of the same number ended without our having seen its routing id, the message may be
-//    that one's: such a connection is in doubt, and is probed (a mark that receivers ignore) each time the
-//    socket runs dry; ROUTER_MANDATORY refuses a mark to who is gone.
-//
 // Why a very long reconnect interval instead of none: with none, libzmq drops the DEALER's pipe together with
 // arrived messages as soon as the peer closes. So the socket stays, and is closed once it was read.
 #include "runtime/zmq_transport.h"
@@ -68,19 +56,6 @@ class SignalsBlocked {
   sigset_t before_;
 };
 
-const char* describe(int event) {
-  switch (event) {
-    case ZMQ_EVENT_DISCONNECTED: return "the peer is gone";
-    case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-    case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-      return "the peer did not answer the greeting; over the network that is what other keys get: this bus "
-             "file may "
-             "be a copy from before its scheduler was started";
-    case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH: return "the peer does not accept this bus's key";
-    default: return "nobody listens there";
-  }
-}
-
 }  // namespace
 
 struct ZmqTransport::Arrival {
@@ -117,8 +92,8 @@ ZmqTransport::~ZmqTransport() {
     if (connection->dealer) shut_socket(std::move(connection->dealer), kLingerMs);
   for (const auto& router : {&local_, &network_})
     if (*router) shut_socket(std::move((*router)->socket), kLingerMs);
-  for (const std::string& path : socket_files_) ::unlink(path.c_str());  // zmq leaves them
-  while (zmq_ctx_term(context_) != 0 && errno == EINTR) {}               // also ends the gate's wait
+  for (const Door& door : doors_) ::unlink(door.path.c_str());  // zmq leaves them
+  while (zmq_ctx_term(context_) != 0 && errno == EINTR) {}      // also ends the gate's wait
 }
 
 // --- sockets ----------------------------------------------------------------------------------------
@@ -132,6 +107,7 @@ std::unique_ptr<ZmqTransport::Socket> ZmqTransport::open_socket(int type) {
   void* zmq = socket->zmq;
   set_option(zmq, ZMQ_LINGER, kLingerMs);
   set_option(zmq, ZMQ_SNDHWM, 0);
+  // No mark for arrivals either: libzmq 4.3 aborts where a peer hangs up behind a full pipe and a heartbeat falls due.
   set_option(zmq, ZMQ_RCVHWM, 0);
   set_option(zmq, ZMQ_RECONNECT_IVL, kReconnectMs);
   set_option(zmq, ZMQ_BACKLOG, kBacklog);
@@ -215,6 +191,8 @@ void ZmqTransport::end_router(std::unique_ptr<Router>& router) {
   for (const auto& [id, connection] : router->by_routing_id) {
     end(*connection, "the keys of the bus have changed", false);
   }
+  std::erase_if(silent_, [&](const Silent& silent) { return silent.router == router.get(); });
+  std::erase_if(dying_, [&](const auto& entry) { return entry.second->router == router.get(); });
   shut_socket(std::move(router->socket), 0);
   router.reset();
 }
@@ -227,13 +205,12 @@ std::string ZmqTransport::listen(const std::string& endpoint) {
   if (network) allow_ipv6(socket.zmq, endpoint);
   listen_at(socket.zmq, endpoint);
   if (!network) {
-    const std::string path = endpoint.substr(kScheme.size());
-    socket_files_.push_back(path);
-    if (const int fd = listen_for_links(path); fd >= 0) {
-      link_listeners_.push_back(fd);
-      watch_link(fd, 0, POLLIN);
-    }
+    Door& door = doors_.emplace_back();
+    door.path = endpoint.substr(kScheme.size());
+    door.socket = file_at(door.path);
+    if (open_links()) accept_at(door);
   }
+  start_clock();
   mark_ready(socket);
   return bound_endpoint(socket.zmq);
 }
@@ -284,13 +261,19 @@ bool ZmqTransport::send_mark(Connection& connection, std::size_t bytes) {
 }
 
 bool ZmqTransport::send_mark(Connection& connection, const LinkToken& token) {
-  return send_copy(connection.dealer->zmq, token.data(), token.size(), false);
+  void* zmq = connection.dealer ? connection.dealer->zmq : connection.router->socket->zmq;
+  return send_envelope(connection) && send_copy(zmq, token.data(), token.size(), false);
 }
 
 bool ZmqTransport::send(ConnectionId to, const Message& message) {
   const auto found = connections_.find(to.value);
   if (found == connections_.end() || found->second->over) return false;
   Connection& connection = *found->second;
+  if (connection.tentative) {
+    connection.unconfirmed.push_back({Frame(encode(message))});
+    Frames& frames = connection.unconfirmed.back();
+    frames.insert(frames.end(), message.frames.begin(), message.frames.end());
+  }
   if (connection.link) {
     connection.link->queue(encode(message), message.frames);
     if (!connection.unflushed && !connection.link->flush()) {
@@ -298,16 +281,33 @@ bool ZmqTransport::send(ConnectionId to, const Message& message) {
       unflushed_.push_back(found->second);
       flush_links();
     }
-    return true;
+  } else if (!connection.tentative && !send_over_zmq(connection, Frame(encode(message)), message.frames)) {
+    return false;
   }
+  if (!connection.dealer && !connection.held && bytes_unsent(connection) > kUnsentBytes) hold(connection, {});
+  return true;
+}
+
+bool ZmqTransport::send_over_zmq(Connection& connection, const Frame& first, std::span<const Frame> payload) {
   Socket& socket = connection.dealer ? *connection.dealer : *connection.router->socket;
   mark_ready(socket);  // zmq may take the socket's wake-up while it sends
   if (!send_envelope(connection)) return false;
-
-  const std::size_t count = message.frames.size();
-  if (!send_frame(socket.zmq, Frame(encode(message)), count > 0)) return false;
-  for (std::size_t i = 0; i < count; ++i)
-    if (!send_frame(socket.zmq, message.frames[i], i + 1 < count)) return false;
+  const std::size_t count = payload.size();
+  if (connection.dealer) {
+    if (!send_frame(socket.zmq, first, count > 0)) return false;
+  } else {
+    std::size_t charge = kMessageCost + first.size();
+    for (const Frame& frame : payload) charge += frame.size() <= kCopyBelow ? frame.size() : 0;
+    if (!send_counted(socket.zmq, first, charge, connection.unsent, count > 0)) return false;
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    const Frame& frame = payload[i];
+    const bool counted = !connection.dealer && frame.size() > kCopyBelow;
+    const bool more = i + 1 < count;
+    if (!(counted ? send_counted(socket.zmq, frame, frame.size(), connection.unsent, more)
+                  : send_frame(socket.zmq, frame, more)))
+      return false;
+  }
   return true;
 }
 
@@ -318,12 +318,14 @@ void ZmqTransport::close(ConnectionId id) {
   connections_.erase(found);
   const bool was_over = std::exchange(connection->over, true);
   if (connection->link) return close_link(connection);
+  fall_back(*connection);
   drop_link(*connection);
   if (connection->dealer) {
     shut_socket(std::move(connection->dealer), kLingerMs);
   } else if (!was_over) {
     mark_ready(*connection->router->socket);
     send_mark(*connection, kEndMark);
+    watch_dying(connection);
   }
 }
 
@@ -336,13 +338,19 @@ std::optional<TransportEvent> ZmqTransport::receive() {
       events_.pop_front();
       const auto found = connections_.find(event.connection.value);
       if (found == connections_.end()) continue;  // closed by the owner meanwhile
+      if (found->second->held) {
+        hold_back(*found->second, std::move(event));
+        continue;
+      }
       if (event.kind == TransportEvent::kClosed) connections_.erase(found);
       return event;
     }
     if (ready_.empty() && ready_links_.empty()) {
       flush_links();
+      look_at_held();
       find_ready_links();
       find_ready_sockets();
+      if (!events_.empty()) continue;
     }
     if (!ready_links_.empty()) {
       const std::uint64_t id = ready_links_.front();
@@ -395,11 +403,11 @@ ZmqTransport::Reading ZmqTransport::read_one(Socket& socket) {
   return is_dealer && !connection->dealer ? Reading::kShut : Reading::kMessage;
 }
 
-/// Result: false if the socket was shut on the way.
-bool ZmqTransport::read_all(Socket& socket) {
+/// Until it is dry, or shut on the way; kMessage: there was more than one turn should read.
+ZmqTransport::Reading ZmqTransport::read_all(Socket& socket) {
   Reading reading = Reading::kMessage;
-  while (reading == Reading::kMessage) reading = read_one(socket);
-  return reading == Reading::kDry;
+  for (int i = 0; i < kMaxArrivals && reading == Reading::kMessage; ++i) reading = read_one(socket);
+  return reading;
 }
 
 bool ZmqTransport::read_frames(Socket& socket, Arrival& arrival) {
@@ -436,6 +444,9 @@ ZmqTransport::ConnectionPtr ZmqTransport::sender_of(Socket& socket, const Arriva
   connection->router = &router;
   connection->routing_id = arrival.routing_id;
   connection->descriptor = arrival.descriptor;
+  connection->inode = inode_of(arrival.descriptor);
+  connection->since = monotonic_now();
+  connection->unsent = std::make_shared<Unsent>();
   const Descriptor& descriptor = router.descriptors[arrival.descriptor];
   connection->generation = descriptor.accepted;
   if (descriptor.accepted > descriptor.settled + 1) {
@@ -452,7 +463,9 @@ void ZmqTransport::deliver(Connection& connection, Arrival& arrival) {
   const auto bytes = arrival.first.bytes();
   const bool is_mark = bytes.size() <= kProbeMark && arrival.payload.empty() && !arrival.oversized;
   if (is_mark && bytes.size() == kProbeMark) return;
-  if (bytes.size() == kLinkMark && arrival.payload.empty() && !connection.dealer && !connection.link) {
+  if (bytes.size() == kLinkMark && arrival.payload.empty()) {
+    if (connection.dealer) return fall_back(connection);
+    if (connection.link || connection.spoke) return;
     LinkToken token;
     std::memcpy(token.data(), bytes.data(), token.size());
     return expect_link(connections_.at(connection.id.value), token);
@@ -467,6 +480,7 @@ void ZmqTransport::deliver(Connection& connection, Arrival& arrival) {
       TransportEvent event;
       event.connection = connection.id;
       event.message = std::move(*message);
+      connection.spoke = true;
       events_.push_back(std::move(event));
       return;
     }
@@ -477,114 +491,7 @@ void ZmqTransport::deliver(Connection& connection, Arrival& arrival) {
     shut_socket(std::move(connection.dealer), 0);
   } else {
     send_mark(connection, kEndMark);
-  }
-}
-
-// --- ends of connections ----------------------------------------------------------------------------
-
-/// Queues kClosed behind what has arrived.
-void ZmqTransport::end(Connection& connection, const std::string& reason, bool malformed) {
-  if (connection.over) return;
-  if (!malformed) read_rest(connection);
-  drop_link(connection);
-  if (std::exchange(connection.over, true)) return;
-  if (malformed) ++malformed_;
-  TransportEvent event;
-  event.kind = TransportEvent::kClosed;
-  event.connection = connection.id;
-  event.reason = reason;
-  event.malformed = malformed;
-  events_.push_back(std::move(event));
-}
-
-/// The ROUTER serves this routing id no longer.
-void ZmqTransport::let_go(Connection& connection) {
-  end(connection, describe(ZMQ_EVENT_DISCONNECTED), false);
-  drop_link(connection);
-  connection.probes_left = 0;
-  connection.router->by_routing_id.erase(connection.routing_id);
-}
-
-/// Result: true if there were news.
-bool ZmqTransport::read_news(Socket& socket) {
-  bool any = false;
-  ZmqMessage part;
-  while (receive_part(socket.monitor, &part.raw)) {
-    any = true;
-    const auto bytes = part.bytes();
-    std::uint16_t event = 0;
-    std::int32_t value = 0;
-    BB_CHECK(bytes.size() == sizeof event + sizeof value);
-    std::memcpy(&event, bytes.data(), sizeof event);
-    std::memcpy(&value, bytes.data() + sizeof event, sizeof value);
-    while (zmq_msg_more(&part.raw) != 0 && receive_part(socket.monitor, &part.raw)) {}
-    if (socket.router != nullptr) {
-      Descriptor& descriptor = socket.router->descriptors[value];
-      if (event == ZMQ_EVENT_ACCEPTED) {
-        descriptor.ended = descriptor.accepted++;
-      } else if (event == ZMQ_EVENT_DISCONNECTED) {
-        descriptor.ended = descriptor.accepted;
-      } else {
-        continue;
-      }
-    }
-    socket.news.push_back({event, value});
-  }
-  socket.has_news = false;
-  return any;
-}
-
-/// The socket is dry: acts on what its monitor told.
-void ZmqTransport::settle(Socket& socket) {
-  if (socket.has_news) read_news(socket);
-  if (socket.router != nullptr) {
-    if (!socket.news.empty()) settle_router(*socket.router);
-    settle_doubts(*socket.router);
-  } else if (!socket.news.empty()) {
-    settle_dealer(socket);
-  }
-}
-
-void ZmqTransport::settle_dealer(Socket& socket) {
-  const ConnectionPtr connection = connections_.at(socket.connection->id.value);
-  const News news = socket.news.front();
-  if (!read_all(socket)) return;
-  end(*connection, describe(news.event), false);
-  shut_socket(std::move(connection->dealer), 0);
-}
-
-void ZmqTransport::settle_router(Router& router) {
-  Socket& socket = *router.socket;
-  do {
-    read_all(socket);
-  } while (read_news(socket));
-  for (const News& news : std::exchange(socket.news, {})) {
-    Descriptor& descriptor = router.descriptors[news.value];
-    descriptor.settled = descriptor.ended;
-    const auto [begin, end] = router.by_descriptor.equal_range(news.value);
-    for (auto at = begin; at != end;) {
-      if (at->second->generation > descriptor.settled) {
-        ++at;
-        continue;
-      }
-      const ConnectionPtr connection = at->second;
-      at = router.by_descriptor.erase(at);
-      let_go(*connection);
-    }
-  }
-}
-
-void ZmqTransport::settle_doubts(Router& router) {
-  if (!router.doubts.empty()) read_all(*router.socket);
-  for (const ConnectionPtr& connection : std::exchange(router.doubts, {})) {
-    if (connection->probes_left == 0) continue;
-    --connection->probes_left;
-    if (send_mark(*connection, kProbeMark)) {
-      router.doubts.push_back(connection);
-      continue;
-    }
-    std::erase_if(router.by_descriptor, [&](const auto& entry) { return entry.second == connection; });
-    let_go(*connection);
+    watch_dying(connections_.at(connection.id.value));
   }
 }
 

@@ -18,11 +18,15 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "runtime/direct_link.h"
+#include "runtime/limits.h"
+#include "runtime/link_lobby.h"
 #include "runtime/transport.h"
 #include "runtime/zmq_keys.h"
 
@@ -42,8 +46,15 @@ class ZmqTransport : public Transport {
   bool send(ConnectionId to, const Message& message) override;
   std::optional<TransportEvent> receive() override;
   void close(ConnectionId connection) override;
+  std::size_t unsent_bytes(ConnectionId connection) const override;
+  Duration stalled_for(ConnectionId connection) const override;
+  void hold_until_drained(ConnectionId source, ConnectionId target) override;
+  std::uint32_t process_of(ConnectionId connection) const override;
+  std::string mend_listeners() override;
   std::vector<int> wait_fds() override;
   std::uint64_t malformed_messages() const override { return malformed_; }
+
+  using FileId = std::pair<std::uint64_t, std::uint64_t>;  ///< device and inode
 
  private:
   struct Socket;      // a zmq socket and its monitor
@@ -51,6 +62,9 @@ class ZmqTransport : public Transport {
   struct Arrival;     // one arrived message as frames
   struct Descriptor;
   struct Router;
+  struct Held;
+  struct Door;
+  struct Silent;
   using ConnectionPtr = std::shared_ptr<Connection>;
 
   std::unique_ptr<Socket> open_socket(int type);
@@ -65,7 +79,7 @@ class ZmqTransport : public Transport {
   void mark_ready(Socket& socket);
   enum class Reading { kMessage, kDry, kShut };
   Reading read_one(Socket& socket);
-  bool read_all(Socket& socket);
+  Reading read_all(Socket& socket);
   bool read_frames(Socket& socket, Arrival& arrival);
   ConnectionPtr sender_of(Socket& socket, const Arrival& arrival);
   void deliver(Connection& connection, Arrival& arrival);
@@ -75,12 +89,34 @@ class ZmqTransport : public Transport {
   void settle(Socket& socket);
   void settle_dealer(Socket& socket);
   void settle_router(Router& router);
-  void settle_doubts(Router& router);
+  bool settle_doubts(Router& router);
   void end(Connection& connection, const std::string& reason, bool malformed);
   void let_go(Connection& connection);
 
+  // Bounds of what is unsent, unread and unfinished (zmq_bounds.cc).
+  void hold(Connection& connection, ConnectionId behind);
+  void hold_back(Connection& connection, TransportEvent&& event);
+  void look_at_held();
+  bool may_go_on(const Connection& connection) const;
+  void release(Connection& connection);
+  void abandon(Connection& connection, const std::string& reason);
+  void cut(const Connection& connection) const;
+  void end_silent(TimePoint then);
+  void end_dying(TimePoint then);
+  void watch_dying(const ConnectionPtr& connection);
+  void start_clock();
+  void tick();
+  std::string mend(Door& door);
+
   // Direct links (zmq_links.cc).
-  void watch_link(int fd, std::uint64_t tag, std::uint32_t events);
+  bool watch_link(int fd, std::uint64_t tag, std::uint32_t events);
+  void watch(Connection& connection);
+  bool open_links();
+  void accept_at(Door& door);
+  void pause_accepting(bool paused);
+  void refuse_link(Connection& connection);
+  void refuse_late_links(TimePoint then);
+  void fall_back(Connection& connection);
   void accept_links();
   void take_link(int fd);
   void expect_link(const ConnectionPtr& connection, const LinkToken& token);
@@ -99,6 +135,9 @@ class ZmqTransport : public Transport {
   bool send_mark(Connection& connection, std::size_t bytes);
   bool send_mark(Connection& connection, const LinkToken& token);
   bool send_envelope(Connection& connection);
+  bool send_over_zmq(Connection& connection, const Frame& first, std::span<const Frame> payload);
+  static std::size_t bytes_unsent(const Connection& connection);
+  static std::uint64_t bytes_taken(const Connection& connection);
 
   const KeySource key_source_;
   void* context_ = nullptr;
@@ -110,17 +149,23 @@ class ZmqTransport : public Transport {
 
   std::unique_ptr<ZmqGate> gate_;  // goes after the context has ended
   std::unique_ptr<Router> local_, network_;
-  std::vector<std::string> socket_files_;
+  std::vector<Door> doors_;
   std::unordered_map<std::uint64_t, ConnectionPtr> connections_;  // those that the owner has not seen end
 
-  int links_fd_ = -1;  // epoll: listeners for links and links
-  std::vector<int> link_listeners_;
-  std::map<int, bool> nameless_links_;            // accepted, their tokens have not come
-  std::map<LinkToken, int> waiting_links_;        // their connections have not come
-  std::map<LinkToken, ConnectionPtr> expecting_;  // connections whose links have not come
-  std::deque<std::uint64_t> ready_links_;         // connections whose links may have messages
-  std::vector<ConnectionPtr> unflushed_;          // with something queued
-  std::vector<ConnectionPtr> leaving_;            // closed by the owner, not all is written yet
+  int links_fd_ = -1;  // epoll: listeners for links, links and the clock
+  int clock_fd_ = -1;  // rings while something has an age
+  bool ticking_ = false;
+  bool accepts_paused_ = false;
+  TimePoint accepts_again_;
+  TimePoint trim_at_ = TimePoint::never();                 // memory is given back then
+  LinkLobby lobby_{kMaxHalfOpenLinks};                     // links whose connections have not come
+  std::map<LinkToken, ConnectionPtr> expecting_;           // connections whose links have not come
+  std::deque<std::uint64_t> ready_links_;                  // connections whose links may have messages
+  std::vector<ConnectionPtr> unflushed_;                   // with something queued
+  std::vector<ConnectionPtr> leaving_;                     // closed by the owner, not all is written yet
+  std::vector<ConnectionPtr> held_;                        // not read from
+  std::deque<std::pair<TimePoint, ConnectionPtr>> dying_;  // ended here, and their sockets are open
+  std::deque<Silent> silent_;
 
   std::vector<Socket*> sockets_;
   std::vector<pollfd> polled_;  // two for each of sockets_: its own and its monitor's

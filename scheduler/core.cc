@@ -103,6 +103,7 @@ void on_message(const Turn& turn, ConnectionId connection, Message&& message) {
   const auto it = turn.state.connections.find(connection);
   if (it == turn.state.connections.end()) {
     if (auto* hello = std::get_if<Hello>(&message.body)) return on_hello(turn, connection, std::move(*hello));
+    if (const auto* proof = std::get_if<Proof>(&message.body)) return on_proof(turn, connection, *proof);
     ++turn.state.counters.refused_messages;
     return refuse(turn, connection, RefusalCode::kProtocol,
                   std::string("a session begins with Hello, not ") + kind_name(message.body));

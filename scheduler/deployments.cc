@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "runtime/printable.h"
 namespace betterbox::scheduler {
 namespace {
 
@@ -122,14 +123,14 @@ std::vector<CallId> fail_waiting(const Turn& turn, const Peer& worker, const std
 }  // namespace
 
 void fail_unhosted(const Turn& turn, Peer& worker) {
-  fail_waiting(
-      turn, worker,
-      "the connection to worker '" + worker.name + "' on " + worker.host + " broke before its boxes were up");
+  fail_waiting(turn, worker,
+               "the connection to worker '" + printable(worker.name) + "' on " + printable(worker.host) +
+                   " broke before its boxes were up");
 }
 
 void forget_worker(const Turn& turn, Peer& worker) {
-  const std::string error =
-      "worker '" + worker.name + "' on " + worker.host + " was lost before its boxes were up";
+  const std::string error = "worker '" + printable(worker.name) + "' on " + printable(worker.host) +
+                            " was lost before its boxes were up";
   for (const CallId id : fail_waiting(turn, worker, error)) {
     Deployment& deployment = turn.state.deployments.at(id);
     deployment.workers.erase(worker.id);

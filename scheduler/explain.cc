@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/printable.h"
 #include "scheduler/lease_steps.h"
 #include "scheduler/resources.h"
 
@@ -136,7 +137,7 @@ std::string all_slots(const CallState& call, const Pool& pool, std::uint64_t pla
 
 void say_who_is_missing(const CallState& call, const Room& room, std::vector<std::string>& reasons) {
   if (room.away > 0 && room.away == room.able) {
-    reasons.push_back("the connection to '" + room.an_away_one->name.substr(0, kMostText) +
+    reasons.push_back("the connection to '" + printable(room.an_away_one->name, kMostText) +
                       "' is lost: waiting for it to come back");
   } else if (room.away > 0) {
     reasons.push_back(workers(room.away, room.able, call.port) + " away");

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "runtime/page.h"
+#include "runtime/printable.h"
 #include "scheduler/copies.h"
 #include "scheduler/lease_steps.h"
 #include "scheduler/results.h"
@@ -377,7 +378,7 @@ void put_back_leases(const Turn& turn, Peer& agent, bool blame) {
       Range rest = open;
       if (blame) {
         if (count_death(turn, call, open.begin, lease.attempt, death,
-                        "the process '" + agent.name + "' that held it was lost")) {
+                        "the process '" + printable(agent.name) + "' that held it was lost")) {
           ++lease.share->retries;
         }
         ++rest.begin;

@@ -23,8 +23,10 @@
 
 #include "runtime/bus_file.h"
 #include "runtime/bus_start.h"
+#include "runtime/command_line.h"
 #include "runtime/descriptor_limit.h"
 #include "runtime/limits.h"
+#include "runtime/log_format.h"
 #include "runtime/network.h"
 #include "runtime/own_files.h"
 #include "runtime/segment_pool.h"
@@ -227,7 +229,8 @@ int run(int argc, char** argv) {
   app.add_option("--idle-timeout", arguments.idle_timeout_s,
                  "end when nobody has been on the bus for this many seconds")
       ->type_name("S")
-      ->check(CLI::Range(0.0, 1e9));
+      ->check(CLI::Range(0.0, 1e9))
+      ->check(is_number);
   app.add_option("--log-level", arguments.log_level, "what goes to stderr")
       ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error", "critical", "off"}));
   app.add_flag("--self-started", arguments.self_started, "started by a peer: ends when idle");
@@ -240,7 +243,7 @@ int run(int argc, char** argv) {
   spdlog::set_default_logger(std::make_shared<spdlog::logger>(
       "betterbox-scheduler", std::make_shared<spdlog::sinks::stderr_sink_mt>()));
   spdlog::set_level(spdlog::level::from_str(arguments.log_level));
-  spdlog::set_pattern("%Y-%m-%d %H:%M:%S.%e %n[%P] %l: %v");
+  spdlog::set_formatter(log_format("%Y-%m-%d %H:%M:%S.%e %n[%P] %l: %*"));
   try {
     serve(arguments);
     return 0;

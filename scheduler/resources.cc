@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "runtime/printable.h"
 #include "scheduler/leases.h"
 #include "scheduler/results.h"
 #include "scheduler/waits.h"
@@ -132,7 +133,7 @@ std::string why_unsatisfiable(const CallState& call, const Pool& pool) {
   BB_CHECK(best != nullptr);
   return "it needs " + describe(call.needs).substr(0, kMostText) + "; the " +
          (call.port == kFunctionPool ? "worker" : "process") + " with most has " +
-         describe(best->agent.capacity).substr(0, kMostText) + " (" + best->name.substr(0, kMostText) + ")";
+         describe(best->agent.capacity).substr(0, kMostText) + " (" + printable(best->name, kMostText) + ")";
 }
 
 void on_load(const Turn& turn, Peer& agent, const Load& load) {

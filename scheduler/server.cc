@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <spdlog/spdlog.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 #include "runtime/bus_file.h"
 #include "runtime/check.h"
 #include "runtime/descriptor_limit.h"
+#include "runtime/direct_link.h"
 #include "runtime/limits.h"
 #include "runtime/value_copy.h"
 
@@ -33,6 +35,14 @@ constexpr int kMessagesPerTurn = 256;
 std::uint64_t wall_clock_us() {
   const auto since = std::chrono::system_clock::now().time_since_epoch();
   return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(since).count());
+}
+
+bool shares_process_numbers(std::uint32_t pid) {
+  struct stat its {
+  }, ours{};
+  const std::string path = "/proc/" + std::to_string(pid) + "/ns/pid";
+  return ::stat(path.c_str(), &its) == 0 && ::stat("/proc/self/ns/pid", &ours) == 0 &&
+         its.st_ino == ours.st_ino;
 }
 
 int poll_timeout_ms(TimePoint now, TimePoint until) {
@@ -55,6 +65,7 @@ Server::~Server() {
 std::string Server::run() {
   while (!stopped_) {
     const bool busy = drain_transport();
+    end_unread();
     const TimePoint now = monotonic_now();
     if (!stopped_ && core_.next_deadline() <= now) handle(DeadlineReached{});
     if (!stopped_ && next_bus_check_ <= now) check_bus_file();
@@ -84,10 +95,24 @@ void Server::on_transport_event(TransportEvent&& event) {
     return;
   }
   std::optional<Hello> hello;
-  if (const auto* body = std::get_if<Hello>(&event.message.body)) hello = *body;
+  if (auto* body = std::get_if<Hello>(&event.message.body)) {
+    correct_process(event.connection, *body);
+    hello = *body;
+  }
   if (hello && refuse_for_want_of_descriptors(event.connection, *hello)) return;
+  cause_ = event.connection;
   handle(MessageArrived{event.connection, std::move(event.message)});
+  cause_ = {};
   if (hello) watch_process(*hello);
+}
+
+/// A peer of this host is the process that the system says it is, whatever it claims. Where it lives in another process
+/// namespace, it has another number there.
+void Server::correct_process(ConnectionId connection, Hello& hello) const {
+  const Config& own = options_.config;
+  if (hello.host != own.host || hello.boot_id != own.boot_id) return;
+  const std::uint32_t pid = transport_.process_of(connection);
+  if (pid != 0 && pid != hello.pid && shares_process_numbers(pid)) hello.pid = pid;
 }
 
 /// Each peer takes one to three descriptors, and without any left even the bus file cannot be read. Who is known may come
@@ -126,12 +151,13 @@ void Server::apply(Effects& effects) {
       }
       if (auto* report = std::get_if<StatusReport>(&send->message.body))
         report->counters.push_back({kClockCounter, wall_clock_us()});
-      transport_.send(send->connection, send->message);  // a connection that is over shows as kClosed
+      deliver(*send);
     } else if (auto* end = std::get_if<EndConnection>(&effect)) {
       transport_.close(end->connection);
     } else if (auto* remove = std::get_if<RemoveSocket>(&effect)) {
       remove_socket(remove->path);
     } else if (auto* read = std::get_if<ReadValue>(&effect)) {
+      if (transport_.unsent_bytes(read->connection) > kMaxUnsentChunks) continue;  // it asks again
       Message chunk = read_chunk({options_.config.peer, std::move(read->value), read->offset, read->count});
       transport_.send(read->connection, chunk);
     } else if (auto* give = std::get_if<GiveValue>(&effect)) {
@@ -140,6 +166,31 @@ void Server::apply(Effects& effects) {
       stopped_ = true;
       stop_reason_ = std::get<Stop>(effect).reason;
     }
+  }
+}
+
+/// A connection that is over shows as kClosed. What is passed on for others has a bound of its own: who asked for it may not
+/// read it, and who sends it need not read at all.
+void Server::deliver(const SendMessage& send) {
+  const bool chunk = std::holds_alternative<Chunk>(send.message.body);
+  if (chunk && transport_.unsent_bytes(send.connection) > kMaxUnsentChunks) return;  // it is asked for again
+  transport_.send(send.connection, send.message);
+  if (!std::holds_alternative<Relay>(send.message.body) ||
+      transport_.unsent_bytes(send.connection) <= kUnsentBytes)
+    return;
+  const auto from = core_.state().connections.find(cause_);
+  if (from == core_.state().connections.end()) return;
+  if (!from->second->is_agent()) return transport_.hold_until_drained(cause_, send.connection);
+  if (transport_.unsent_bytes(send.connection) > kMaxReplyBytes &&
+      transport_.stalled_for(send.connection) > kReplyPatience)
+    unread_.push_back(send.connection);
+}
+
+/// Those who do not read what others send them.
+void Server::end_unread() {
+  for (const ConnectionId connection : std::exchange(unread_, {})) {
+    transport_.close(connection);
+    handle(ConnectionEnded{connection, "it does not read the replies that it asked for", false});
   }
 }
 
@@ -189,6 +240,7 @@ void Server::check_bus_file() {
     return;
   }
   next_bus_check_ = monotonic_now() + kBusCheckInterval;
+  mend_sockets();
   std::optional<BusInfo> info;
   try {
     info = read_bus_file(options_.bus_file);
@@ -203,6 +255,16 @@ void Server::check_bus_file() {
   if (info && info->incarnation == options_.config.peer.value) return;
   handle(
       StopRequested{"its bus file " + options_.bus_file + (info ? " names another scheduler" : " is gone")});
+}
+
+/// Somebody, or what clears old files away, may have removed them: nobody could come any more.
+void Server::mend_sockets() {
+  try {
+    if (!std::filesystem::exists(options_.socket_folder)) make_socket_folder(options_.bus_file);
+    if (const std::string told = transport_.mend_listeners(); !told.empty()) spdlog::warn("{}", told);
+  } catch (const std::exception& problem) {
+    spdlog::warn("the sockets of this bus are gone: {}", problem.what());
+  }
 }
 
 void Server::wait() {
@@ -247,7 +309,8 @@ void Server::remove_socket(const std::string& path) const {
   const fs::path socket = fs::path(path).lexically_normal();
   if (socket.parent_path() != fs::path(options_.socket_folder).lexically_normal()) return;
   std::error_code ignored;
-  if (fs::is_socket(fs::symlink_status(socket, ignored))) fs::remove(socket, ignored);
+  for (const std::string& file : {socket.string(), link_path_of(socket.string())})
+    if (fs::is_socket(fs::symlink_status(file, ignored))) fs::remove(file, ignored);
 }
 
 }  // namespace betterbox::scheduler

@@ -37,6 +37,10 @@ class Server {
   void apply(Effects& effects);
   void on_transport_event(TransportEvent&& event);
   bool refuse_for_want_of_descriptors(ConnectionId connection, const Hello& hello);
+  void correct_process(ConnectionId connection, Hello& hello) const;
+  void deliver(const SendMessage& send);
+  void end_unread();
+  void mend_sockets();
   void give_value(const Broadcast& broadcast);
   void watch_process(const Hello& hello);
   void forget_gone_processes();
@@ -51,6 +55,8 @@ class Server {
   TimePoint next_bus_check_{0};
   int unreadable_bus_files_ = 0;
   bool told_of_descriptors_ = false;  ///< since the last peer was let in
+  ConnectionId cause_;                ///< whose message is handled
+  std::vector<ConnectionId> unread_;
   bool stopped_ = false;
   std::string stop_reason_;
 };

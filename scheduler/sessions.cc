@@ -1,5 +1,6 @@
 #include "scheduler/sessions.h"
 
+#include "runtime/socket_names.h"
 #include "scheduler/boxes.h"
 #include "scheduler/calls.h"
 #include "scheduler/deployments.h"
@@ -24,7 +25,7 @@ struct Objection {
   std::string text;
 };
 
-std::optional<Objection> object_to(State& state, const Hello& hello) {
+std::optional<Objection> object_to(State& state, const Hello& hello, const Proof& proof) {
   const bool known_role =
       hello.role == Role::kWorker || hello.role == Role::kBoxHost || hello.role == Role::kClient;
   if (!known_role)
@@ -42,7 +43,9 @@ std::optional<Objection> object_to(State& state, const Hello& hello) {
   if (known == nullptr) return std::nullopt;
   const bool same = known->role == hello.role && known->host == hello.host &&
                     known->boot_id == hello.boot_id && known->pid == hello.pid;
-  if (!same) return Objection{RefusalCode::kIdentity, "this peer id belongs to another process"};
+  // A client that is known from a journal alone has shown none yet.
+  const bool proven = known->proof == proof || (known->proof.empty() && known->session == 0);
+  if (!same || !proven) return Objection{RefusalCode::kIdentity, "this peer id belongs to another process"};
   if (hello.session <= known->session)
     return Objection{RefusalCode::kIdentity, "this peer has a newer session"};
   return std::nullopt;
@@ -78,6 +81,15 @@ void attach(const Turn& turn, Peer& peer, ConnectionId connection, std::uint64_t
   watch_for_idleness(turn);
 }
 
+/// Only one whose name says that it is this peer's: a peer may claim any.
+void remove_socket_of(const Turn& turn, const Peer& peer) {
+  constexpr std::string_view kIpc = "ipc://";
+  std::string own(1, '/');
+  own += socket_name_of(peer.id);
+  if (peer.endpoint.starts_with(kIpc) && peer.endpoint.ends_with(own))
+    turn.effects.send.push_back(RemoveSocket{peer.endpoint.substr(kIpc.size())});
+}
+
 /// Removes a peer that is not connected, and everything of it.
 void remove_peer(const Turn& turn, Peer& peer, Parting parting) {
   State& state = turn.state;
@@ -89,10 +101,7 @@ void remove_peer(const Turn& turn, Peer& peer, Parting parting) {
     withdraw_everything(turn, peer);
     keep_shares_as_history(turn, peer);
     forget_worker(turn, peer);
-    constexpr std::string_view kIpc = "ipc://";
-    if (parting == Parting::kLost && on_this_host(state, peer) && peer.endpoint.starts_with(kIpc)) {
-      turn.effects.send.push_back(RemoveSocket{peer.endpoint.substr(kIpc.size())});
-    }
+    if (parting == Parting::kLost && on_this_host(state, peer)) remove_socket_of(turn, peer);
   }
   const std::set<std::uint64_t> serials = peer.client.calls;
   for (const std::uint64_t serial : serials) drop_call(turn, state.calls.at({peer.id, serial}));
@@ -178,21 +187,36 @@ void refuse(const Turn& turn, ConnectionId connection, RefusalCode code, const s
   turn.effects.send.push_back(EndConnection{connection});
 }
 
+void on_proof(const Turn& turn, ConnectionId connection, const Proof& proof) {
+  if (turn.state.proofs.emplace(connection, proof).second) return;
+  ++turn.state.counters.refused_messages;
+  turn.state.proofs.erase(connection);
+  refuse(turn, connection, RefusalCode::kProtocol, "a peer shows one Proof, and then says Hello");
+}
+
 void on_hello(const Turn& turn, ConnectionId connection, Hello&& hello) {
-  if (const auto objection = object_to(turn.state, hello)) {
+  Proof proof;
+  if (const auto shown = turn.state.proofs.find(connection); shown != turn.state.proofs.end()) {
+    proof = shown->second;
+    turn.state.proofs.erase(shown);
+  }
+  if (const auto objection = object_to(turn.state, hello, proof)) {
     ++turn.state.counters.refused_sessions;
     refuse(turn, connection, objection->code, objection->text);
     return;
   }
+  const PeerId id = hello.peer;
   if (Peer* known = turn.state.find_peer(hello.peer)) {
     resume(turn, *known, connection, std::move(hello));
   } else {
     begin_first_session(turn, connection, std::move(hello));
   }
+  turn.state.peers.at(id).proof = proof;
 }
 
 void on_connection_ended(const Turn& turn, ConnectionId connection, bool malformed) {
   State& state = turn.state;
+  state.proofs.erase(connection);
   if (malformed) ++state.counters.malformed_messages;
   const auto it = state.connections.find(connection);
   if (it == state.connections.end()) return;

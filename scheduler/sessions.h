@@ -10,6 +10,8 @@
 namespace betterbox::scheduler {
 
 /// The first message of a connection.
+/// The secret of a peer that greets next. A second one is an offence.
+void on_proof(const Turn& turn, ConnectionId connection, const Proof& proof);
 void on_hello(const Turn& turn, ConnectionId connection, Hello&& hello);
 
 /// Sends a refusal and ends the connection.

@@ -245,6 +245,7 @@ struct Peer {
   std::string name;
   std::string endpoint, network_endpoint;
   std::string log_folder;
+  Proof proof;  ///< shown when it first came: who comes again shows it, too
   bool background = false;
   ConnectionId connection;  ///< none: it is away, and may come back until `gone_at`
   bool process_dead = false;
@@ -353,6 +354,7 @@ class State {
 
   std::map<PeerId, Peer> peers;
   LookUp<ConnectionId, Peer*> connections;
+  std::map<ConnectionId, Proof> proofs;  ///< shown, before the Hello
   std::map<CallId, CallState> calls;
   LookUp<LeaseId, LeaseState> leases;
   std::map<Port, Pool> pools;

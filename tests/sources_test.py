@@ -21,7 +21,7 @@ INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.MULTILINE)
 MAX_LINES = 600
 
 # What the cores may use besides their own folder: no clock is read, nothing blocks, nothing is hashed.
-VOCABULARY = {f"runtime/{name}.h" for name in "check frame ids limits messages page policy range range_word resources time".split()}
+VOCABULARY = {f"runtime/{name}.h" for name in "check frame ids limits messages page policy printable range range_word resources socket_names time".split()}
 STD_NOT_FOR_CORES = set(
     "chrono condition_variable cstdio filesystem fstream future iostream mutex random shared_mutex thread "
     "unordered_map unordered_set".split()
@@ -34,11 +34,11 @@ HASHING_WITHOUT_ORDER = {("scheduler/lookup.h", "unordered_map")}
 OWNERS = {
     r"cereal/": r"runtime/codec\.cc",
     r"rapidjson/": r"runtime/bus_file\.cc",
-    r"zmq": r"runtime/zmq_(transport|links|keys)\.cc|runtime/zmq_(frames|sockets|transport)\.h",
+    r"zmq": r"runtime/zmq_(transport|links|bounds|ends|keys)\.cc|runtime/zmq_(frames|sockets|transport)\.h",
     r"(Python\.h|pybind11/|numpy/)": r"worker/(slot\w*|template_loop)\.(cc|h)|python/src/.*|cluster/mpi_main\.cc",
     r"CLI/": r"(scheduler|worker)/main\.cc|simulator/command_line\.cc",
     r"spdlog/": r"scheduler/(server|sweeper|main)\.cc|worker/(agent\w*|executor|main|slot_\w+|template_loop)\.cc"
-    r"|cluster/mpi_main\.cc",
+    r"|cluster/mpi_main\.cc|runtime/log_format\.h",
     r"sqlite3": r"scheduler/journal\.cc",
     r"mpi\.h": r"cluster/mpi_\w+\.(cc|h)",
 }

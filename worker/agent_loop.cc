@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <stdexcept>
 #include <utility>
 
@@ -15,6 +14,7 @@
 #include "runtime/bus_start.h"
 #include "runtime/check.h"
 #include "runtime/descriptor_limit.h"
+#include "runtime/printable.h"
 #include "runtime/segment_pool.h"
 
 namespace betterbox {
@@ -26,27 +26,21 @@ constexpr Duration kRetryInterval = milliseconds(200);
 constexpr Duration kEndReserve = seconds(3);
 constexpr int kMessagesPerTurn = 256;
 
-std::string hex(std::uint64_t value) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
-  return text;
+/// Random bits, not all 0.
+std::uint64_t draw() {
+  std::uint64_t bits = 0;
+  while (bits == 0) {
+    if (::getrandom(&bits, sizeof bits, 0) != static_cast<ssize_t>(sizeof bits))
+      throw std::runtime_error("no randomness for a peer id");
+  }
+  return bits;
 }
 
 }  // namespace
 
-PeerId make_peer_id() {
-  std::uint64_t id = 0;
-  while (id == 0) {
-    if (::getrandom(&id, sizeof id, 0) != static_cast<ssize_t>(sizeof id)) {
-      throw std::runtime_error("no randomness for a peer id");
-    }
-  }
-  return {id};
-}
+PeerId make_peer_id() { return {draw()}; }
 
-std::string agent_socket_path(const std::string& socket_folder, PeerId self) {
-  return socket_folder + "/a-" + hex(self.value);
-}
+Proof make_proof() { return {draw(), draw()}; }
 
 AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transport, Observer& observer)
     : options_(options),
@@ -55,7 +49,7 @@ AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transpor
       transport_(std::move(transport)),
       core_({self_, options.function_slots, options.in_process, options.capacity, options.devices}),
       executor_({options.in_process, options.function_slots > 0, options.control_fd, options.bell_fd,
-                 options.log_folder, options.name, options.echo}),
+                 options.log_folder, printable(options.name), options.echo}),
       links_(*transport_, link_users()),
       values_(
           kSegmentFolder, [this](Message&& message) { send(scheduler_, message); },
@@ -158,6 +152,7 @@ void AgentLoop::connect() {
   Hello hello = make_hello();
   hello.session = ++sessions_;
   hello.leases = core_.held_leases();
+  send(scheduler_, {proof_, {}});
   send(scheduler_, {std::move(hello), {}});
 }
 
@@ -310,6 +305,8 @@ void AgentLoop::from_client(ConnectionId from, Message&& message) {
   if (const auto* fetch = std::get_if<Fetch>(&message.body)) {
     send(from, read_chunk(*fetch));
   } else if (auto* call = std::get_if<BoxCall>(&message.body)) {
+    if (RelayedClients::owns(from) && core_.direct_calls_of({from.value}) >= kMaxRelayedCallsInFlight)
+      return drop_client(from, RefusalCode::kCapacity, "too many calls are under way through the scheduler");
     feed(BoxCallArrived{{from.value},
                         std::move(*call),
                         message.frames.empty() ? Frame() : std::move(message.frames.front())});
@@ -425,7 +422,12 @@ void AgentLoop::carry_out(OpenSeatLane&& e) { executor_.open_lane(e); }
 void AgentLoop::carry_out(CancelSeatCall&& e) { executor_.cancel(e); }
 void AgentLoop::carry_out(SendToScheduler&& e) { send(scheduler_, e.message); }
 void AgentLoop::carry_out(ReplyToClient&& e) {
-  send({e.client.value}, {BoxReply{e.serial}, {std::move(e.item)}});
+  const ConnectionId client{e.client.value};
+  const bool large = e.item.size() > kMaxReplyBytes / kMaxDirectCallsInFlight;
+  send(client, {BoxReply{e.serial}, {std::move(e.item)}});
+  if (large && transport_->unsent_bytes(client) > kMaxReplyBytes &&
+      transport_->stalled_for(client) > kReplyPatience)
+    drop_client(client, RefusalCode::kCapacity, "it does not read the replies that it asked for");
 }
 void AgentLoop::carry_out(RefuseClient&& e) { drop_client({e.client.value}, e.refused.code, e.refused.text); }
 void AgentLoop::carry_out(SeatReport&& e) { observer_.seat_reported(e); }
@@ -522,6 +524,7 @@ bool AgentLoop::turn(TimePoint deadline) {
 }
 
 void AgentLoop::sample_load(TimePoint now) {
+  if (const std::string told = transport_->mend_listeners(); !told.empty()) observer_.log(told);
   sample_at_ = now + kSampleInterval;
   LoadSampled load = sampler_.sample(now, executor_.pids());
   load.ending = draining_;

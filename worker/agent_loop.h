@@ -17,6 +17,7 @@
 
 #include "runtime/bus_file.h"
 #include "runtime/network.h"
+#include "runtime/socket_names.h"
 #include "runtime/transport.h"
 #include "worker/core.h"
 #include "worker/executor.h"
@@ -29,8 +30,12 @@ namespace betterbox {
 
 /// Random, never 0.
 PeerId make_peer_id();
+/// What shows to the scheduler that this is the same peer again.
+Proof make_proof();
 /// Where the agent with this id listens.
-std::string agent_socket_path(const std::string& socket_folder, PeerId self);
+inline std::string agent_socket_path(const std::string& socket_folder, PeerId self) {
+  return socket_folder + "/" + socket_name_of(self);
+}
 
 /// What runs when a worker is told to end has so long to come to its end: less than Slurm's KillWait (30 s, unless set).
 inline constexpr Duration kDrainTime = seconds(25);
@@ -212,6 +217,7 @@ class AgentLoop {
   TimePoint lost_since_{};
 
   std::map<ConnectionId, bool> clients_;  // greeted?
+  const Proof proof_ = make_proof();
   RelayedClients relayed_;
   Effects effects_;
   std::size_t effects_done_ = 0;

@@ -70,7 +70,9 @@ std::uint64_t parse_memory(const std::string& text) {
   if (power == kPowers.end()) {
     throw std::invalid_argument("--memory takes bytes, or a number with K, M, G or T, not '" + text + "'");
   }
-  return static_cast<std::uint64_t>(std::ldexp(value, 10 * power->second));
+  const double bytes = std::ldexp(value, 10 * power->second);
+  if (bytes >= 0x1p63) throw std::invalid_argument("--memory takes less than 8388608T, not '" + text + "'");
+  return static_cast<std::uint64_t>(bytes);
 }
 
 std::vector<std::string> parse_devices(const std::string& text, const std::string& visible) {

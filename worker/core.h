@@ -95,6 +95,11 @@ class WorkerCore {
   SeatId next_seat() const { return {static_cast<std::uint32_t>(seats_.size())}; }
   std::uint64_t steals() const { return steals_; }
   std::size_t direct_calls() const { return direct_.size() - lanes_; }
+  /// Those of one client that have no reply yet.
+  std::size_t direct_calls_of(ClientRef client) const {
+    const auto found = direct_counts_.find(client);
+    return found == direct_counts_.end() ? 0 : found->second;
+  }
   /// No lease is held, and the scheduler has acknowledged what came of those before.
   bool settled() const { return leases_.empty() && unacked_.empty(); }
   bool idle() const { return leases_.empty() && direct_calls() == 0; }

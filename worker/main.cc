@@ -19,7 +19,9 @@
 #include <iostream>
 
 #include "runtime/bus_start.h"
+#include "runtime/command_line.h"
 #include "runtime/descriptor_limit.h"
+#include "runtime/log_format.h"
 #include "runtime/page.h"
 #include "runtime/zmq_transport.h"
 #include "worker/agent_loop.h"
@@ -74,9 +76,11 @@ void add_options(CLI::App& app, Arguments& a) {
   app.add_option("--host-slots", a.host_slots, "Instances of that box")->check(CLI::Range(1U, kMaxSlots));
   app.add_option("--ends-in", a.ends_in_s,
                  "Seconds until this host is taken away (0: never): drains before that")
-      ->check(CLI::Range(0.0, 1e8));
+      ->check(CLI::Range(0.0, 1e8))
+      ->check(is_number);
   app.add_option("--drain", a.drain_s, "Seconds for what runs to end when told to end (default: 25)")
-      ->check(CLI::Range(0.001, 1e8));
+      ->check(CLI::Range(0.001, 1e8))
+      ->check(is_number);
   app.add_flag("--background", a.background, "Does not keep a bus alive that started itself");
   app.add_flag("--echo", a.echo, "Also write what slots print to this process's output, tagged");
   app.add_flag("--ignore-sigint", a.ignore_sigint, "Another process handles the terminal's SIGINT");
@@ -243,6 +247,7 @@ std::shared_ptr<spdlog::logger> make_log(const Arguments& a) {
     std::cerr << "betterbox-worker: " << error.what() << "\n";
   }
   if (log == nullptr) log = spdlog::stderr_logger_st("worker");
+  log->set_formatter(log_format("[%Y-%m-%d %H:%M:%S.%e] [%n] [%l] %*"));
   log->set_level(spdlog::level::from_str(a.log_level));
   log->flush_on(spdlog::level::info);
   return log;

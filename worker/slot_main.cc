@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "runtime/direct_link.h"
 #include "worker/template_loop.h"
 
 namespace betterbox {
@@ -140,7 +141,10 @@ void run_template_process(const TemplateOptions& options) {
   PyObject* code = PyObject_CallMethod(core, "template_main", "ii", options.control_fd, options.bell_fd);
   if (code == nullptr) PyErr_Print();
   if (::getpid() == self) {
-    if (!options.socket_path.empty()) ::unlink(options.socket_path.c_str());
+    if (!options.socket_path.empty()) {
+      ::unlink(options.socket_path.c_str());
+      ::unlink(link_path_of(options.socket_path).c_str());
+    }
     std::_Exit(0);
   }
   // A slot that has ended: exit handlers run, buffers are written.

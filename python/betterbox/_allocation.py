@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 _MB = 1 << 20
+_LONGEST = 1e8
+"""Seconds, of which the worker program takes no more: without a limit Slurm's end is a date in the next century."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def _number(env: Mapping[str, str], name: str) -> int | None:
 def _time_left(env: Mapping[str, str], job: str) -> float | None:
     end = _number(env, "SLURM_JOB_END_TIME")
     if end is not None:
-        return max(1.0, end - time.time())
+        return min(max(1.0, end - time.time()), _LONGEST)
     try:
         asked = subprocess.run(
             ["squeue", "--noheader", f"--jobs={job}", "--format=%L"], capture_output=True, text=True, timeout=20
@@ -79,4 +81,4 @@ def parse_time_left(text: str) -> float | None:
     seconds = 0.0
     for part in parts:
         seconds = seconds * 60 + int(part)
-    return seconds + 86400 * int(days or 0)
+    return min(seconds + 86400 * int(days or 0), _LONGEST)

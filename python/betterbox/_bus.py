@@ -15,6 +15,7 @@ from typing import Any
 from betterbox import _core, _end, _settings
 from betterbox._errors import BusError
 from betterbox._runners import report_ignored, run_safely
+from betterbox._printable import printable_lines
 
 __tracebackhide__ = True  # pytest shows the user's lines
 
@@ -281,7 +282,7 @@ def close_all() -> None:
         try:
             connection.close()
         except Exception as error:
-            print(f"betterbox: closing the bus {connection.bus}: {error}", file=sys.stderr)
+            print(f"betterbox: closing the bus {connection.bus}: {printable_lines(error)}", file=sys.stderr)
 
 def _after_fork() -> None:
     global _forked, _lock

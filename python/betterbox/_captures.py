@@ -15,6 +15,7 @@ from typing import Any
 
 from betterbox import _culprit, _pickling, _warned
 from betterbox._errors import LargeCaptureWarning
+from betterbox._printable import printable_lines
 
 __tracebackhide__ = True  # pytest shows the user's lines
 
@@ -174,4 +175,4 @@ def _is_opened(value: Any) -> bool:
 
 
 def _warn(text: str) -> None:
-    _warned.warn(text, LargeCaptureWarning)
+    _warned.warn(printable_lines(text), LargeCaptureWarning)

@@ -25,6 +25,7 @@ from betterbox._arguments import (
 )
 from betterbox._errors import BetterBoxError, BusError
 from betterbox._labels import host_name
+from betterbox._printable import printable, printable_lines
 
 OK, FAILED, USAGE = 0, 1, 2
 
@@ -362,7 +363,7 @@ def status_text(bus: str, report: dict[str, Any]) -> str:
     """The report of `_core.Client.status`, for people."""
     scheduler = report["scheduler"]
     uptime = report["uptime_s"]
-    lines = [f"bus {bus}: scheduler pid {scheduler['pid']} on {scheduler['host']}, up {uptime:.0f} s"]
+    lines = [f"bus {printable(bus, None)}: scheduler pid {scheduler['pid']} on {printable(scheduler['host'])}, up {uptime:.0f} s"]
     lines += _table(
         "peers",
         ("role", "name", "pid", "host", "slots", "items", "log"),
@@ -412,7 +413,7 @@ def status_text(bus: str, report: dict[str, Any]) -> str:
             for value in report["values"]
         ],
     )
-    counters = ", ".join(f"{name} {value}" for name, value in report["counters"].items() if value)
+    counters = ", ".join(f"{printable(name)} {value}" for name, value in report["counters"].items() if value)
     if counters:
         lines.append(f"counters: {counters}")
     return "\n".join(lines)
@@ -459,7 +460,7 @@ def _short_list(names: list[str]) -> str:
 def _table(title: str, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
     if not rows:
         return [f"{title}: none"]
-    cells = [head, *[tuple(str(value) for value in row) for row in rows]]
+    cells = [head, *[tuple(printable(value) if name != "log" else printable(value, None) for name, value in zip(head, row)) for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     return [f"{title}:", *["  " + "  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in cells]]
 
@@ -478,11 +479,11 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except BetterBoxError as error:
-        print(f"betterbox{verb}: {error}", file=sys.stderr)
+        print(f"betterbox{verb}: {printable_lines(error)}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else FAILED
     except OSError as error:  # above all of an output that is full, or that nobody reads any more
         if not isinstance(error, BrokenPipeError):
-            print(f"betterbox{verb}: {error}", file=sys.stderr)
+            print(f"betterbox{verb}: {printable_lines(error)}", file=sys.stderr)
         if sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

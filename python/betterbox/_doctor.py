@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from betterbox._printable import printable
+
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 
@@ -71,9 +73,9 @@ def as_text(findings: Iterable[Finding]) -> str:
     width = max(len(finding.check) for finding in findings)
     lines = []
     for finding in findings:
-        lines.append(f"{finding.state:8} {finding.check:{width}}  {finding.found}")
+        lines.append(f"{finding.state:8} {finding.check:{width}}  {printable(finding.found, None)}")
         if finding.advice:
-            lines.append(f"{'':8} {'':{width}}  -> {finding.advice}")
+            lines.append(f"{'':8} {'':{width}}  -> {printable(finding.advice, None)}")
     counts = [sum(finding.state == state for finding in findings) for state in (PROBLEM, WARNING)]
     lines.append(f"{counts[0]} problem{'s' * (counts[0] != 1)}, {counts[1]} warning{'s' * (counts[1] != 1)}")
     return "\n".join(lines)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from betterbox._printable import printable
+
 _SHOWN_AGENTS, _SHOWN_SLOTS = 20, 16
+_LONGEST_LINE = 1000
 
 
 class Explanation(dict[str, Any]):
@@ -99,7 +102,7 @@ class Explanation(dict[str, Any]):
             lines += _agent_lines(agent)
         if len(agents) > _SHOWN_AGENTS:
             lines.append(f"and {len(agents) - _SHOWN_AGENTS} more")
-        return "\n".join(lines)
+        return "\n".join(printable(line, _LONGEST_LINE) for line in lines)
 
     def _time_lines(self) -> list[str]:
         ratios = [
@@ -162,7 +165,7 @@ def _agent_lines(agent: dict[str, Any]) -> list[str]:
     if agent.get("outstanding"):
         more.append(f"holds {agent['outstanding']}")
     lines = [
-        f"{agent.get('name') or 'worker'} (pid {agent.get('pid')} on {agent.get('host')}): "
+        f"{printable(agent.get('name') or 'worker')} (pid {agent.get('pid')} on {printable(agent.get('host'))}): "
         + ", ".join([_count(agent.get("items", 0), "item", "items"), f"busy {agent.get('busy_s', 0.0):.3f} s", *more])
     ]
     seats = agent.get("seats", ())

@@ -17,6 +17,7 @@ from typing import Any
 
 from betterbox import _core, _settings
 from betterbox._errors import BetterBoxError
+from betterbox._printable import printable_lines
 from betterbox._script import Program
 
 STUCK = 2.0
@@ -94,7 +95,7 @@ def _run(name: str, arguments: list[str], module: bool) -> int:
     try:
         program = Program(name, arguments, module)
     except BetterBoxError as error:
-        print(f"betterbox mpi: {error}", file=sys.stderr)
+        print(f"betterbox mpi: {printable_lines(error)}", file=sys.stderr)
         return 1
     try:
         program.run()

@@ -6,6 +6,8 @@ import sys
 from time import monotonic
 from typing import Any
 
+from betterbox._printable import printable
+
 _LINE_SECONDS = 5.0
 
 
@@ -19,7 +21,7 @@ class Bar:
     """
 
     def __init__(self, label: str) -> None:
-        self.label = label
+        self.label = printable(label)
         self._bar: Any = None
         self._closed = False
         self._last_line = monotonic()
@@ -31,7 +33,7 @@ class Bar:
             except ImportError:
                 self._terminal = False
             else:
-                self._bar = tqdm(desc=label, unit="item", dynamic_ncols=True, file=sys.stderr)
+                self._bar = tqdm(desc=self.label, unit="item", dynamic_ncols=True, file=sys.stderr)
 
     def show(self, done: int, total: int | None, finished: bool) -> None:
         """Bring the display up to date."""

@@ -9,6 +9,7 @@ import signal as signals
 
 from betterbox import _errors, _failures
 from betterbox._errors import RemoteError
+from betterbox._printable import printable, printable_lines
 
 __tracebackhide__ = True  # pytest shows the user's lines
 
@@ -55,10 +56,10 @@ def _poisoned(
     index: int, signal: int, exit_code: int, pid: int, peak_kib: int, host: str, stderr_tail: str, what: str
 ) -> BaseException:
     memory = f", peak memory {peak_kib / 1024:.0f} MiB" if peak_kib else ""
-    tail = f"; its last words on stderr:\n{stderr_tail.rstrip()}" if stderr_tail.strip() else ""
+    tail = f"; its last words on stderr:\n{printable_lines(stderr_tail.rstrip())}" if stderr_tail.strip() else ""
     return _errors.PoisonedItemError(
         f"item {index} of {what} ended its process each time it was tried: the last one {_ending(signal, exit_code)} "
-        f"(pid {pid} on {host}{memory}). Run the item alone to see why; `retries` allows more tries{tail}",
+        f"(pid {pid} on {printable(host)}{memory}). Run the item alone to see why; `retries` allows more tries{tail}",
         index=index,
         signal=signal,
         exit_code=exit_code,
@@ -88,8 +89,8 @@ def lost_error(
     port: int,
 ) -> BaseException:
     """The error for an outcome that the system made (`LostCode` in runtime/page.h)."""
-    what = f"{method or 'the call'}()" + (f" on port {port}" if port else "")
-    reason = f": {detail}" if detail else ""
+    what = f"{printable(method) or 'the call'}()" + (f" on port {port}" if port else "")
+    reason = f": {printable_lines(detail)}" if detail else ""
     if code == _POISONED:
         return _poisoned(index, signal, exit_code, pid, peak_kib, host, stderr_tail, what)
     if code == _CANCELLED:
@@ -97,7 +98,7 @@ def lost_error(
     if code == _TIMEOUT:
         return _errors.CallTimeoutError(f"{what} did not end within its timeout{reason}")
     if code in (_BOX_LOST, _NO_BOX):
-        at = f" (pid {pid} on {host} {_ending(signal, exit_code)})" if pid else ""
+        at = f" (pid {pid} on {printable(host)} {_ending(signal, exit_code)})" if pid else ""
         return _errors.BoxLostError(
             f"the box that {what} was sent to is gone{at}{reason}. The call may have run; "
             f"the next call of a RemoteBox goes to another box if there is one"

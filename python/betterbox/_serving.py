@@ -21,6 +21,7 @@ from typing import Any
 from betterbox import _bus, _core, _end, _registry, _settings
 from betterbox._decorators import check_servable
 from betterbox._errors import BetterBoxError, BusError
+from betterbox._printable import printable_lines
 
 __tracebackhide__ = True  # pytest shows the user's lines
 
@@ -459,7 +460,7 @@ def stop_all() -> None:
         try:
             serving.close()
         except Exception as error:
-            print(f"betterbox: the box at port {serving.port}: {error}", file=sys.stderr)
+            print(f"betterbox: the box at port {serving.port}: {printable_lines(error)}", file=sys.stderr)
             _exit_code = 1
     with _lock:
         agents = list(_agents.values())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import threading
 
 from betterbox._errors import BusError
+from betterbox._printable import printable
 
 __tracebackhide__ = True  # pytest shows the user's lines
 
@@ -134,21 +136,38 @@ def interface() -> str:
 
 def check_environment() -> None:
     """Raise `BusError` for what the native part would have to ignore."""
+    idle_timeout()
     given = os.environ.get("BETTERBOX_SHARED_BYTES", "")
-    if given and not (given.isascii() and given.isdecimal()):
+    if given and not (given.isascii() and given.isdecimal() and len(given) < 20):
         raise BusError(
-            f"BETTERBOX_SHARED_BYTES={given} is not a number of bytes: set it to one, as in "
+            f"BETTERBOX_SHARED_BYTES={printable(given)} is not a number of bytes: set it to one, as in "
             f"BETTERBOX_SHARED_BYTES=1000000000 (0: large values travel as bytes), or unset it"
         )
+
+
+def idle_timeout() -> float | None:
+    """``BETTERBOX_IDLE_TIMEOUT`` in seconds; None: not set. Raises `BusError` for what is no time."""
+    given = os.environ.get("BETTERBOX_IDLE_TIMEOUT", "").strip()
+    if not given:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= 1e9:  # also what is no number
+        raise BusError(
+            f"BETTERBOX_IDLE_TIMEOUT={printable(given)} is no number of seconds from 0 to 1000000000: set it to one, or unset it"
+        )
+    return seconds
 
 
 def scheduler_command(bus_file: str) -> list[str]:
     """Arguments of a scheduler that starts and ends by itself; it serves its own host unless told an interface."""
     command = [program("betterbox-scheduler"), "--bus", bus_file, "--self-started", "--python", python_version()]
     command += ["--interface", interface() or "none"]
-    idle = os.environ.get("BETTERBOX_IDLE_TIMEOUT", "")
-    if idle:
-        command += ["--idle-timeout", idle]
+    idle = idle_timeout()
+    if idle is not None:
+        command += ["--idle-timeout", f"{idle:.9f}"]
     return command
 
 

@@ -17,6 +17,7 @@ from betterbox import _context, _registry, _serving, _surroundings
 from betterbox._boxes import Box, RemoteBox, make_instance
 from betterbox._described import DESCRIBE, describe
 from betterbox._exports import CONCURRENT, exports, find_method, is_sandbox
+from betterbox._printable import printable_lines
 
 if sys.argv[:1] == ["betterbox-slot"]:  # the template (worker/slot_main.cc): modules that it preloads must not serve
     _registry.recording = True
@@ -267,7 +268,7 @@ def tick() -> float | None:
         try:
             state.store.save(state.box)
         except Exception as error:
-            print(f"betterbox: autosave: {error}", file=sys.stderr, flush=True)
+            print(f"betterbox: autosave: {printable_lines(error)}", file=sys.stderr, flush=True)
     return max(0.0, state.due - monotonic())
 
 

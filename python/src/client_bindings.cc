@@ -62,6 +62,7 @@ ClientPtr make_client(const std::string& endpoint, const std::string& name, bool
   options.python = std::to_string(PY_MAJOR_VERSION) + "." + std::to_string(PY_MINOR_VERSION);
   options.pid = static_cast<std::uint32_t>(::getpid());
   options.peer = random_peer_id();
+  options.proof = {random_peer_id().value, random_peer_id().value};
   if (!find_bus.is_none()) {
     options.find_bus = [find_bus = std::move(find_bus)]() -> std::string {
       const GilHold gil;

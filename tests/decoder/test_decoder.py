@@ -151,6 +151,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
     'Relay': ({'peer': 0xA1A2A3A4A5A6A7A8, 'over': False}, [b'first', b'payload']),
     'Waits': ({'number': 3, 'box': BOX, 'call': CALL, 'boxes': [BOX], 'calls': [9, 10]}, []),
     'Deadlock': ({'number': 3, 'text': 'box A waits for box A'}, []),
+    'Proof': ({'high': 0xA1A2A3A4A5A6A7A8, 'low': 0xB1B2B3B4B5B6B7B8}, []),
 }
 
 

@@ -217,6 +217,10 @@ void add_values(std::vector<Message>& all) {
   all.push_back({Deadlock{3, "box A waits for box A"}, {}});
 }
 
+void add_proof(std::vector<Message>& all) {
+  all.push_back({Proof{0xA1A2A3A4A5A6A7A8, 0xB1B2B3B4B5B6B7B8}, {}});
+}
+
 std::string hex(std::span<const std::byte> bytes) {
   constexpr char kDigits[] = "0123456789abcdef";
   std::string text;
@@ -239,6 +243,7 @@ std::vector<Message> golden_messages() {
   add_status(all);
   add_engine(all);
   add_values(all);
+  add_proof(all);
   return all;
 }
 

@@ -17,7 +17,7 @@ TEST_F(BoxesTest, AWatchIsAnsweredWithASnapshotAtOnce) {
   EXPECT_TRUE(boxes.snapshot);
   ASSERT_EQ(boxes.joined.size(), 1U);
   EXPECT_EQ(boxes.joined[0].info.class_name, "ABox");
-  EXPECT_EQ(boxes.joined[0].endpoint, "ipc:///run/bus/b-1");
+  EXPECT_EQ(boxes.joined[0].endpoint, "ipc:///run/bus/a-0000000000000001");
   EXPECT_EQ(boxes.joined[0].joined, 1U);
   say(c, Watch{Port{9090}});
   EXPECT_THAT(expect<Boxes>(c).joined, IsEmpty());

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "runtime/page.h"
+#include "runtime/socket_names.h"
 #include "scheduler/core.h"
 
 namespace betterbox::scheduler {
@@ -132,7 +133,7 @@ class BusTest : public ::testing::Test {
 
   Actor worker(std::uint64_t id, std::uint32_t slots, const Resources& capacity = {}) {
     Actor actor = stranger(Role::kWorker, id);
-    actor.hello.endpoint = "ipc:///run/bus/w-" + std::to_string(id);
+    actor.hello.endpoint = "ipc:///run/bus/" + socket_name_of(actor.hello.peer);
     greet(actor);
     say(actor, Offer{slots, {}, {}, capacity});
     return actor;
@@ -146,7 +147,7 @@ class BusTest : public ::testing::Test {
   /// A script that serves one box.
   Actor box_host(std::uint64_t id, std::uint16_t port) {
     Actor actor = stranger(Role::kBoxHost, id);
-    actor.hello.endpoint = "ipc:///run/bus/b-" + std::to_string(id);
+    actor.hello.endpoint = "ipc:///run/bus/" + socket_name_of(actor.hello.peer);
     greet(actor);
     say(actor, Offer{0, {box_info(actor, 0, port)}, {}});
     return actor;

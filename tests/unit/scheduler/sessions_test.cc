@@ -86,6 +86,53 @@ TEST_F(SessionsTest, AnOlderSessionIsRefused) {
   expect_refused(late, RefusalCode::kIdentity, "newer session");
 }
 
+TEST_F(SessionsTest, WhoShowedAProofComesBackWithTheSameOneOnly) {
+  Actor c = stranger(Role::kClient, 10);
+  say(c, Proof{1, 2});
+  greet(c);
+  Actor thief = c;
+  ++thief.hello.session;
+  for (const Proof& proof : {Proof{}, Proof{1, 3}}) {
+    thief.connection = new_connection();
+    if (!proof.empty()) say(thief, proof);
+    say(thief, thief.hello);
+    expect_refused(thief, RefusalCode::kIdentity, "another process");
+  }
+  EXPECT_FALSE(was_closed(c.connection));
+  cut(c);
+  c.connection = new_connection();
+  say(c, Proof{1, 2});
+  greet(c);
+  EXPECT_TRUE(core.state().proofs.empty());
+}
+
+TEST_F(SessionsTest, APeerShowsOneProofBeforeItsHello) {
+  Actor twice = stranger(Role::kClient, 10);
+  say(twice, Proof{1, 2});
+  say(twice, Proof{1, 2});
+  expect_refused(twice, RefusalCode::kProtocol, "one Proof");
+  const Actor late = client(11);
+  say(late, Proof{1, 2});
+  expect_refused(late, RefusalCode::kProtocol, "may not send Proof");
+  Actor gone = stranger(Role::kClient, 12);
+  say(gone, Proof{1, 2});
+  cut(gone);
+  EXPECT_TRUE(core.state().proofs.empty());
+}
+
+TEST_F(SessionsTest, NobodysSocketIsRemovedForAnotherPeer) {
+  for (const char* claimed :
+       {"ipc:///run/bus/s-0000000000005eed", "ipc:///run/bus/a-0000000000000002",
+        "ipc:///run/bus/a-00000000000000010", "ipc:///run/bus/xa-0000000000000001", "ipc://", ""}) {
+    Actor w = stranger(Role::kWorker, 1);
+    w.hello.endpoint = claimed;
+    greet(w);
+    kill(w);
+    EXPECT_TRUE(core.state().peers.empty());
+    EXPECT_THAT(removed_sockets, ElementsAre()) << claimed;
+  }
+}
+
 TEST_F(SessionsTest, ASecondHelloOnOneConnectionIsAViolation) {
   const Actor c = client(10);
   say(c, c.hello);
@@ -138,14 +185,14 @@ TEST_F(SessionsTest, MalformedBytesEndAPeerAndAreCounted) {
 TEST_F(SessionsTest, TheSocketOfAnAgentThatDiedHereIsRemoved) {
   Actor w = worker(1, 2);
   kill(w);
-  EXPECT_THAT(removed_sockets, ElementsAre("/run/bus/w-1"));
+  EXPECT_THAT(removed_sockets, ElementsAre("/run/bus/a-0000000000000001"));
   removed_sockets.clear();
 }
 
 TEST_F(SessionsTest, TheSocketOfAnAgentElsewhereIsLeftAlone) {
   Actor w = stranger(Role::kWorker, 1);
   w.hello.host = "there";
-  w.hello.endpoint = "ipc:///run/bus/w-1";
+  w.hello.endpoint = "ipc:///run/bus/a-0000000000000001";
   greet(w);
   cut(w);
   pass(kReconnectGrace + milliseconds(1));

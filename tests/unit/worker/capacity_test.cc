@@ -17,7 +17,7 @@ TEST(Capacity, ReadsMemoryWithAndWithoutUnits) {
   EXPECT_EQ(parse_memory("8G"), std::uint64_t{8} << 30);
   EXPECT_EQ(parse_memory("1.5MiB"), 3u << 19);
   EXPECT_EQ(parse_memory("2tb"), std::uint64_t{2} << 40);
-  for (const char* text : {"", "G", "-1", "8X", "nan", "8 G"})
+  for (const char* text : {"", "G", "-1", "8X", "nan", "inf", "1e30", "1000000000T", "8 G"})
     EXPECT_THROW(parse_memory(text), std::invalid_argument) << text;
 }
 

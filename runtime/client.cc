@@ -1,13 +1,13 @@
 // Client, first part: waiting and driving, the session with the scheduler. What it is about lies in client_boxes.cc,
 // client_calls.cc and client_outcomes.cc (calls), client_lanes.cc and client_submissions.cc.
 #include "runtime/client.h"
+#include "runtime/fork_count.h"
 #include "runtime/network.h"
 #include "runtime/segment_pool.h"
 #include "runtime/slot_place.h"
 #include "runtime/value_copy.h"
 
 #include <poll.h>
-#include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -49,14 +49,9 @@ void clear(int event_fd) {
   [[maybe_unused]] const auto got = ::read(event_fd, &count, sizeof count);
 }
 
-/// How often this process was forked off another one since it began.
-std::atomic<unsigned> forks{0};
-[[maybe_unused]] const int counting =
-    ::pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
-
 }  // namespace
 
-bool Client::forked() const { return forks.load(std::memory_order_relaxed) != forks_before_; }
+bool Client::forked() const { return fork_count() != forks_before_; }
 
 Client::Lock Client::enter() {
   if (forked()) {
@@ -71,7 +66,7 @@ Client::Lock Client::try_enter() { return forked() ? Lock() : Lock(mutex_, std::
 
 Client::Client(std::unique_ptr<Transport> transport, Options options)
     : options_(std::move(options)),
-      forks_before_(forks.load(std::memory_order_relaxed)),
+      forks_before_(fork_count()),
       wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       waiter_wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       transport_(std::move(transport)) {

@@ -504,6 +504,7 @@ class Client {
   void drain_lanes();
   bool prepare_lanes_for_sleep();
   void lanes_are_awake();
+  void look_after_lanes();
   bool look_at_lanes(Lock& lock);
   void send(Message message);
   const BoxEntry* find_entry(const BoxId& box) const;
@@ -561,7 +562,8 @@ class Client {
   std::map<Port, WatchedPort> watched_;
   std::map<PeerId, Link> links_;
   std::set<BoxRoute*> busy_lanes_;  ///< with calls under way
-  int lane_pipe_[2] = {-1, -1};     ///< slots write into it when a lane has a reply and we asked for a ring
+  TimePoint next_lane_look_{};
+  int lane_pipe_[2] = {-1, -1};  ///< slots write into it when a lane has a reply and we asked for a ring
   Spinner spinner_;
   bool spinning_ = false;
   int pollers_ = 0;  ///< threads in poll(): lanes must ring for them

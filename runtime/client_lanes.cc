@@ -11,6 +11,7 @@
 
 #include "runtime/client.h"
 #include "runtime/shared_items.h"
+#include "runtime/slot_limits.h"
 
 namespace betterbox {
 namespace {
@@ -83,6 +84,7 @@ bool Client::dispatch(BoxRoute& route, Message& message, Flight& flight) {
     const LaneCall head{serial, static_cast<std::uint32_t>(call.method.size()), 0};
     if (!route.lane->send(LaneRecord::kCall,
                           {bytes_of(head), std::as_bytes(std::span(call.method)), arguments.bytes()})) {
+      if (route.lane->broken()) busy_lanes_.insert(&route);  // it is ended at the next look
       return false;
     }
     route.in_lane.emplace(serial, std::move(flight));
@@ -205,14 +207,18 @@ bool Client::drain_lane(BoxRoute& route) {
   Record record;
   while (route.lane->receive(record)) {
     std::uint64_t serial = 0;
-    if (record.payload.size() < sizeof serial) continue;
-    std::memcpy(&serial, record.payload.data(), sizeof serial);
+    if (record.payload.size() >= sizeof serial) std::memcpy(&serial, record.payload.data(), sizeof serial);
     const auto at = route.in_lane.find(serial);
-    if (at == route.in_lane.end()) continue;
+    const bool reply = record.kind == static_cast<std::uint32_t>(LaneRecord::kReply);
+    // Calls are answered once, and only those that were cancelled are skipped.
+    if (at == route.in_lane.end() || (!reply && at->second.call != nullptr)) {
+      route.lane->give_up();
+      break;
+    }
     const Flight flight = std::move(at->second);
     route.in_lane.erase(at);
     any = true;
-    if (record.kind != static_cast<std::uint32_t>(LaneRecord::kReply)) continue;
+    if (!reply) continue;
     settle_flight(flight, make_single_page(std::as_bytes(std::span(record.payload)).subspan(sizeof serial)));
   }
   if (route.in_lane.empty()) busy_lanes_.erase(&route);
@@ -281,10 +287,21 @@ bool Client::prepare_lanes_for_sleep() {
   return true;
 }
 
+/// Slots that neither read nor answer although something is under way.
+void Client::look_after_lanes() {
+  const TimePoint now = monotonic_now();
+  if (busy_lanes_.empty() || now < next_lane_look_) return;
+  next_lane_look_ = now + kSeatLookInterval;
+  for (BoxRoute* route : busy_lanes_) {
+    if (!route->in_lane.empty() && !route->lane->slot_attends()) route->lane->give_up();
+  }
+}
+
 /// Who still polls may not have seen the ring that is taken away here: it is armed again. What has come until then
 /// the caller drains.
 void Client::lanes_are_awake() {
   if (lane_pipe_[0] < 0) return;
+  look_after_lanes();
   for (BoxRoute* route : busy_lanes_) route->lane->want_bell(pollers_ > 0);
   char rings[64];
   while (::read(lane_pipe_[0], rings, sizeof rings) == sizeof rings) {}

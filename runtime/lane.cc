@@ -17,6 +17,8 @@
 #include <string>
 #include <utility>
 
+#include "runtime/fork_count.h"
+
 namespace betterbox {
 namespace {
 
@@ -60,17 +62,24 @@ std::byte* rings_of(const SharedPiece& piece) {
 
 // --- pieces -------------------------------------------------------------------------------------
 
+SharedPiece::SharedPiece(void* data, std::size_t size) : data_(data), size_(size), forks_(fork_count()) {
+  ::madvise(data, size, MADV_DONTFORK);
+}
+
 SharedPiece::SharedPiece(SharedPiece&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      forks_(other.forks_) {}
 
 SharedPiece& SharedPiece::operator=(SharedPiece&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(forks_, other.forks_);
   return *this;
 }
 
 SharedPiece::~SharedPiece() {
-  if (data_ != nullptr) ::munmap(data_, size_);
+  if (data_ != nullptr && forks_ == fork_count()) ::munmap(data_, size_);
 }
 
 // --- rings --------------------------------------------------------------------------------------
@@ -79,9 +88,10 @@ bool LaneRing::write(LaneRecord kind, std::initializer_list<std::span<const std:
   std::size_t size = 0;
   for (const auto& part : parts) size += part.size();
   const std::uint64_t whole = sizeof(RecordHeader) + (size + 7) / 8 * 8;
-  std::uint64_t at = counters_.head.load(std::memory_order_relaxed);
+  std::uint64_t at = own_.load(std::memory_order_relaxed);
   const std::uint64_t used = at - counters_.tail.load(std::memory_order_acquire);
-  if (used > kLaneRingBytes || whole > kLaneRingBytes - used) return false;
+  if (used > kLaneRingBytes) give_up();
+  if (broken() || whole > kLaneRingBytes - used) return false;
   const auto put = [&](const void* from, std::size_t bytes) {
     if (bytes == 0) return;
     const std::size_t offset = at & (kLaneRingBytes - 1);
@@ -94,12 +104,13 @@ bool LaneRing::write(LaneRecord kind, std::initializer_list<std::span<const std:
   const RecordHeader header{static_cast<std::uint32_t>(kind), 0, size};
   put(&header, sizeof header);
   for (const auto& part : parts) put(part.data(), part.size());
+  own_.store(end, std::memory_order_relaxed);
   counters_.head.store(end, std::memory_order_release);
   return true;
 }
 
 bool LaneRing::read(Record& record) {
-  const std::uint64_t at = counters_.tail.load(std::memory_order_relaxed);
+  const std::uint64_t at = own_.load(std::memory_order_relaxed);
   const std::uint64_t there = counters_.head.load(std::memory_order_acquire) - at;
   if (there == 0 || broken()) return false;
   const auto get = [&](std::uint64_t from, void* to, std::size_t bytes) {
@@ -111,13 +122,15 @@ bool LaneRing::read(Record& record) {
   RecordHeader header;
   if (there >= sizeof header && there <= kLaneRingBytes) get(at, &header, sizeof header);
   if (there < sizeof header || there > kLaneRingBytes || header.size > there - sizeof header) {
-    broken_.store(true, std::memory_order_relaxed);
+    give_up();
     return false;
   }
   record.kind = header.kind;
   record.payload.resize(header.size);
   get(at + sizeof header, record.payload.data(), header.size);
-  counters_.tail.store(at + sizeof header + (header.size + 7) / 8 * 8, std::memory_order_release);
+  const std::uint64_t next = at + sizeof header + (header.size + 7) / 8 * 8;
+  own_.store(next, std::memory_order_relaxed);
+  counters_.tail.store(next, std::memory_order_release);
   return true;
 }
 
@@ -166,6 +179,23 @@ bool ClientLane::send(LaneRecord kind, std::initializer_list<std::span<const std
   if (!requests_.write(kind, parts)) return false;
   wake_slot(*bell_);
   return true;
+}
+
+/// A slot that replies by way of its agent says so (`through_agent`): such a reply may take its time.
+bool ClientLane::slot_attends() {
+  if (bell_ == nullptr) return true;
+  if (!requests_.read_up()) {
+    force_wake_slot(*bell_);
+    slept_ = 0;
+    return true;
+  }
+  const std::uint64_t wish = bell_->slot_waits.load(std::memory_order_acquire);
+  const bool idle =
+      wish != 0 && !replies_.has_bytes() && header_->through_agent.load(std::memory_order_acquire) == 0;
+  const std::uint64_t sleep = idle ? wish << 32 | bell_->signal.load(std::memory_order_acquire) : 0;
+  const bool attends = sleep == 0 || sleep != slept_;
+  slept_ = sleep;
+  return attends;
 }
 
 void ClientLane::want_bell(bool wanted) {

@@ -52,10 +52,12 @@ struct LaneHeader {
   std::atomic<std::uint32_t> client_left{
       0};  ///< 1: the client took its leave; what it has sent is still to run
   alignas(64) std::atomic<std::uint32_t> client_wants_bell{0};
+  std::atomic<std::uint32_t> through_agent{
+      0};  ///< 1: the slot has sent replies of this lane by way of its agent
   LaneCounters requests, replies;
 };
 
-/// One end of one ring.
+/// One end of one ring: writes, or reads. It keeps its own counter and believes nothing that the other end can write over.
 class LaneRing {
  public:
   LaneRing(LaneCounters& counters, std::byte* data) : counters_(counters), data_(data) {}
@@ -64,24 +66,30 @@ class LaneRing {
   /// Result: false if there is no room for it now.
   bool write(LaneRecord kind, std::initializer_list<std::span<const std::byte>> parts);
   bool has_bytes() const {
-    return counters_.head.load(std::memory_order_acquire) != counters_.tail.load(std::memory_order_relaxed);
+    return counters_.head.load(std::memory_order_acquire) != own_.load(std::memory_order_relaxed);
+  }
+  /// The other end has read all that this one wrote.
+  bool read_up() const {
+    return counters_.tail.load(std::memory_order_acquire) == own_.load(std::memory_order_relaxed);
   }
   /// The next record, if there is one.
   bool read(Record& record);
   /// The other end wrote what cannot be: nothing more is read.
   bool broken() const { return broken_.load(std::memory_order_relaxed); }
+  void give_up() { broken_.store(true, std::memory_order_relaxed); }
 
  private:
   LaneCounters& counters_;
   std::byte* data_;
-  std::atomic<bool> broken_{false};  // has_replies() looks from other threads
+  std::atomic<std::uint64_t> own_{0};  // written, or read, by this end
+  std::atomic<bool> broken_{false};    // has_replies() looks from other threads
 };
 
-/// A mapped piece of a memory file.
+/// A mapped piece of a memory file, which a child that is forked does not have.
 class SharedPiece {
  public:
   SharedPiece() = default;
-  SharedPiece(void* data, std::size_t size) : data_(data), size_(size) {}
+  SharedPiece(void* data, std::size_t size);
   SharedPiece(SharedPiece&& other) noexcept;
   SharedPiece& operator=(SharedPiece&& other) noexcept;
   ~SharedPiece();
@@ -90,6 +98,7 @@ class SharedPiece {
  private:
   void* data_ = nullptr;
   std::size_t size_ = 0;
+  unsigned forks_ = 0;  // when it was mapped
 };
 
 /// The client's end. One thread at a time but for has_replies().
@@ -109,7 +118,13 @@ class ClientLane {
   bool send(LaneRecord kind, std::initializer_list<std::span<const std::byte>> parts);
   bool has_replies() const { return !replies_.broken() && replies_.has_bytes(); }
   bool receive(Record& record) { return replies_.read(record); }
-  bool broken() const { return replies_.broken(); }
+  /// It can be used no more: what the other end wrote cannot be, or (give_up) means nothing.
+  bool broken() const { return requests_.broken() || replies_.broken(); }
+  void give_up() { replies_.give_up(); }
+  /// To be called now and then, in at least kSeatLookInterval, while a call is under way here: wakes a slot that has not
+  /// read it. Result: false if the slot has read it, has nothing to say, and has slept since the last call: it will never
+  /// answer.
+  bool slot_attends();
   void want_bell(bool wanted);
   void leave() { header_->client_left.store(1, std::memory_order_release); }
 
@@ -120,7 +135,8 @@ class ClientLane {
   LaneHeader* header_;
   LaneRing requests_, replies_;
   SlotBell* bell_ = nullptr;
-  bool hopeless_ = false;  ///< its bell cannot be reached
+  std::uint64_t slept_ = 0;  ///< the sleep of the slot that was seen at the last look; 0: none
+  bool hopeless_ = false;    ///< its bell cannot be reached
 };
 
 /// The slot's end.
@@ -135,9 +151,10 @@ class SlotLane {
 
   bool has_requests() const { return !requests_.broken() && requests_.has_bytes(); }
   bool receive(Record& record) { return requests_.read(record); }
-  bool broken() const { return requests_.broken(); }
+  bool broken() const { return requests_.broken() || replies_.broken(); }
   /// Result: false if there is no room now.
   bool reply(LaneRecord kind, std::initializer_list<std::span<const std::byte>> parts);
+  void replied_through_agent() { header_->through_agent.store(1, std::memory_order_release); }
   bool client_left() const { return header_->client_left.load(std::memory_order_acquire) != 0; }
 
  private:

@@ -26,6 +26,7 @@
 #include <utility>
 
 #include "runtime/check.h"
+#include "runtime/fork_count.h"
 
 namespace betterbox {
 namespace {
@@ -36,6 +37,8 @@ constexpr std::size_t kArenaBytes = kHeaderSpace + kInboxBytes + kExpressBytes +
 
 constexpr std::size_t padding_of(std::uint64_t size) { return static_cast<std::size_t>(-size & 7U); }
 constexpr std::byte kZeros[8] = {};
+/// Memory for a record up to this size is taken at once.
+constexpr std::uint64_t kTrustedBytes = 64U << 20;
 
 void full_fence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 
@@ -125,6 +128,11 @@ void wake_slot(SlotBell& bell) {
   bell.slot_waits.compare_exchange_strong(wish, 0, std::memory_order_relaxed);
 }
 
+void force_wake_slot(SlotBell& bell) {
+  bell.signal.fetch_add(1, std::memory_order_release);
+  futex_wake(bell.signal);
+}
+
 /// Two sleeps have the same number only if nobody changed the signal between them: then who wakes for the first wakes
 /// the second.
 bool slot_sleep(SlotBell& bell, TimePoint deadline, const std::function<bool()>& ready) {
@@ -147,7 +155,7 @@ SlotArena SlotArena::create() {
   }
   void* memory = ::mmap(nullptr, kArenaBytes, PROT_READ | PROT_WRITE, MAP_SHARED, arena.fd_, 0);
   if (memory == MAP_FAILED) throw failed("mapping a slot's memory file");
-  arena.mapped_ = kArenaBytes;
+  arena.mapped(memory);
   arena.header_ = make_header(memory);
   arena.data_ = static_cast<std::byte*>(memory) + kHeaderSpace;
   return arena;
@@ -158,7 +166,7 @@ SlotArena SlotArena::attach(int fd) {
   arena.fd_ = fd;
   void* memory = ::mmap(nullptr, kArenaBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (memory == MAP_FAILED) throw failed("mapping a slot's memory file");
-  arena.mapped_ = kArenaBytes;
+  arena.mapped(memory);
   arena.header_ = std::launder(static_cast<ArenaHeader*>(memory));
   arena.data_ = static_cast<std::byte*>(memory) + kHeaderSpace;
   BB_CHECK(arena.header_->magic == kArenaMagic);
@@ -169,28 +177,36 @@ SlotArena SlotArena::create_private() {
   SlotArena arena;
   void* memory = ::mmap(nullptr, kArenaBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw failed("memory for a slot");
-  arena.mapped_ = kArenaBytes;
+  arena.mapped(memory);
   arena.header_ = make_header(memory);
   arena.data_ = static_cast<std::byte*>(memory) + kHeaderSpace;
   return arena;
+}
+
+void SlotArena::mapped(void* memory) {
+  mapped_ = kArenaBytes;
+  forks_ = fork_count();
+  ::madvise(memory, kArenaBytes, MADV_DONTFORK);
 }
 
 SlotArena::SlotArena(SlotArena&& other) noexcept
     : header_(std::exchange(other.header_, nullptr)),
       data_(std::exchange(other.data_, nullptr)),
       mapped_(std::exchange(other.mapped_, 0)),
+      forks_(other.forks_),
       fd_(std::exchange(other.fd_, -1)) {}
 
 SlotArena& SlotArena::operator=(SlotArena&& other) noexcept {
   std::swap(header_, other.header_);
   std::swap(data_, other.data_);
   std::swap(mapped_, other.mapped_);
+  std::swap(forks_, other.forks_);
   std::swap(fd_, other.fd_);
   return *this;
 }
 
 SlotArena::~SlotArena() {
-  if (mapped_ != 0) ::munmap(header_, mapped_);
+  if (mapped_ != 0 && forks_ == fork_count()) ::munmap(header_, mapped_);
   close_fd();
 }
 
@@ -200,8 +216,8 @@ void SlotArena::close_fd() {
 
 // --- agent to slot ------------------------------------------------------------------------------
 
-std::uint64_t RingWriter::room_at(std::uint64_t head) const {
-  const std::uint64_t used = head - ring_.tail.load(std::memory_order_acquire);
+std::uint64_t RingWriter::room() const {
+  const std::uint64_t used = head_ - ring_.tail.load(std::memory_order_acquire);
   return used > capacity_ ? 0 : capacity_ - used;  // more: a slot wrote over its arena
 }
 
@@ -212,9 +228,8 @@ void RingWriter::push(std::uint32_t kind, std::string head, Frames tail) {
   const std::size_t padding = padding_of(size);
   const std::uint64_t whole = sizeof header + size + padding;
 
-  const std::uint64_t at = ring_.head.load(std::memory_order_relaxed);
-  if (pending_.empty() && whole <= room_at(at)) {
-    std::uint64_t to = at;
+  if (pending_.empty() && whole <= room()) {
+    std::uint64_t to = head_;
     auto put = [&](const void* from, std::size_t bytes) {
       copy_in(data_, capacity_, to, from, bytes);
       to += bytes;
@@ -223,6 +238,7 @@ void RingWriter::push(std::uint32_t kind, std::string head, Frames tail) {
     put(head.data(), head.size());
     for (const Frame& frame : tail) put(frame.data(), frame.size());
     put(kZeros, padding);
+    head_ = to;
     ring_.head.store(to, std::memory_order_release);
     return;
   }
@@ -238,17 +254,16 @@ void RingWriter::push(std::uint32_t kind, std::string head, Frames tail) {
 
 bool RingWriter::flush() {
   auto move_what_fits = [this] {
-    std::uint64_t at = ring_.head.load(std::memory_order_relaxed);
     while (!pending_.empty()) {
-      const std::uint64_t room = room_at(at);
-      if (room == 0) break;
+      const std::uint64_t fits = room();
+      if (fits == 0) break;
       const Frame& frame = pending_.front();
-      const std::size_t bytes = std::min<std::size_t>(room, frame.size() - offset_);
-      copy_in(data_, capacity_, at, frame.data() + offset_, bytes);
-      at += bytes;
+      const std::size_t bytes = std::min<std::size_t>(fits, frame.size() - offset_);
+      copy_in(data_, capacity_, head_, frame.data() + offset_, bytes);
+      head_ += bytes;
       offset_ += bytes;
       queued_ -= bytes;
-      ring_.head.store(at, std::memory_order_release);
+      ring_.head.store(head_, std::memory_order_release);
       if (offset_ == frame.size()) {
         pending_.pop_front();
         offset_ = 0;
@@ -276,6 +291,7 @@ void SlotInbox::read_bytes(void* to, std::size_t size) {
   while (size > 0) {
     const std::uint64_t at = ring_.tail.load(std::memory_order_relaxed);
     const std::uint64_t there = ring_.head.load(std::memory_order_acquire) - at;
+    BB_CHECK(there <= kInboxBytes);  // else user code wrote over it
     if (there == 0) {
       wait(TimePoint::never());
       continue;
@@ -297,8 +313,14 @@ void SlotInbox::read(Record& record) {
   RecordHeader header;
   read_bytes(&header, sizeof header);
   record.kind = header.kind;
-  record.payload.resize(header.size);
-  read_bytes(record.payload.data(), record.payload.size());
+  BB_CHECK(header.size <= kMaxFrameBytes);
+  record.payload.clear();
+  record.payload.reserve(std::min<std::uint64_t>(header.size, kTrustedBytes));
+  while (record.payload.size() < header.size) {  // grows with what comes: what a size only claims costs nothing
+    const std::size_t before = record.payload.size();
+    record.payload.resize(before + std::min<std::uint64_t>(header.size - before, kInboxBytes));
+    read_bytes(record.payload.data() + before, record.payload.size() - before);
+  }
   std::byte skipped[8];
   read_bytes(skipped, padding_of(header.size));
 }
@@ -314,6 +336,7 @@ void SlotOutbox::write(std::uint32_t kind, std::initializer_list<std::span<const
   for (const auto& part : parts) size += part.size();
   const RecordHeader header{kind, 0, size};
   const std::uint64_t head = ring_.head.load(std::memory_order_relaxed);
+  BB_CHECK(used_bytes(ring_) <= ring_.capacity);  // else user code wrote over it
   if (fits(size)) {  // the reader sees it whole
     std::uint64_t at = head;
     const auto put = [&](const void* from, std::size_t bytes) {
@@ -336,6 +359,7 @@ void SlotOutbox::write_bytes(const void* from, std::size_t size) {
   while (size > 0) {
     const std::uint64_t at = ring_.head.load(std::memory_order_relaxed);
     const std::uint64_t room = ring_.capacity - (at - ring_.tail.load(std::memory_order_acquire));
+    BB_CHECK(room <= ring_.capacity);
     if (room == 0) {
       // Until half of it is free: slot and agent take turns by many records, not by one.
       ring_bell();
@@ -373,15 +397,16 @@ void ring_agent(ArenaHeader& arena, int bell_fd) {
 
 bool RingReader::has_bytes() const {
   const std::uint64_t there = ring_.head.load(std::memory_order_acquire) - at_;
-  return there != 0 && there <= capacity_;
+  return there != 0 && there <= capacity_ && !broken_;
 }
 
 bool RingReader::next(Record& record) {
   std::uint64_t& at = at_;
   bool complete = false;
-  for (;;) {
+  while (!broken_) {
     const std::uint64_t there = ring_.head.load(std::memory_order_acquire) - at;
-    if (there > capacity_) break;  // a slot wrote over its arena: nothing more can be read
+    broken_ = there > capacity_;
+    if (broken_) break;
     const std::size_t wanted =
         in_record_ ? partial_.size + padding_of(partial_.size) - got_ : sizeof partial_ - got_;
     const std::size_t bytes = std::min<std::size_t>(there, wanted);
@@ -394,7 +419,8 @@ bool RingReader::next(Record& record) {
       in_record_ = true;
       got_ = 0;
       payload_.clear();
-      if (partial_.size > kMaxFrameBytes) partial_.size = kMaxFrameBytes;  // scribbled over
+      broken_ = partial_.size > kMaxFrameBytes;
+      if (broken_) break;
       if (partial_.size == 0) {
         complete = true;
         break;

@@ -22,6 +22,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "runtime/frame.h"
 #include "runtime/limits.h"
@@ -47,6 +48,8 @@ inline constexpr std::uint64_t kBellMagic = 0x314C4C4542414242ULL;
 
 /// Wakes the slot if it sleeps. To be called after the store that the slot is to see.
 void wake_slot(SlotBell& bell);
+/// The same whatever the slot's wish says: it may have been written over.
+void force_wake_slot(SlotBell& bell);
 /// The slot sleeps until `ready()` or the deadline. Result: ready(). Hold no GIL.
 bool slot_sleep(SlotBell& bell, TimePoint deadline, const std::function<bool()>& ready);
 
@@ -93,7 +96,8 @@ struct RecordHeader {
   std::uint64_t size = 0;  ///< payload bytes
 };
 
-/// A mapped arena. Movable, not copyable; unmaps when destroyed.
+/// A mapped arena. Movable, not copyable; unmaps when destroyed. A child that is forked does not have it: whatever becomes of
+/// a fork of a slot, it cannot speak in its parent's name.
 class SlotArena {
  public:
   /// A memfd arena; the fd stays open until close_fd() (it is handed to the template).
@@ -112,15 +116,19 @@ class SlotArena {
   ArenaHeader& header() { return *header_; }
   int fd() const { return fd_; }
   void close_fd();
+  /// The descriptor is the caller's.
+  int release_fd() { return std::exchange(fd_, -1); }
   std::byte* inbox_data() { return data_; }
   std::byte* express_data() { return data_ + kInboxBytes; }
   std::byte* outbox_data() { return data_ + kInboxBytes + kExpressBytes; }
 
  private:
   SlotArena() = default;
+  void mapped(void* memory);
   ArenaHeader* header_ = nullptr;
   std::byte* data_ = nullptr;
   std::size_t mapped_ = 0;
+  unsigned forks_ = 0;  // when it was mapped
   int fd_ = -1;
 };
 
@@ -130,23 +138,32 @@ struct Record {
   std::string payload;
 };
 
-/// The agent's end of an inbox or express ring: never blocks; what does not fit waits here.
+/// The agent's end of an inbox or express ring: never blocks; what does not fit waits here. It believes nothing that a slot
+/// can write over.
 class RingWriter {
  public:
   RingWriter(RingHeader& ring, SlotBell& bell, std::byte* data)
-      : ring_(ring), bell_(bell), data_(data), capacity_(ring.capacity) {}
+      : ring_(ring), bell_(bell), data_(data), capacity_(ring.capacity), head_(ring.head.load()) {}
   /// Queues a record made of `head` (copied) followed by `tail` (shared).
   void push(std::uint32_t kind, std::string head, Frames tail = {});
   /// Moves what fits into the ring and wakes the slot. Result: true if nothing is left to move.
   bool flush();
   std::size_t queued_bytes() const { return queued_; }
+  /// True if the slot has read all that was written.
+  bool read_up() const { return ring_.tail.load(std::memory_order_acquire) == head_; }
+  /// False if the shared words are none that the two ends could have written.
+  bool possible() const {
+    return ring_.capacity == capacity_ && ring_.head.load(std::memory_order_relaxed) == head_ &&
+           head_ - ring_.tail.load(std::memory_order_acquire) <= capacity_;
+  }
 
  private:
-  std::uint64_t room_at(std::uint64_t head) const;
+  std::uint64_t room() const;
   RingHeader& ring_;
   SlotBell& bell_;
   std::byte* data_;
-  std::uint64_t capacity_;  // not read again from memory that a slot can write over
+  const std::uint32_t capacity_;
+  std::uint64_t head_;
   std::deque<Frame> pending_;
   std::size_t offset_ = 0;  // written of pending_.front()
   std::size_t queued_ = 0;
@@ -161,16 +178,23 @@ class RingReader {
   /// The next complete record. Result: false if there is none yet. Reuses `record`'s memory.
   bool next(Record& record);
   bool has_bytes() const;
+  /// False if what is there cannot have been written by a slot that works: nothing more is read then.
+  bool possible() const {
+    return !broken_ && ring_.capacity == capacity_ &&
+           ring_.tail.load(std::memory_order_relaxed) == published_ &&
+           ring_.head.load(std::memory_order_acquire) - at_ <= capacity_;
+  }
 
  private:
   void publish();
   RingHeader& ring_;
   const std::byte* data_;
-  std::uint64_t capacity_;
+  const std::uint32_t capacity_;
   std::uint64_t at_;         // bytes read
   std::uint64_t published_;  // as the slot knows it
   RecordHeader partial_;
   bool in_record_ = false;
+  bool broken_ = false;
   std::uint64_t got_ = 0;
   std::string payload_;
 };

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <thread>
 
+#include "runtime/fork_count.h"
 #include "runtime/ids.h"
 #include "runtime/shm.h"
 #include "runtime/time.h"
@@ -26,9 +27,10 @@ class SlotPlace {
   /// The arena may go. What is of a process stays, for threads that still look at it.
   static void close(SlotPlace* place);
 
-  /// Null: this is no slot's.
+  /// Null: this is no slot's, or a child that was forked off it.
   static SlotPlace* current() {
-    return of_thread_ != nullptr ? of_thread_ : of_process_.load(std::memory_order_acquire);
+    SlotPlace* place = of_thread_ != nullptr ? of_thread_ : of_process_.load(std::memory_order_acquire);
+    return place != nullptr && place->forks_ == fork_count() ? place : nullptr;
   }
   /// Of calls that are made here.
   static std::uint32_t depth_of_calls() {
@@ -63,6 +65,7 @@ class SlotPlace {
   static thread_local SlotPlace* of_thread_;
   static std::atomic<SlotPlace*> of_process_;
 
+  const unsigned forks_ = fork_count();
   std::mutex mutex_;    // over what follows
   ArenaHeader* arena_;  // null: closed
   const int bell_fd_;

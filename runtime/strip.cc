@@ -1,6 +1,7 @@
 #include "runtime/strip.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace betterbox {
 
@@ -67,13 +68,15 @@ std::optional<StripPart> StripReader::next() {
       part.dtype = segment.dtype;
       part.start = read_;
       part.last = opened - segment_ == 1;
-      broken_ = part.count > kStripWords || segment.start + seen_ != read_ || !find_size(part);
-      if (broken_) return std::nullopt;
       const std::int64_t busy_ns = segment.busy_ns.load(std::memory_order_relaxed);
       const double squares = segment.busy_squares.load(std::memory_order_relaxed);
+      const std::int64_t longest_ns = segment.longest_ns.load(std::memory_order_relaxed);
+      broken_ = part.count > kStripWords || segment.start + seen_ != read_ || !find_size(part) ||
+                busy_ns < 0 || longest_ns < 0 || !(squares >= 0) || std::isinf(squares);
+      if (broken_) return std::nullopt;
       part.busy_ns = std::max<std::int64_t>(0, busy_ns - std::exchange(busy_ns_, busy_ns));
       part.busy_squares = std::max(0.0, squares - std::exchange(busy_squares_, squares));
-      part.longest_ns = segment.longest_ns.load(std::memory_order_relaxed);
+      part.longest_ns = longest_ns;
       seen_ = count;
       read_ += part.count;
       return part;

@@ -116,7 +116,16 @@ class StripReader {
   /// What has come since. Who takes parts up to a `last` one has all that was there when it began.
   std::optional<StripPart> next();
   /// The parts have been used: the slot may have their words again.
-  void release() { strip_.taken_words.store(read_, std::memory_order_release); }
+  void release() {
+    released_ = read_;
+    strip_.taken_words.store(read_, std::memory_order_release);
+  }
+  /// False if what is there cannot have been written by a slot that works: nothing more is read then.
+  bool possible() const {
+    return !broken_ && strip_.taken_segments.load(std::memory_order_relaxed) == segment_ &&
+           strip_.taken_words.load(std::memory_order_relaxed) == released_ &&
+           strip_.opened.load(std::memory_order_acquire) - segment_ <= kStripSegments;
+  }
   /// The part's values as a column. REQUIRES: no release() since.
   Frame column_of(const StripPart& part) const;
   /// One value as an item.
@@ -126,9 +135,10 @@ class StripReader {
   std::uint64_t word(std::uint64_t position) const { return strip_.words[position & (kStripWords - 1)]; }
   static bool find_size(StripPart& part);
   Strip& strip_;
-  std::uint32_t segment_ = 0;  // number of the one that is being read
-  std::uint32_t seen_ = 0;     // of its outcomes
-  std::uint64_t read_ = 0;     // words
+  std::uint32_t segment_ = 0;   // number of the one that is being read
+  std::uint32_t seen_ = 0;      // of its outcomes
+  std::uint64_t read_ = 0;      // words
+  std::uint64_t released_ = 0;  // of these
   std::int64_t busy_ns_ = 0;
   double busy_squares_ = 0;
   bool broken_ = false;

@@ -18,6 +18,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "runtime/fork_count.h"
 #include "runtime/limits.h"
 #include "worker/agent_loop.h"
 
@@ -30,6 +31,7 @@ struct AgentThread::Impl : AgentLoop::Observer {
     std::string error;
   };
 
+  const unsigned forks = fork_count();
   std::unique_ptr<AgentLoop> loop;
   std::thread thread;
   std::mutex mutex;
@@ -171,6 +173,10 @@ std::string AgentThread::close_seat(SeatId seat, TimePoint deadline) {
 
 /// Slots are asked to stop and have kSlotStopGrace for it.
 void AgentThread::stop() {
+  if (impl_ != nullptr &&
+      impl_->forks != fork_count()) {  // a forked child: thread and connections are its parent's
+    [[maybe_unused]] const Impl* left = impl_.release();
+  }
   if (impl_ == nullptr || !impl_->thread.joinable()) return;
   impl_->loop->post([this] { impl_->loop->request_stop(); });
   {
@@ -182,6 +188,6 @@ void AgentThread::stop() {
   impl_->loop->hang_up();  // now: whoever still refers to this agent does not keep its socket
 }
 
-bool AgentThread::connected() const { return !impl_->lost.load(); }
+bool AgentThread::connected() const { return impl_ != nullptr && !impl_->lost.load(); }
 
 }  // namespace betterbox

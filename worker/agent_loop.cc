@@ -48,7 +48,7 @@ AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transpor
       observer_(observer),
       transport_(std::move(transport)),
       core_({self_, options.function_slots, options.in_process, options.capacity, options.devices}),
-      executor_({options.in_process, options.function_slots > 0, options.control_fd, options.bell_fd,
+      executor_({options.in_process, options.function_slots > 0, options.start_template, options.bell_fd,
                  options.log_folder, printable(options.name), options.echo}),
       links_(*transport_, link_users()),
       values_(
@@ -496,7 +496,7 @@ void AgentLoop::collect() {
   }
 }
 
-bool AgentLoop::turn(TimePoint deadline) {
+bool AgentLoop::turn_once(TimePoint deadline) {
   run_jobs();
   receive_messages();
   collect();
@@ -519,6 +519,8 @@ bool AgentLoop::turn(TimePoint deadline) {
     fed_ = false;
   }
   if (end_ != End::kRunning) return false;
+  if (!core_.draining_paused()) executor_.look(now);
+  executor_.flush();
   if (!sent_) wait(deadline);
   return true;
 }
@@ -582,7 +584,9 @@ void AgentLoop::wait(TimePoint deadline) {
   const std::int64_t left = std::max<std::int64_t>(deadline.ns - now.ns, 0);
   timeout.tv_sec = left / 1'000'000'000;
   timeout.tv_nsec = left % 1'000'000'000;
+  watch_.sleeps();
   const int ready = ::ppoll(entries.data(), entries.size(), bounded ? &timeout : nullptr, nullptr);
+  watch_.wakes();
   executor_.wake_up();
   if (ready <= 0) return;
   if (entries[first_watched - 1].revents != 0) {

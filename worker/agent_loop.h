@@ -17,11 +17,13 @@
 
 #include "runtime/bus_file.h"
 #include "runtime/network.h"
+#include "runtime/slot_limits.h"
 #include "runtime/socket_names.h"
 #include "runtime/transport.h"
 #include "worker/core.h"
 #include "worker/executor.h"
 #include "worker/load_sampler.h"
+#include "worker/loop_watch.h"
 #include "worker/relayed_clients.h"
 #include "worker/value_links.h"
 #include "worker/value_store.h"
@@ -60,9 +62,9 @@ class AgentLoop {
     bool background = false;
     bool in_process = false;
     std::uint32_t function_slots = 0;
-    Resources capacity;                ///< as of WorkerCore::Options
-    std::vector<std::string> devices;  ///< the same
-    int control_fd = -1;               ///< processes only
+    Resources capacity;                   ///< as of WorkerCore::Options
+    std::vector<std::string> devices;     ///< the same
+    std::function<int()> start_template;  ///< as of Executor::Options
     int bell_fd = -1;
     bool echo = false;
     /// When the host is taken away (an allocation's end): drains before that.
@@ -96,8 +98,14 @@ class AgentLoop {
   AgentLoop(const AgentLoop&) = delete;
   AgentLoop& operator=(const AgentLoop&) = delete;
 
-  /// One round: carries out what there is, then waits at most until `deadline`. Result: false once ended.
-  bool turn(TimePoint deadline);
+  /// One round: carries out what there is, then waits at most until `deadline`. Result: false once ended. A process in which
+  /// one round takes longer than kLoopBound ends.
+  bool turn(TimePoint deadline) {
+    watch_.wakes();
+    const bool goes_on = turn_once(deadline);
+    watch_.sleeps();
+    return goes_on;
+  }
   End end() const { return end_; }
   /// For people: why it ended.
   const std::string& end_text() const { return end_text_; }
@@ -156,6 +164,7 @@ class AgentLoop {
   void run_effects();
   void collect();
   void run_jobs();
+  bool turn_once(TimePoint deadline);
   void wait(TimePoint deadline);
   void sample_load(TimePoint now);
   void look_after_end(TimePoint now);
@@ -230,6 +239,7 @@ class AgentLoop {
   std::mutex jobs_mutex_;
   std::deque<std::function<void()>> jobs_;  // guarded by jobs_mutex_
   int wake_fd_ = -1;
+  LoopWatch watch_{kLoopBound, &end_stuck_process};
 };
 
 }  // namespace betterbox

@@ -9,11 +9,14 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <string_view>
 #include <system_error>
 
 #include "runtime/bus_file.h"
-#include "runtime/check.h"
+#include "runtime/slot_limits.h"
 
 namespace betterbox {
 namespace {
@@ -24,22 +27,12 @@ template <class T> std::string bytes_of(const T& value) {
   return {reinterpret_cast<const char*>(&value), sizeof value};
 }
 
-template <class T> bool take(std::string_view& rest, T& value) {
-  if (rest.size() < sizeof value) return false;
-  std::memcpy(&value, rest.data(), sizeof value);
-  rest.remove_prefix(sizeof value);
-  return true;
-}
-
-std::span<const std::byte> span_of(std::string_view text) {
-  return std::as_bytes(std::span(text.data(), text.size()));
-}
-
-/// A record's payload behind its first `skip` bytes, without copying it.
-Frame frame_behind(std::string&& payload, std::size_t skip) {
-  const std::size_t size = payload.size() - skip;
-  return Frame(std::move(payload)).slice(skip, size);
-}
+constexpr std::string_view kWrittenOver =
+    "betterbox: this slot was killed, since the memory that it shares with its worker was written over: a "
+    "wild pointer in "
+    "what ran there";
+constexpr int kKilled = SIGKILL;  // as of waitpid()
+constexpr int kExitedWith1 = 1 << 8;
 
 void watch(int epoll_fd, int fd, std::uint64_t tag) {
   epoll_event event{};
@@ -50,22 +43,27 @@ void watch(int epoll_fd, int fd, std::uint64_t tag) {
   }
 }
 
+/// The memory was this process's own: what else was written over nobody knows.
+[[noreturn]] void end_written_over() {
+  std::fputs("betterbox: this process has written over memory of its boxes (a wild pointer?), so it ends\n",
+             stderr);
+  std::abort();
+}
+
 }  // namespace
 
 Executor::Executor(const Options& options) : options_(options), host_(host_name()) {
   epoll_fd_ = ::epoll_create1(EPOLL_CLOEXEC);
   if (epoll_fd_ < 0) throw std::system_error(errno, std::generic_category(), "epoll");
   watch(epoll_fd_, options_.bell_fd, kBellTag);
-  if (options_.control_fd >= 0) {
-    ::fcntl(options_.control_fd, F_SETFL, ::fcntl(options_.control_fd, F_GETFL) | O_NONBLOCK);
-    watch(epoll_fd_, options_.control_fd, kControlTag);
-  }
+  if (!options_.in_process) output_ = std::make_unique<OutputThread>([this] { wake_agent(); });
+  if (options_.start_template) start_template();
 }
 
 Executor::~Executor() {
   slots_.clear();
+  output_.reset();
   ::close(epoll_fd_);
-  if (options_.control_fd >= 0) ::close(options_.control_fd);
   ::close(options_.bell_fd);
 }
 
@@ -103,17 +101,41 @@ void Executor::spawn(SpawnSeat&& e) {
   Slot& placed = *(slots_[e.seat] = std::move(slot));
   want_bell(placed, Bell::kUrgent);
   if (options_.in_process) return;
+  link_.ask_fork({e.seat.value, e.life});
+}
+
+/// Only when it is to be forked now: what waits for that holds no more than its arena.
+void Executor::open_pipes(Slot& slot, int* writing_ends) {
   int out[2], err[2];
   if (::pipe2(out, O_CLOEXEC) != 0)
     throw std::system_error(errno, std::generic_category(), "pipe for a slot");
-  if (::pipe2(err, O_CLOEXEC) != 0)
-    throw std::system_error(errno, std::generic_category(), "pipe for a slot");
-  open_output(placed, placed.out, out[0], "out");
-  open_output(placed, placed.err, err[0], "err");
-  request_fork(placed, out[1], err[1]);
-  ::close(out[1]);
-  ::close(err[1]);
-  placed.arena->close_fd();
+  open_output(slot, slot.out, out[0], "out");
+  writing_ends[0] = out[1];
+  if (::pipe2(err, O_CLOEXEC) != 0) {
+    const int error = errno;
+    ::close(out[1]);
+    throw std::system_error(error, std::generic_category(), "pipe for a slot");
+  }
+  open_output(slot, slot.err, err[0], "err");
+  writing_ends[1] = err[1];
+}
+
+bool Executor::descriptors_for(TemplateLink::Life life, int* fds) {
+  Slot* slot = find({life.first});
+  if (slot == nullptr || slot->life != life.second) return false;
+  try {
+    open_pipes(*slot, fds + 1);
+  } catch (const std::system_error&) {
+    lost_[life] = kExitedWith1;
+    wake_agent();
+    return false;
+  }
+  fds[0] = slot->arena->release_fd();
+  return true;
+}
+
+std::uint64_t Executor::output_tag(const Slot& slot, bool error) {
+  return (std::uint64_t{slot.seat.value} << 8) | kOutputTag | (error ? 1 : 0);
 }
 
 void Executor::open_output(Slot& slot, SlotOutput& output, int fd, const char* stream) {
@@ -121,48 +143,28 @@ void Executor::open_output(Slot& slot, SlotOutput& output, int fd, const char* s
   auto& log = logs_[slot.seat];
   if (log == nullptr) {
     const std::string number = std::to_string(slot.seat.value);
-    log = std::make_unique<SlotLog>(
+    log = std::make_shared<SlotLog>(
         options_.log_folder.empty() ? "" : options_.log_folder + "/slot-" + number + ".log",
-        options_.echo ? "[" + options_.name + "." + number + "] " : "");
+        options_.echo ? "[" + options_.name + "." + number + "] " : "", *output_);
   }
   const bool error = stream[0] == 'e';
   output.open(fd, log.get(), error);
-  watch(epoll_fd_, fd, (std::uint64_t{slot.seat.value} << 8) | kOutputTag | (error ? 1 : 0));
-}
-
-void Executor::request_fork(Slot& slot, int out_fd, int err_fd) {
-  TemplateRequest request{TemplateRequest::kFork, slot.seat.value, slot.life};
-  const int fds[3] = {slot.arena->fd(), out_fd, err_fd};
-  iovec part{&request, sizeof request};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof fds)] = {};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof fds);
-  std::memcpy(CMSG_DATA(header), fds, sizeof fds);
-  // The socket is non-blocking for reading; a full one here means a template that does not come along.
-  ssize_t sent = -1;
-  for (int attempt = 0; attempt < 500 && sent < 0; ++attempt) {
-    sent = ::sendmsg(options_.control_fd, &message, MSG_NOSIGNAL);
-    if (sent < 0 && errno != EAGAIN && errno != EINTR) break;
-    if (sent < 0) ::usleep(10'000);
-  }
-  if (sent < 0) failed_forks_.emplace_back(slot.seat, slot.life);
+  if (!outputs_wait_) watch(epoll_fd_, fd, output_tag(slot, error));
 }
 
 void Executor::kill(SeatId seat) {
   const Slot* slot = find(seat);
   if (slot == nullptr || options_.in_process) return;
-  const TemplateRequest request{TemplateRequest::kKill, seat.value, slot->life};
-  for (int attempt = 0; attempt < 500; ++attempt) {
-    if (::send(options_.control_fd, &request, sizeof request, MSG_NOSIGNAL) >= 0 || errno == EPIPE) return;
-    ::usleep(10'000);
-  }
+  const TemplateLink::Life life{seat.value, slot->life};
+  if (!link_.forget_fork(life)) return link_.ask_kill(life);
+  lost_[life] = kKilled;
+  wake_agent();
+}
+
+/// There is something to collect.
+void Executor::wake_agent() {
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(options_.bell_fd, &one, sizeof one);
 }
 
 void Executor::discard(SeatId seat) {
@@ -170,6 +172,7 @@ void Executor::discard(SeatId seat) {
   if (slot == nullptr) return;
   if (options_.in_process) say(*slot, ToSlot::kStop, {});  // its thread ends by itself
   kill(seat);
+  lost_.erase({seat.value, slot->life});
   read_output(*slot, slot->out);
   read_output(*slot, slot->err);
   slots_.erase(seat);
@@ -177,10 +180,14 @@ void Executor::discard(SeatId seat) {
 
 void Executor::kill_all() {
   for (const auto& [seat, slot] : slots_) kill(seat);
+  flush();
 }
 
 void Executor::stop(SeatId seat) {
-  if (Slot* slot = find(seat)) say(*slot, ToSlot::kStop, {});
+  Slot* slot = find(seat);
+  if (slot == nullptr) return;
+  slot->reader.expect_stop();
+  say(*slot, ToSlot::kStop, {});
 }
 
 void Executor::send_context(SendContext&& e) {
@@ -200,14 +207,8 @@ void Executor::drop_context(const DropContext& e) {
 void Executor::install(InstallLease&& e) {
   Slot* slot = find(e.seat);
   if (slot == nullptr) return;
-  LeaseStation& station = slot->arena->header().stations[e.station];
-  station.done.store(0, std::memory_order_relaxed);
-  station.generation.store(e.generation, std::memory_order_relaxed);
-  station.word.install(e.count);
-  Gather& gather = slot->gathers[e.station];
-  BB_CHECK(gather.count == 0);
-  gather.generation = e.generation;
-  gather.fold = e.fold;
+  slot->words.install(e.station, e.generation, e.count);
+  slot->reader.expect(e.station, e.generation, e.fold);
 
   const SlotLease head{e.call.client.value, e.call.serial, e.base, e.station, e.generation};
   std::string first = bytes_of(head);
@@ -232,11 +233,14 @@ CutDone Executor::cut(const CutLease& e) {
   CutDone done{e.seat, e.station, {}, {}, 0};
   Slot* slot = find(e.seat);
   if (slot == nullptr) return done;
-  LeaseStation& station = slot->arena->header().stations[e.station];
-  done.cut = station.word.cut(e.count);
-  done.position = station.word.position();
-  // Read after the position: an item that finished meanwhile only looks finished.
-  done.done = station.done.load(std::memory_order_acquire);
+  if (const auto cut = slot->words.cut(e.station, e.count)) {
+    done.cut = cut->cut;
+    done.position = cut->position;
+    done.done = cut->done;
+  } else {
+    done.position.end = 1;  // as far as anybody knows it has items left, of which none was cut
+    give_up(*slot);
+  }
   return done;
 }
 
@@ -246,6 +250,7 @@ void Executor::call(CallSeat&& e) {
   const SlotCall head{e.token, static_cast<std::uint32_t>(e.method.size()), 0};
   std::string first = bytes_of(head);
   first += e.method;
+  slot->reader.expect_reply(e.token, !e.express);
   RingWriter& ring = e.express ? slot->express : slot->inbox;
   ring.push(static_cast<std::uint32_t>(ToSlot::kCall), std::move(first), {std::move(e.arguments)});
   ring.flush();
@@ -253,11 +258,17 @@ void Executor::call(CallSeat&& e) {
 
 void Executor::open_lane(const OpenSeatLane& e) {
   const SlotLaneAsked head{e.token, e.nonce, e.pid, e.descriptor};
-  if (Slot* slot = find(e.seat)) say(*slot, ToSlot::kOpenLane, bytes_of(head));
+  Slot* slot = find(e.seat);
+  if (slot == nullptr) return;
+  slot->reader.expect_reply(e.token, false);
+  say(*slot, ToSlot::kOpenLane, bytes_of(head));
 }
 
 void Executor::cancel(const CancelSeatCall& e) {
-  if (Slot* slot = find(e.seat)) say(*slot, ToSlot::kCancelCall, bytes_of(e.token));
+  Slot* slot = find(e.seat);
+  if (slot == nullptr) return;
+  slot->reader.cancelled(e.token);
+  say(*slot, ToSlot::kCancelCall, bytes_of(e.token));
 }
 
 // --- waiting ----------------------------------------------------------------------------------------
@@ -268,8 +279,7 @@ bool Executor::prepare_sleep() {
   }
   std::atomic_thread_fence(std::memory_order_seq_cst);
   return std::none_of(slots_.begin(), slots_.end(), [](const auto& entry) {
-    return entry.second->outbox.has_bytes() || entry.second->strip.has_more() ||
-           entry.second->lends_changed();
+    return entry.second->reader.has_more() || entry.second->lends_changed();
   });
 }
 
@@ -299,6 +309,7 @@ void Executor::collect(std::vector<Event>& events, bool drain_outcomes) {
         read_output(*slot, (tag & 1) != 0 ? slot->err : slot->out);
     }
   }
+  watch_outputs();
   outcomes_seen_ = 0;
   for (auto& [seat, slot] : slots_) {
     if (drain_outcomes) drain(*slot, events, kRecordsPerLook);
@@ -309,54 +320,143 @@ void Executor::collect(std::vector<Event>& events, bool drain_outcomes) {
       events.emplace_back(SeatWaits{seat, slot->life, slot->lends});
     }
   }
-  std::vector<SeatId> left;
+  std::vector<SeatId> ended;  // a thread that has said its last word: no death follows
   for (const auto& [seat, slot] : slots_) {
-    if (slot->left) left.push_back(seat);
+    if (options_.in_process && slot->reader.ended()) ended.push_back(seat);
   }
-  for (const SeatId seat : left) options_.is_worker ? report_death(*find(seat), 0, 0, events) : remove(seat);
+  for (const SeatId seat : ended) options_.is_worker ? report_death(*find(seat), 0, 0, events) : remove(seat);
   // Behind the rings: what a slot said comes before its death.
   for (int i = 0; i < count; ++i) {
     if (ready[i].data.u64 == kControlTag) read_template(events);
   }
-  for (const auto& [seat, life] : failed_forks_) {
-    if (Slot* slot = find(seat); slot != nullptr && slot->life == life)
-      report_death(*slot, 1 << 8, 0, events);
+  report_lost(events);
+}
+
+void Executor::report_lost(std::vector<Event>& events) {
+  for (const auto& [life, status] : std::exchange(lost_, {})) {
+    if (Slot* slot = find({life.first}); slot != nullptr && slot->life == life.second)
+      report_death(*slot, status, 0, events);
   }
-  failed_forks_.clear();
+}
+
+void Executor::drain(Slot& slot, std::vector<Event>& events, std::uint32_t limit) {
+  if (slot.given_up) return;
+  outcomes_seen_ += slot.reader.drain(events, limit);
+  if (slot.reader.sane()) return;
+  if (options_.in_process) end_written_over();
+  give_up(slot);
+}
+
+void Executor::give_up(Slot& slot) {
+  if (std::exchange(slot.given_up, true)) return;
+  kill(slot.seat);
+}
+
+void Executor::look(TimePoint now) {
+  if (options_.in_process || now < next_look_) return;
+  next_look_ = now + kSeatLookInterval;
+  if (link_.patience_ends() <= now && options_.start_template) {
+    link_.hang_up();  // its end is read at the next collect()
+  }
+  for (auto& [seat, slot] : slots_) {
+    if (slot->given_up) continue;
+    if (!slot->words.possible() || !slot->inbox.possible() || !slot->express.possible() ||
+        !slot->reader.sane()) {
+      give_up(*slot);
+      continue;
+    }
+    const bool owes = slot->words.any_installed() || slot->reader.owes_reply();
+    const bool has_read = slot->inbox.read_up();
+    if (owes && !has_read) force_wake_slot(slot->arena->header().bell);
+    if (!owes || !has_read || slot->inbox.queued_bytes() > 0 || slot->reader.has_more()) {
+      slot->words.may_sleep();
+    } else if (!slot->words.is_awake()) {
+      give_up(*slot);
+    }
+  }
 }
 
 void Executor::read_output(Slot& slot, SlotOutput& output) {
   if (output.fd() >= 0 && !output.read(slot.pid)) output.close();
 }
 
+/// While logs or terminal do not come along, pipes are left alone, and slots wait in print as other programs do.
+void Executor::watch_outputs() {
+  const bool full = output_ != nullptr && output_->full();
+  if (full == std::exchange(outputs_wait_, full)) return;
+  for (auto& [seat, slot] : slots_) {
+    for (const SlotOutput* output : {&slot->out, &slot->err}) {
+      if (output->fd() < 0) continue;
+      full ? (void)::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, output->fd(), nullptr)
+           : watch(epoll_fd_, output->fd(), output_tag(*slot, output == &slot->err));
+    }
+  }
+}
+
 // --- the template --------------------------------------------------------------------------------------
 
+void Executor::start_template() {
+  const int fd = options_.start_template();
+  template_gone_ = fd < 0;
+  if (template_gone_) return;
+  link_.connect(fd);
+  control_events_ = EPOLLIN;
+  watch(epoll_fd_, fd, kControlTag);
+}
+
+void Executor::watch_control(std::uint32_t events) {
+  if (link_.fd() < 0 || std::exchange(control_events_, events) == events) return;
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = kControlTag;
+  ::epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, link_.fd(), &event);
+}
+
+void Executor::flush() {
+  const bool sent = link_.flush(
+      monotonic_now(), [this](TemplateLink::Life life, int* fds) { return descriptors_for(life, fds); });
+  watch_control(sent ? std::uint32_t{EPOLLIN} : std::uint32_t{EPOLLIN | EPOLLOUT});
+}
+
 void Executor::read_template(std::vector<Event>& events) {
+  const TimePoint now = monotonic_now();
   for (;;) {
     TemplateReport report;
-    const ssize_t size = ::recv(options_.control_fd, &report, sizeof report, 0);
-    if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (size != static_cast<ssize_t>(sizeof report)) {
-      if (!template_gone_) ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, options_.control_fd, nullptr);
-      template_gone_ = true;
-      return;
+    switch (link_.read(now, report, template_error_)) {
+      case TemplateLink::Read::kReport: take_report(report, events); break;
+      case TemplateLink::Read::kNothing: return;
+      case TemplateLink::Read::kClosed: return lose_template(events);
     }
-    take_report(report, events);
   }
 }
 
 void Executor::take_report(const TemplateReport& report, std::vector<Event>& events) {
   if (report.kind == TemplateReport::kUp) template_up_ = true;
-  if (report.kind == TemplateReport::kBroken)
-    template_error_.assign(report.text, ::strnlen(report.text, sizeof report.text));
   Slot* slot = find({report.seat});
   if (slot == nullptr || slot->life != report.life) return;  // discarded
   if (report.kind == TemplateReport::kForked) {
-    if (report.pid == 0) return report_death(*slot, 1 << 8, 0, events);
+    if (report.pid == 0) return report_death(*slot, kExitedWith1, 0, events);
     slot->pid = report.pid;
+    fruitless_templates_ = 0;
   } else if (report.kind == TemplateReport::kExited) {
     report_death(*slot, report.status, report.peak_kib, events);
   }
+}
+
+/// Its slots died with it, by their parent-death signal; what they started did not.
+void Executor::lose_template(std::vector<Event>& events) {
+  link_.disconnect();
+  std::vector<SeatId> dead;
+  for (const auto& [seat, slot] : slots_) {
+    if (!link_.waits({seat.value, slot->life})) dead.push_back(seat);
+  }
+  for (const SeatId seat : dead) {
+    Slot& slot = *find(seat);
+    if (slot.pid > 0) ::kill(-slot.pid, SIGKILL);
+    report_death(slot, kKilled, 0, events);
+  }
+  template_gone_ = !template_error_.empty() || ++fruitless_templates_ >= kMaxFruitlessTemplates;
+  if (!template_gone_) start_template();
 }
 
 void Executor::report_death(Slot& slot, int status, std::uint64_t peak_kib, std::vector<Event>& events) {
@@ -372,158 +472,10 @@ void Executor::report_death(Slot& slot, int status, std::uint64_t peak_kib, std:
   died.death.pid = static_cast<std::uint32_t>(slot.pid);
   died.death.peak_kib = peak_kib;
   died.death.stderr_tail = slot.err.tail();
-  for (std::size_t s = 0; s < kStations; ++s) {
-    const LeaseStation& station = slot.arena->header().stations[s];
-    died.stations[s] = {station.generation.load(), station.done.load(), station.word.position()};
-  }
+  if (slot.given_up) died.death.stderr_tail += kWrittenOver;
+  for (std::uint32_t s = 0; s < kStations; ++s) died.stations[s] = slot.words.end_of(s);
   events.emplace_back(std::move(died));
   remove(slot.seat);
-}
-
-// --- records ------------------------------------------------------------------------------------------
-
-void Executor::drain(Slot& slot, std::vector<Event>& events, std::uint32_t limit) {
-  drain_strip(slot, events);
-  for (std::uint32_t i = 0; i < limit && slot.outbox.next(record_); ++i) take_record(slot, record_, events);
-  for (std::uint32_t s = 0; s < kStations; ++s) finish_page(slot, s, events);
-}
-
-void Executor::take_record(Slot& slot, Record& record, std::vector<Event>& events) {
-  std::string_view rest = record.payload;
-  switch (static_cast<FromSlot>(record.kind)) {
-    case FromSlot::kOutcome: return take_outcome(slot, record, events);
-    case FromSlot::kLeaseDone: {
-      SlotLeaseDone done;
-      if (!take(rest, done) || done.station >= kStations) return;
-      drain_strip(slot, events);  // all its outcomes are there
-      finish_page(slot, done.station, events);
-      events.emplace_back(SubLeaseDone{slot.seat, slot.life, done.station, done.generation});
-      return;
-    }
-    case FromSlot::kReply: {
-      std::uint64_t token = 0;
-      if (!take(rest, token)) return;
-      events.emplace_back(
-          SeatReplied{slot.seat, slot.life, token, frame_behind(std::move(record.payload), sizeof token)});
-      return;
-    }
-    case FromSlot::kLaneReply: {
-      SlotLaneReply head;
-      if (!take(rest, head)) return;
-      events.emplace_back(LaneReplied{slot.seat, slot.life, head.token, head.serial,
-                                      frame_behind(std::move(record.payload), sizeof head)});
-      return;
-    }
-    case FromSlot::kReady: {
-      SlotReady head;
-      if (!take(rest, head) || rest.size() < head.class_name_size) return;
-      SeatReady ready{
-          slot.seat, slot.life, std::string(rest.substr(0, head.class_name_size)), head.sandbox != 0, {}};
-      rest.remove_prefix(head.class_name_size);
-      for (std::uint32_t i = 0; i < head.methods && rest.size() >= 2; ++i) {
-        const auto flags = static_cast<std::uint8_t>(rest[0]);
-        const auto size = static_cast<std::uint8_t>(rest[1]);
-        ready.methods.push_back({std::string(rest.substr(2, size)), flags});
-        rest.remove_prefix(std::min<std::size_t>(rest.size(), 2U + size));
-      }
-      events.emplace_back(std::move(ready));
-      return;
-    }
-    case FromSlot::kFailed:
-      slot.left = options_.in_process;
-      events.emplace_back(SeatFailed{slot.seat, slot.life, Frame(std::move(record.payload))});
-      return;
-    case FromSlot::kStopped:
-      slot.left = options_.in_process;
-      events.emplace_back(SeatStopped{slot.seat, slot.life, Frame(std::move(record.payload))});
-      return;
-  }
-}
-
-namespace {
-double square(std::int64_t ns) { return static_cast<double>(ns) * static_cast<double>(ns); }
-}  // namespace
-
-void Executor::take_outcome(Slot& slot, const Record& record, std::vector<Event>& events) {
-  ++outcomes_seen_;
-  std::string_view rest = record.payload;
-  SlotOutcome outcome;
-  if (!take(rest, outcome) || outcome.station >= kStations) return;
-  Gather& gather = slot.gathers[outcome.station];
-  if (outcome.generation != gather.generation) return;
-  const bool alone = gather.fold || rest.size() >= kPageBytes;
-  const bool follows = gather.count > 0 && outcome.first == gather.first + gather.count;
-  if (gather.count > 0 && (!follows || alone || gather.page.bytes() + rest.size() > kPageBytes)) {
-    finish_page(slot, outcome.station, events);
-  }
-  if (alone) {
-    events.emplace_back(SeatProgressed{
-        slot.seat, slot.life, outcome.station, outcome.generation, outcome.first, outcome.count,
-        outcome.busy_ns, square(outcome.busy_ns) / std::max(1U, outcome.count), outcome.longest_ns,
-        make_single_page(span_of(rest), gather.fold ? PageKind::kFold : PageKind::kSingle)});
-    return;
-  }
-  if (gather.count == 0) gather.begin(outcome.first);
-  gather.page.add(span_of(rest));
-  gather.count += 1;
-  gather.busy_ns += outcome.busy_ns;
-  gather.busy_squares += square(outcome.busy_ns);
-  gather.longest_ns = std::max(gather.longest_ns, outcome.longest_ns);
-}
-
-void Executor::Gather::begin(std::uint32_t at) {
-  first = at;
-  busy_ns = longest_ns = 0;
-  busy_squares = 0;
-}
-
-/// What is there now: a slot that goes on meanwhile is not run after.
-void Executor::drain_strip(Slot& slot, std::vector<Event>& events) {
-  bool last = false;
-  while (!last) {
-    const auto part = slot.strip.next();
-    if (!part) break;
-    last = part->last;
-    outcomes_seen_ += part->count;
-    if (part->station < kStations && part->generation == slot.gathers[part->station].generation &&
-        !slot.gathers[part->station].fold)
-      take_part(slot, *part, events);
-    slot.strip.release();
-  }
-}
-
-void Executor::take_part(Slot& slot, const StripPart& part, std::vector<Event>& events) {
-  Gather& gather = slot.gathers[part.station];
-  const bool alone = part.count >= kShortestColumn;
-  if (gather.count > 0 && (alone || part.first != gather.first + gather.count ||
-                           gather.page.bytes() + part.count * std::size_t{16} > kPageBytes)) {
-    finish_page(slot, part.station, events);
-  }
-  if (alone) {
-    events.emplace_back(SeatProgressed{slot.seat, slot.life, part.station, part.generation, part.first,
-                                       part.count, part.busy_ns, part.busy_squares, part.longest_ns,
-                                       slot.strip.column_of(part)});
-    return;
-  }
-  if (gather.count == 0) gather.begin(part.first);
-  for (std::uint32_t i = 0; i < part.count; ++i) {
-    item_.clear();
-    slot.strip.append_item(part, i, item_);
-    gather.page.add(span_of(item_));
-  }
-  gather.count += part.count;
-  gather.busy_ns += part.busy_ns;
-  gather.busy_squares += part.busy_squares;
-  gather.longest_ns = std::max(gather.longest_ns, part.longest_ns);
-}
-
-void Executor::finish_page(Slot& slot, std::uint32_t station, std::vector<Event>& events) {
-  Gather& gather = slot.gathers[station];
-  if (gather.count == 0) return;
-  events.emplace_back(SeatProgressed{slot.seat, slot.life, station, gather.generation, gather.first,
-                                     gather.count, gather.busy_ns, gather.busy_squares, gather.longest_ns,
-                                     gather.page.finish()});
-  gather.count = 0;
 }
 
 }  // namespace betterbox

@@ -1,8 +1,9 @@
 // Executor: the seats' arenas, rings, processes and logs. Carries out the core's effects that concern
 // seats and turns what slots say into events.
 //
-// Guarantees: never blocks on a slot; everything a slot had published when it died is reported before
-// its death; a slot's output goes to a bounded log. One thread.
+// Guarantees: never blocks on a slot or on the template; everything a slot had published when it died is reported before
+// its death; a slot whose shared memory makes no sense is killed; a template that is gone is replaced, its slots count as
+// killed; a slot's output goes to a bounded log. One thread.
 #pragma once
 
 #include <cstdint>
@@ -13,13 +14,15 @@
 #include <string>
 #include <vector>
 
-#include "runtime/page.h"
 #include "runtime/shm.h"
 #include "worker/effects.h"
 #include "worker/events.h"
+#include "worker/output_thread.h"
 #include "worker/slot_log.h"
 #include "worker/slot_protocol.h"
-#include "worker/template_loop.h"
+#include "worker/slot_reader.h"
+#include "worker/slot_words.h"
+#include "worker/template_link.h"
 
 namespace betterbox {
 
@@ -28,7 +31,9 @@ class Executor {
   struct Options {
     bool in_process = false;
     bool is_worker = false;  ///< in_process: a slot's thread that ends counts as a process that ended
-    int control_fd = -1;     ///< to the template (processes only); taken over
+    /// Starts a template, after ending the one before if there is one. Result: the socket to it, which does not block and is
+    /// taken over, or -1. Processes only.
+    std::function<int()> start_template;
     int bell_fd = -1;        ///< an eventfd that slots write; taken over
     std::string log_folder;  ///< empty: slots' output is not kept
     std::string name;        ///< tags echoed lines: [name.K]
@@ -55,6 +60,11 @@ class Executor {
 
   /// Everything that happened. `drain_outcomes` false: rings are left alone (credit).
   void collect(std::vector<Event>& events, bool drain_outcomes);
+  /// What waits for the template is sent as far as it goes now. To be called before the agent waits.
+  void flush();
+  /// To be called now and then (next_look()): finds slots that do not see what they were given, and a template that does not
+  /// answer. REQUIRES: collect() with `drain_outcomes` came before, in this turn.
+  void look(TimePoint now);
   /// Asks the slots to ring. Result: false if there is something to collect already.
   bool prepare_sleep();
   /// While the agent is awake, or looks by itself, slots ring for urgent records only.
@@ -65,6 +75,7 @@ class Executor {
   int wait_fd() const { return epoll_fd_; }
 
   bool template_up() const { return template_up_; }
+  /// No further one is started.
   bool template_gone() const { return template_gone_; }
   /// Why the template did not start.
   const std::string& template_error() const { return template_error_; }
@@ -78,19 +89,7 @@ class Executor {
 
  private:
   static constexpr std::uint32_t kRecordsPerLook = 4096;
-  /// So many short outcomes make a column; fewer are gathered with their neighbours, item by item.
-  static constexpr std::uint32_t kShortestColumn = 32;
 
-  /// Outcomes of one station that follow each other.
-  struct Gather {
-    std::uint32_t generation = 0;
-    bool fold = false;
-    std::uint32_t first = 0, count = 0;
-    std::int64_t busy_ns = 0, longest_ns = 0;
-    double busy_squares = 0;
-    PageBuilder page;
-    void begin(std::uint32_t at);
-  };
   struct Slot {
     Slot(SlotArena a, SeatId s, std::uint32_t l)
         : seat(s),
@@ -98,18 +97,17 @@ class Executor {
           arena(std::make_shared<SlotArena>(std::move(a))),
           inbox(arena->header().inbox, arena->header().bell, arena->inbox_data()),
           express(arena->header().express, arena->header().express.bell, arena->express_data()),
-          outbox(arena->header().outbox, arena->outbox_data()),
-          strip(arena->header().strip) {}
+          words(arena->header()),
+          reader(*arena, words, s, l) {}
     SeatId seat;
     std::uint32_t life;
     std::shared_ptr<SlotArena> arena;
     RingWriter inbox, express;
-    RingReader outbox;
-    StripReader strip;
-    Gather gathers[kStations];
+    SlotWords words;
+    SlotReader reader;
     pid_t pid = 0;
-    bool left = false;   // a thread that has said its last word: no death follows
-    bool lends = false;  // as reported
+    bool given_up = false;  // what it shares with the agent makes no sense: it is being killed
+    bool lends = false;     // as reported
     bool lends_changed() const {
       return (arena->header().slot_lends.load(std::memory_order_acquire) != 0) != lends;
     }
@@ -120,16 +118,20 @@ class Executor {
   Slot* find(SeatId seat);
   void say(Slot& slot, ToSlot kind, std::string head, Frames tail = {});
   void open_output(Slot& slot, SlotOutput& output, int fd, const char* stream);
-  void request_fork(Slot& slot, int out_fd, int err_fd);
+  void open_pipes(Slot& slot, int* writing_ends);
+  bool descriptors_for(TemplateLink::Life life, int* fds);
+  void start_template();
+  void watch_control(std::uint32_t events);
   void read_template(std::vector<Event>& events);
   void take_report(const TemplateReport& report, std::vector<Event>& events);
+  void lose_template(std::vector<Event>& events);
+  void report_lost(std::vector<Event>& events);
   void read_output(Slot& slot, SlotOutput& output);
+  void watch_outputs();
+  static std::uint64_t output_tag(const Slot& slot, bool error);
   void drain(Slot& slot, std::vector<Event>& events, std::uint32_t limit);
-  void take_record(Slot& slot, Record& record, std::vector<Event>& events);
-  void take_outcome(Slot& slot, const Record& record, std::vector<Event>& events);
-  void drain_strip(Slot& slot, std::vector<Event>& events);
-  void take_part(Slot& slot, const StripPart& part, std::vector<Event>& events);
-  void finish_page(Slot& slot, std::uint32_t station, std::vector<Event>& events);
+  void give_up(Slot& slot);
+  void wake_agent();
   void report_death(Slot& slot, int status, std::uint64_t peak_kib, std::vector<Event>& events);
   void remove(SeatId seat);
 
@@ -137,10 +139,14 @@ class Executor {
   int epoll_fd_ = -1;
   std::string host_;
   std::map<SeatId, std::unique_ptr<Slot>> slots_;
-  std::map<SeatId, std::unique_ptr<SlotLog>> logs_;
-  std::vector<std::pair<SeatId, std::uint32_t>> failed_forks_;
-  Record record_;
-  std::string item_;
+  std::unique_ptr<OutputThread> output_;
+  bool outputs_wait_ = false;
+  std::map<SeatId, std::shared_ptr<SlotLog>> logs_;
+  TemplateLink link_;
+  std::uint32_t control_events_ = 0;        // what is waited for on the link
+  std::uint32_t fruitless_templates_ = 0;   // in a row
+  std::map<TemplateLink::Life, int> lost_;  // lives that ended without the template, with their status
+  TimePoint next_look_{};
   std::uint32_t outcomes_seen_ = 0;
   bool template_up_ = false;
   bool template_gone_ = false;

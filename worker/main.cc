@@ -1,5 +1,5 @@
-// betterbox-worker: one per node. Forks the template first, while there is one thread and no socket; then
-// runs the agent's loop until it is told to stop, the bus ends, or the template is gone.
+// betterbox-worker: one per node. Runs the agent's loop until it is told to stop, the bus ends, or no template can be
+// started (worker/template_process.h: this program again).
 //
 // Exit codes: 0 stopped, 1 failed. The line on --ready-fd is "ready" or "error: ...".
 #include <spdlog/sinks/basic_file_sink.h>
@@ -8,10 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include <fcntl.h>
-#include <sys/eventfd.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -27,6 +24,7 @@
 #include "worker/agent_loop.h"
 #include "worker/capacity.h"
 #include "worker/slot_main.h"
+#include "worker/template_process.h"
 
 namespace betterbox {
 namespace {
@@ -50,7 +48,7 @@ struct Arguments {
   bool background = false, echo = false, ignore_sigint = false;
   int die_with_fd = -1, ready_fd = -1;
   std::string log_level = "info";
-  // A template that starts over (worker/slot_main.cc).
+  // A template.
   int template_control = -1, template_bell = -1;
   std::string template_socket;
 };
@@ -212,33 +210,6 @@ class Signals {
   int interrupts_ = 0, terminations_ = 0;
 };
 
-struct TemplateProcess {
-  pid_t pid = 0;
-  int control_fd = -1;
-  int bell_fd = -1;
-};
-
-TemplateProcess fork_template(const Arguments& a, const std::string& socket_path) {
-  TemplateProcess made;
-  int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
-    throw std::runtime_error("no socket pair");
-  made.bell_fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (made.bell_fd < 0) throw std::runtime_error("no eventfd");
-  made.pid = ::fork();
-  if (made.pid < 0) throw std::runtime_error("cannot fork");
-  if (made.pid == 0) {
-    ::close(ends[0]);
-    for (const int fd : {a.ready_fd, a.die_with_fd}) {
-      if (fd >= 0) ::close(fd);
-    }
-    run_template_process({a.python, a.python_path, a.preload, socket_path, ends[1], made.bell_fd});
-  }
-  ::close(ends[1]);
-  made.control_fd = ends[0];
-  return made;
-}
-
 std::shared_ptr<spdlog::logger> make_log(const Arguments& a) {
   std::shared_ptr<spdlog::logger> log;
   try {
@@ -253,19 +224,6 @@ std::shared_ptr<spdlog::logger> make_log(const Arguments& a) {
   return log;
 }
 
-/// The template kills the slots when it sees this process's end of the control socket closed.
-void await_template(pid_t pid) {
-  const TimePoint deadline = monotonic_now() + seconds(3);
-  while (::waitpid(pid, nullptr, WNOHANG) == 0) {
-    if (monotonic_now() > deadline) {
-      ::kill(pid, SIGKILL);
-      ::waitpid(pid, nullptr, 0);
-      return;
-    }
-    ::usleep(2'000);
-  }
-}
-
 /// What items may need together. Throws std::invalid_argument.
 void take_capacity(const Arguments& a, AgentLoop::Options& options) {
   const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
@@ -277,7 +235,7 @@ void take_capacity(const Arguments& a, AgentLoop::Options& options) {
   options.capacity.named = parse_amounts(a.resources);
 }
 
-/// Before the template is forked, whose slots keep the limits that this worker was started with. Throws std::runtime_error.
+/// Throws std::runtime_error.
 void check_descriptors(const Arguments& a) {
   constexpr std::size_t kPerSlot = 4;  // its arena, its two pipes, its log
   const std::size_t slots = std::max<std::size_t>(a.slots, a.host_fd >= 0 ? a.host_slots : 0);
@@ -300,7 +258,11 @@ int run(const Arguments& a) {
   if (a.host_fd >= 0) box = read_all(a.host_fd);
   options.self = make_peer_id();
   check_descriptors(a);
-  const TemplateProcess forked = fork_template(a, agent_socket_path(bus.socket_folder, options.self));
+  for (const int fd : {a.ready_fd, a.die_with_fd}) {
+    if (fd >= 0) ::fcntl(fd, F_SETFD, FD_CLOEXEC);  // this process's alone
+  }
+  TemplateProcess forker(
+      {a.python, a.python_path, a.preload, agent_socket_path(bus.socket_folder, options.self), -1, -1});
 
   Signals signals(a.ignore_sigint);
   const auto log = make_log(a);
@@ -313,8 +275,11 @@ int run(const Arguments& a) {
   options.log_folder = a.log_folder;
   options.background = a.background;
   options.function_slots = a.slots;
-  options.control_fd = forked.control_fd;
-  options.bell_fd = forked.bell_fd;
+  options.start_template = [&] {
+    if (forker.started()) log->warn("the process that forks slots is gone; another one is started");
+    return forker.start();
+  };
+  options.bell_fd = forker.take_bell();
   options.echo = a.echo;
   if (a.ends_in_s > 0) options.ends = monotonic_now() + duration_of(a.ends_in_s);
   if (a.drain_s > 0) options.drain_time = duration_of(a.drain_s);
@@ -343,7 +308,7 @@ int run(const Arguments& a) {
     }
     worker.tell("error: " + (why.empty() ? std::string("stopped before it was ready") : why));
   }
-  await_template(forked.pid);
+  forker.await_end();
   log->info("ended");
   return code;
 }
@@ -355,7 +320,7 @@ int main_function(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   if (a.template_control >= 0) {
     run_template_process(
-        {a.python, a.python_path, {}, a.template_socket, a.template_control, a.template_bell});
+        {a.python, a.python_path, a.preload, a.template_socket, a.template_control, a.template_bell});
   }
   try {
     if (a.bus.empty()) throw std::runtime_error("--bus FILE is needed");

@@ -58,6 +58,7 @@ class Slot {
   void run() {
     if (!start()) return end();
     while (!stopped_) {
+      end_if_forked();
       if (auto arrival = arrivals_.next()) {
         arrival->lane ? run_lane_call(*arrival) : handle(arrival->record);
       } else if (!leases_.empty()) {
@@ -94,6 +95,7 @@ class Slot {
                             static_cast<Py_ssize_t>(rest.size()), options_.in_process ? Py_True : Py_False,
                             init.instance, (init.flags & 1U) != 0 ? Py_True : Py_False)
                       : nullptr);
+    end_if_forked();
     std::string ready = made ? describe(made.get()) : std::string();
     if (ready.empty()) {
       outlet_->write(FromSlot::kFailed, bytes_of(encode_current_error()));
@@ -163,6 +165,10 @@ class Slot {
     tick_if_due();
   }
 
+  /// After user code has run: it may have forked, and this may be the child. It ends, since all that is the slot's is its
+  /// parent's.
+  void end_if_forked() { outlet_->end_if_forked(); }
+
   void tick_if_due() {
     if (next_tick_ != TimePoint::never() && monotonic_now() >= next_tick_) tick();
   }
@@ -199,6 +205,7 @@ class Slot {
     } else {
       PyErr_SetString(PyExc_RuntimeError, "betterbox: the call arrived unreadable");
     }
+    end_if_forked();
     item_.clear();
     const bool near =
         call.method_size <= rest.size() && PageView::is_from_near(rest.subspan(call.method_size));
@@ -218,6 +225,7 @@ class Slot {
         place_->enter({PeerId{context.client}, context.serial},
                       plan.depth);  // what is imported now may make calls and wait for them
         plan.load(hooks_.get(), rest);
+        end_if_forked();
         return place_->leave();
       }
       case ToSlot::kDropContext: {
@@ -237,6 +245,7 @@ class Slot {
 
   void stop() {
     PyRef saved(PyObject_CallMethod(hooks_.get(), "stop", nullptr));
+    end_if_forked();
     const std::string error = saved ? std::string() : encode_current_error();
     ending_.store(true);
     if (express_.joinable()) {
@@ -289,6 +298,7 @@ class Slot {
         return;
       }
       PyRef result(run_item(active, active.lease.base + *offset));
+      end_if_forked();
       pause = arrivals_.any();
       const Duration busy =
           clock.item_ended(pause || station.word.position().remaining() == 0 || active.plan->fold());
@@ -420,6 +430,7 @@ class Slot {
 
   void run_call(const SlotCall& call, std::span<const std::byte> rest) {
     PyRef result(call_method(rest, call.method_size));
+    end_if_forked();
     reply(*outlet_, call.token, result.get(), item_,
           large(PageView::is_from_near(rest.subspan(call.method_size))));
     tick_if_due();

@@ -123,6 +123,7 @@ bool SlotArrivals::close_lane(std::uint64_t token) {
 void SlotArrivals::reply(ServedLane& lane, std::uint64_t serial, std::span<const std::byte> item) {
   if (LaneRing::may_fit(item.size()) && lane.end->reply(LaneRecord::kReply, {bytes_of_struct(serial), item}))
     return;
+  lane.end->replied_through_agent();
   outlet_.write(FromSlot::kLaneReply, bytes_of_struct(SlotLaneReply{lane.token, serial}), item);
 }
 

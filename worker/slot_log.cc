@@ -57,6 +57,11 @@ bool SlotLog::open_file() {
 }
 
 void SlotLog::line(std::string_view text, int pid, bool error) {
+  output_.post(text.size(), [self = shared_from_this(), kept = std::string(text), pid, error,
+                             at = std::time(nullptr)] { self->write_line(kept, pid, error, at); });
+}
+
+void SlotLog::write_line(std::string_view text, int pid, bool error, std::time_t at) {
   if (!echo_tag_.empty()) {
     std::string tagged = echo_tag_;
     tagged.append(text).push_back('\n');
@@ -70,9 +75,8 @@ void SlotLog::line(std::string_view text, int pid, bool error) {
     written_ = ::fstat(fd_, &info) == 0 ? static_cast<std::uint64_t>(info.st_size) : 0;
   }
   char head[64];
-  const std::time_t now = std::time(nullptr);
   std::tm local{};
-  ::localtime_r(&now, &local);
+  ::localtime_r(&at, &local);
   const std::size_t n = std::strftime(head, sizeof head, "%Y-%m-%d %H:%M:%S", &local);
   std::string entry(head, n);
   entry += " [" + std::to_string(pid) + (error ? "] err " : "] out ");

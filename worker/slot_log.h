@@ -2,20 +2,26 @@
 #pragma once
 
 #include <cstdint>
+#include <ctime>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "runtime/limits.h"
+#include "worker/output_thread.h"
 
 namespace betterbox {
 
 /// A log is turned over once it reaches this size; one older one stays (FILE.1).
 inline constexpr std::uint64_t kLogBytes = 10U << 20;
 
-/// LOGFOLDER/slot-K.log. Errors (a full disk) are swallowed: a log must not end a worker.
-class SlotLog {
+/// LOGFOLDER/slot-K.log. Errors (a full disk) are swallowed: a log must not end a worker. Lines are written by the output thread.
+class SlotLog : public std::enable_shared_from_this<SlotLog> {
  public:
-  SlotLog(std::string path, std::string echo_tag) : path_(std::move(path)), echo_tag_(std::move(echo_tag)) {}
+  /// `echo_tag`: with it in front, lines also go to stdout or stderr.
+  SlotLog(std::string path, std::string echo_tag, OutputThread& output)
+      : echo_tag_(std::move(echo_tag)), output_(output), path_(std::move(path)) {}
   ~SlotLog();
   SlotLog(const SlotLog&) = delete;
   SlotLog& operator=(const SlotLog&) = delete;
@@ -23,9 +29,13 @@ class SlotLog {
   void line(std::string_view text, int pid, bool error);
 
  private:
+  void write_line(std::string_view text, int pid, bool error, std::time_t at);
   void turn_over();
   bool open_file();
-  std::string path_, echo_tag_;  // empty: not kept, not echoed
+  const std::string echo_tag_;  // empty: not echoed
+  OutputThread& output_;
+  // The output thread's.
+  std::string path_;  // empty: not kept
   int fd_ = -1;
   std::uint64_t written_ = 0;
 };

@@ -21,10 +21,7 @@ namespace betterbox {
 namespace {
 
 [[noreturn]] void broken(const TemplateOptions& options, const std::string& text) {
-  TemplateReport report;
-  report.kind = TemplateReport::kBroken;
-  std::strncpy(report.text, text.c_str(), sizeof report.text - 1);
-  send_report(options.control_fd, report);
+  report_broken(options.control_fd, text);
   std::_Exit(1);
 }
 
@@ -99,21 +96,11 @@ int thread_count() {
 void start_over(const TemplateOptions& options) {
   std::fprintf(stderr,
                "betterbox-worker: a preloaded module started a thread; slots start without preload\n");
-  std::vector<std::string> arguments = {"betterbox-worker",
-                                        "--template-control",
-                                        std::to_string(options.control_fd),
-                                        "--template-bell",
-                                        std::to_string(options.bell_fd),
-                                        "--python",
-                                        options.python,
-                                        "--template-socket",
-                                        options.socket_path};
-  for (const std::string& entry : options.python_path) {
-    arguments.push_back("--python-path");
-    arguments.push_back(entry);
-  }
+  TemplateOptions bare = options;
+  bare.preload.clear();
+  std::vector<std::string> command = template_command(bare);
   std::vector<char*> argv;
-  for (std::string& argument : arguments) argv.push_back(argument.data());
+  for (std::string& argument : command) argv.push_back(argument.data());
   argv.push_back(nullptr);
   ::fcntl(options.control_fd, F_SETFD, 0);
   ::fcntl(options.bell_fd, F_SETFD, 0);
@@ -123,8 +110,26 @@ void start_over(const TemplateOptions& options) {
 
 }  // namespace
 
+std::vector<std::string> template_command(const TemplateOptions& options) {
+  std::vector<std::string> command = {
+      "betterbox-worker", "--template-control=" + std::to_string(options.control_fd),
+      "--template-bell=" + std::to_string(options.bell_fd), "--template-socket=" + options.socket_path,
+      "--python=" + options.python};
+  for (const std::string& entry : options.python_path) command.push_back("--python-path=" + entry);
+  for (const std::string& name : options.preload) command.push_back("--preload=" + name);
+  return command;
+}
+
+/// Signals of the worker are blocked while Python starts, not ignored: Python takes what it finds for what programs are to
+/// have, and in slots that are the defaults.
 void run_template_process(const TemplateOptions& options) {
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) std::signal(signal, SIG_IGN);
+  sigset_t of_the_worker;
+  sigemptyset(&of_the_worker);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) {
+    std::signal(signal, SIG_DFL);
+    sigaddset(&of_the_worker, signal);
+  }
+  ::sigprocmask(SIG_BLOCK, &of_the_worker, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   ::prctl(PR_SET_NAME, "betterbox-tmpl");
   set_thread_counts();

@@ -15,6 +15,9 @@ struct TemplateOptions {
   int bell_fd = -1;
 };
 
+/// How this program is started as a template.
+std::vector<std::string> template_command(const TemplateOptions& options);
+
 /// Runs the template until the worker is gone, and each slot until it ends. Does not return.
 /// REQUIRES: no thread but this one.
 [[noreturn]] void run_template_process(const TemplateOptions& options);

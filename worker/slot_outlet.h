@@ -6,10 +6,15 @@
 #include <utility>
 
 #include "python/src/py_ref.h"
+#include "runtime/fork_count.h"
 #include "runtime/shm.h"
 #include "worker/slot_protocol.h"
 
 namespace betterbox {
+
+/// Ends this process, a child that user code forked off a slot and that came back from the item, as its own end would:
+/// with the Python error that is set, if there is one (betterbox._slot.end_forked).
+[[noreturn]] void end_forked_child();
 
 /// The outbox, shared by the slot's threads. A writer with room writes at once; one that must wait gives up
 /// the GIL first, so no thread ever waits for the mutex with the GIL while its holder wants the GIL.
@@ -29,7 +34,12 @@ class Outlet {
     if (strip_.half_full()) outbox_.ring_bell();
   }
 
+  void end_if_forked() const {
+    if (fork_count() != forks_) end_forked_child();
+  }
+
   void write(FromSlot kind, std::span<const std::byte> head, std::span<const std::byte> tail = {}) {
+    end_if_forked();
     if (std::unique_lock lock(mutex_, std::try_to_lock); lock.owns_lock()) {
       if (closed_) return;
       if (outbox_.fits(head.size() + tail.size())) return write_locked(kind, head, tail);
@@ -66,6 +76,7 @@ class Outlet {
     }
   }
 
+  const unsigned forks_ = fork_count();
   std::mutex mutex_;
   SlotOutbox outbox_;
   StripWriter strip_;

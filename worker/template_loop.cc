@@ -1,241 +1,178 @@
 // The template's loop (worker/template_loop.h).
 #include "worker/template_loop.h"
 
-#include <fcntl.h>
 #include <poll.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
-#include <cstdio>
 #include <cstring>
+#include <deque>
 #include <map>
+#include <string>
 #include <utility>
 
-#include "runtime/check.h"
+#include "runtime/slot_limits.h"
 
 namespace betterbox {
 namespace {
 
-constexpr int kPassedFds = 3;
-
-/// Batch systems send what they tell a worker to every process of its job. A handler, since what is ignored would be
-/// so in programs that user code starts, too. What user code sends to itself has its usual effect.
-void leave_to_worker(int signal) {
-  struct sigaction action {};
-  action.sa_flags = SA_SIGINFO | SA_RESTART;
-  action.sa_sigaction = [](int number, siginfo_t* info, void*) {
-    if (info->si_pid != ::getpid()) return;
-    std::signal(number, SIG_DFL);
-    ::raise(number);
-  };
-  ::sigaction(signal, &action, nullptr);
-}
-
 class Template {
  public:
-  Template(int control_fd, int bell_fd, const TemplateHooks& hooks)
-      : control_fd_(control_fd), bell_fd_(bell_fd), hooks_(hooks) {}
+  Template(int control_fd, SlotProcesses& slots) : control_fd_(control_fd), slots_(slots) {}
 
-  int run() {
-    prepare_signals();
-    ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+  bool run() {
     TemplateReport up;
     up.kind = TemplateReport::kUp;
-    bool open = send_report(control_fd_, up);
-    while (open) {
-      pollfd entries[2] = {{control_fd_, POLLIN, 0}, {child_signals_, POLLIN, 0}};
+    reports_.push_back(up);
+    while (open_) {
+      write_reports();
+      const bool room = reports_.size() < kMaxTemplateReports;
+      const auto wanted = static_cast<short>((room ? POLLIN : 0) | (reports_.empty() ? 0 : POLLOUT));
+      pollfd entries[2] = {{control_fd_, wanted, 0},
+                           {slots_.exits_fd(), static_cast<short>(room ? POLLIN : 0), 0}};
       if (::poll(entries, 2, -1) < 0 && errno != EINTR) break;
       if (entries[1].revents != 0) reap();
-      if (entries[0].revents != 0) open = take_request();
-      if (in_slot_) return 0;
+      if ((entries[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0 && !take_requests()) return false;
     }
     end();
-    return 0;
+    return true;
   }
 
  private:
   using Seat = std::pair<std::uint32_t, std::uint32_t>;  // seat, life
 
-  /// The terminal's and the batch system's signals are the worker's to handle.
-  void prepare_signals() {
-    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1})
-      std::signal(signal, SIG_IGN);
-    sigset_t children;
-    sigemptyset(&children);
-    sigaddset(&children, SIGCHLD);
-    ::sigprocmask(SIG_BLOCK, &children, nullptr);
-    child_signals_ = ::signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
-    BB_CHECK(child_signals_ >= 0);
-  }
-
-  /// Result: false when the worker is gone.
-  bool take_request() {
-    TemplateRequest request;
-    iovec part{&request, sizeof request};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kPassedFds)];
+  /// One packet. Result: false in a slot.
+  bool take_requests() {
+    TemplateRequest requests[kRequestsPerPacket];
+    int fds[kForksPerPacket * kDescriptorsPerFork];
+    iovec part{requests, sizeof requests};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof fds)];
     msghdr message{};
     message.msg_iov = &part;
     message.msg_iovlen = 1;
     message.msg_control = control;
     message.msg_controllen = sizeof control;
     const ssize_t size = ::recvmsg(control_fd_, &message, MSG_CMSG_CLOEXEC);
-    if (size < 0) return errno == EINTR || errno == EAGAIN;
-    if (size != static_cast<ssize_t>(sizeof request)) return false;
-    int fds[kPassedFds] = {-1, -1, -1};
+    if (size < 0 && (errno == EINTR || errno == EAGAIN)) return true;
+    if (size <= 0) {
+      open_ = false;
+      return true;
+    }
+    std::size_t given = 0;
     const cmsghdr* header = CMSG_FIRSTHDR(&message);
-    const bool passed =
-        header != nullptr && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof fds);
-    if (passed) std::memcpy(fds, CMSG_DATA(header), sizeof fds);
-    if (request.kind == TemplateRequest::kFork && passed) {
-      fork_slot(request, fds);
-    } else if (request.kind == TemplateRequest::kKill) {
-      const auto at = pids_.find({request.seat, request.life});
-      if (at != pids_.end()) ::kill(-at->second, SIGKILL);
+    if (header != nullptr && header->cmsg_type == SCM_RIGHTS) {
+      given = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+      std::memcpy(fds, CMSG_DATA(header), given * sizeof(int));
     }
-    if (!in_slot_ && passed) {
-      for (const int fd : fds) ::close(fd);
+    bool in_slot = false;
+    std::size_t used = 0;
+    const auto count = static_cast<std::size_t>(size) / sizeof(TemplateRequest);
+    for (std::size_t i = 0; i < count && !in_slot; ++i) {
+      const TemplateRequest& request = requests[i];
+      if (request.kind == TemplateRequest::kKill) {
+        const auto at = pids_.find({request.seat, request.life});
+        if (at != pids_.end()) slots_.kill(at->second);
+      } else if (request.kind == TemplateRequest::kFork && used + kDescriptorsPerFork <= given) {
+        in_slot = fork_slot(request, fds + used);
+        used += kDescriptorsPerFork;
+      } else if (request.kind == TemplateRequest::kFork) {  // this process could not take all descriptors
+        report_fork(request, {0, EMFILE, false});
+      }
     }
+    if (in_slot) return false;  // the slot has arranged its descriptors anew
+    for (std::size_t i = 0; i < given; ++i) ::close(fds[i]);
     return true;
   }
 
-  void fork_slot(const TemplateRequest& request, const int* fds) {
-    const pid_t parent = ::getpid();
-    if (hooks_.before_fork != nullptr) hooks_.before_fork();
-    const pid_t pid = ::fork();
-    const int error = errno;
-    if (pid == 0) {
-      in_slot_ = true;
-      become_slot(parent, fds);
-      return;
-    }
-    if (pid > 0) ::setpgid(pid, pid);  // also here: a kill may come before the child has done it
-    if (hooks_.after_fork_parent != nullptr) hooks_.after_fork_parent();
+  bool fork_slot(const TemplateRequest& request, const int* fds) {
+    const SlotProcesses::Forked forked = slots_.fork(fds);
+    if (!forked.in_slot) report_fork(request, forked);
+    return forked.in_slot;
+  }
+
+  void report_fork(const TemplateRequest& request, const SlotProcesses::Forked& forked) {
     TemplateReport report;
     report.kind = TemplateReport::kForked;
     report.seat = request.seat;
     report.life = request.life;
-    if (pid > 0) {
-      report.pid = pid;
-      pids_[{request.seat, request.life}] = pid;
-      seats_[pid] = {request.seat, request.life};
-    } else {
-      report.status = error;
+    report.pid = forked.pid;
+    report.status = forked.error;
+    if (forked.pid > 0) {
+      pids_[{request.seat, request.life}] = forked.pid;
+      seats_[forked.pid] = {request.seat, request.life};
     }
-    send_report(control_fd_, report);
-  }
-
-  void become_slot(pid_t parent, const int* fds) {
-    ::setpgid(0, 0);
-    ::prctl(PR_SET_NAME, "betterbox-slot");
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (::getppid() != parent) ::_exit(1);  // the template died in between
-    for (int signal = 1; signal < NSIG; ++signal) {
-      if (signal != SIGTERM && signal != SIGUSR1) std::signal(signal, SIG_DFL);
-    }
-    std::signal(SIGINT, SIG_IGN);
-    std::signal(SIGPIPE, SIG_IGN);  // as Python does: a broken pipe is an exception
-    leave_to_worker(SIGTERM);
-    leave_to_worker(SIGUSR1);
-    sigset_t none;
-    sigemptyset(&none);
-    ::sigprocmask(SIG_SETMASK, &none, nullptr);
-    const auto [arena_fd, bell_fd] = arrange_descriptors(fds);
-    if (hooks_.after_fork_child != nullptr) hooks_.after_fork_child();
-    SlotArena arena = SlotArena::attach(arena_fd);
-    hooks_.run_slot(arena, bell_fd);
-  }
-
-  /// 0 is /dev/null, 1 and 2 the worker's pipes, 3 the arena, 4 the bell; nothing else stays open.
-  std::pair<int, int> arrange_descriptors(const int* fds) {
-    const int null = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-    int high[5];
-    const int from[5] = {null, fds[1], fds[2], fds[0], bell_fd_};
-    for (int i = 0; i < 5; ++i) high[i] = ::fcntl(from[i], F_DUPFD_CLOEXEC, 10);
-    for (int i = 0; i < 5; ++i) {
-      if (high[i] < 0 || ::dup2(high[i], i) < 0) ::_exit(1);
-    }
-    ::fcntl(3, F_SETFD, FD_CLOEXEC);
-    ::fcntl(4, F_SETFD, FD_CLOEXEC);
-    ::close_range(5, ~0U, 0);
-    return {3, 4};
+    reports_.push_back(report);
   }
 
   void reap() {
-    signalfd_siginfo drained[8];
-    while (::read(child_signals_, drained, sizeof drained) > 0) {}
-    for (;;) {
-      siginfo_t info{};
-      if (::waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) return;
-      reap_one(info.si_pid);
+    while (reports_.size() < kMaxTemplateReports) {
+      const auto exit = slots_.next_exit();
+      if (!exit) return;
+      const auto at = seats_.find(exit->pid);
+      if (at == seats_.end()) continue;  // an adopted grandchild
+      TemplateReport report;
+      report.kind = TemplateReport::kExited;
+      report.seat = at->second.first;
+      report.life = at->second.second;
+      report.pid = exit->pid;
+      report.status = exit->status;
+      report.peak_kib = exit->peak_kib;
+      pids_.erase(at->second);
+      seats_.erase(at);
+      reports_.push_back(report);
     }
   }
 
-  /// What the slot left running in its group goes with it. The group is killed while its leader is not yet
-  /// reaped, so the number cannot be somebody else's.
-  void reap_one(pid_t pid) {
-    const auto at = seats_.find(pid);
-    if (at != seats_.end()) ::kill(-pid, SIGKILL);
-    int status = 0;
-    rusage usage{};
-    if (::wait4(pid, &status, 0, &usage) != pid || at == seats_.end()) return;  // else an adopted grandchild
-    TemplateReport report;
-    report.kind = TemplateReport::kExited;
-    report.seat = at->second.first;
-    report.life = at->second.second;
-    report.pid = pid;
-    report.status = status;
-    report.peak_kib = static_cast<std::uint64_t>(usage.ru_maxrss);
-    pids_.erase(at->second);
-    seats_.erase(at);
-    send_report(control_fd_, report);
+  /// What fits into the socket; what happened at the same time shares a packet.
+  void write_reports() {
+    while (!reports_.empty()) {
+      TemplateReport packet[kReportsPerPacket];
+      const std::size_t count = std::min(reports_.size(), kReportsPerPacket);
+      std::copy_n(reports_.begin(), count, packet);
+      const ssize_t sent = ::send(control_fd_, packet, count * sizeof packet[0], MSG_NOSIGNAL | MSG_DONTWAIT);
+      if (sent < 0 && errno == EINTR) continue;
+      if (sent < 0) return;  // full; or the worker is gone, which the next look tells
+      reports_.erase(reports_.begin(), reports_.begin() + static_cast<std::ptrdiff_t>(count));
+    }
   }
 
   void end() {
-    for (const auto& [pid, seat] : seats_) ::kill(-pid, SIGKILL);
+    for (const auto& [pid, seat] : seats_) slots_.kill(pid);
     const TimePoint deadline = monotonic_now() + seconds(2);
     while (!seats_.empty() && monotonic_now() < deadline) {
-      pollfd entry{child_signals_, POLLIN, 0};
+      reports_.clear();
+      pollfd entry{slots_.exits_fd(), POLLIN, 0};
       ::poll(&entry, 1, 100);
       reap();
     }
-    kill_adopted();
+    slots_.kill_adopted();
   }
 
-  /// What slots started in sessions of its own came to this process when they died.
-  void kill_adopted() {
-    std::FILE* list = std::fopen("/proc/thread-self/children", "re");
-    if (list == nullptr) return;
-    for (int pid = 0; std::fscanf(list, "%d", &pid) == 1;) ::kill(pid, SIGKILL);
-    std::fclose(list);
-  }
-
-  const int control_fd_, bell_fd_;
-  const TemplateHooks hooks_;
-  int child_signals_ = -1;
-  bool in_slot_ = false;
+  const int control_fd_;
+  SlotProcesses& slots_;
+  bool open_ = true;
+  std::deque<TemplateReport> reports_;  // not sent yet
   std::map<Seat, pid_t> pids_;
   std::map<pid_t, Seat> seats_;
 };
 
 }  // namespace
 
-bool send_report(int control_fd, const TemplateReport& report) {
-  ssize_t sent = 0;
-  do {
-    sent = ::send(control_fd, &report, sizeof report, MSG_NOSIGNAL);
-  } while (sent < 0 && errno == EINTR);
-  return sent == static_cast<ssize_t>(sizeof report);
+bool run_template(int control_fd, SlotProcesses& slots) {
+  Template self(control_fd, slots);
+  return self.run();
 }
 
-int run_template(int control_fd, int bell_fd, const TemplateHooks& hooks) {
-  Template self(control_fd, bell_fd, hooks);
-  return self.run();
+void report_broken(int control_fd, std::string_view reason) {
+  TemplateReport report;
+  report.kind = TemplateReport::kBroken;
+  std::string packet(reinterpret_cast<const char*>(&report), sizeof report);
+  packet += reason.substr(0, kMaxBrokenText);
+  // The socket is empty: nothing was said before.
+  [[maybe_unused]] const ssize_t sent = ::send(control_fd, packet.data(), packet.size(), MSG_NOSIGNAL);
 }
 
 }  // namespace betterbox

@@ -384,5 +384,5 @@ class Agent:
 
 # --- inside a slot process ------------------------------------------------------------------------
 
-def template_main(control_fd: int, bell_fd: int) -> int:
+def template_main(control_fd: int, bell_fd: int) -> None:
     """The template's loop (worker/slot_main.cc): forks a slot for each request; returns the exit code."""

@@ -491,6 +491,10 @@ def _leave_with_code() -> None:
 def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()
+    defaults: list[tuple[int, Any]] = [(signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)]
+    for number, default in defaults:
+        if getattr(signal.getsignal(number), "__module__", "") == __name__:
+            signal.signal(number, default)  # how a script that serves is stopped is not how its children are
     _servings.clear()
     _kept_agents.extend(_agents.values())  # a forked child must not end its parent's
     _agents.clear()

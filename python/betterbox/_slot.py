@@ -7,11 +7,13 @@ slot of lies in `_states`; threads that work for a slot `adopt` its state.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 from betterbox import _context, _registry, _serving, _surroundings
 from betterbox._boxes import Box, RemoteBox, make_instance
@@ -155,6 +157,47 @@ def adopt(state: State) -> None:
 def _disown(state: State) -> None:
     for ident in [ident for ident, other in _states.items() if other is state]:
         del _states[ident]
+
+
+# --- children that user code forks ---------------------------------------------------------------
+
+_is_child = False
+
+
+def _after_fork() -> None:
+    """A child gets its SIGINT back: it is no slot (worker/slot_signals.h does the same for the other signals)."""
+    global _is_child
+    if not _states:
+        return  # the template, or a slot that has just been forked
+    _is_child = True
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def end_forked(error: BaseException | None) -> NoReturn:
+    """End a child that came back from the item of its parent: the outcome is its parent's to say.
+
+    Parameters
+    ----------
+    error : BaseException or None
+        What ended the item here: the exit code is what it would be at the end of a script.
+    """
+    code = 1
+    try:
+        if error is None:
+            code = 0
+        elif not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+        elif error.code is None or isinstance(error.code, int):
+            code = error.code or 0
+        else:
+            print(error.code, file=sys.stderr)
+        _serving.flush_standard_streams()
+    finally:
+        os._exit(code & 0xFF)
 
 
 # --- the life of a slot ---------------------------------------------------------------------------
@@ -333,9 +376,12 @@ def _is_promise(value: Any) -> bool:
 async def _awaited(value: Any) -> tuple[bool, Any]:
     """(True, value) or (False, exception). Raised on the loop, some exceptions would end it or change their type."""
     try:
-        return True, await value
+        outcome = True, await value
     except BaseException as error:
-        return False, error
+        outcome = False, error
+    if _is_child:
+        end_forked(None if outcome[0] else outcome[1])
+    return outcome
 
 
 def express(

@@ -113,8 +113,10 @@ void register_agent(py::module_& module) {
         hooks.before_fork = [] { PyOS_BeforeFork(); };
         hooks.after_fork_parent = [] { PyOS_AfterFork_Parent(); };
         hooks.after_fork_child = [] { PyOS_AfterFork_Child(); };
+        hooks.interrupted = [] { PyErr_SetInterrupt(); };
         hooks.run_slot = [](SlotArena& arena, int bell) { run_slot(arena, {bell, false}); };
-        return run_template(control_fd, bell_fd, hooks);
+        ForkedSlots slots(bell_fd, hooks);
+        run_template(control_fd, slots);
       },
       py::arg("control_fd"), py::arg("bell_fd"), "The template's loop: forks a slot for each request.");
 }

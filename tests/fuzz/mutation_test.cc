@@ -10,8 +10,10 @@
 #include "runtime/page.h"
 #include "tests/golden/samples.h"
 
+extern "C" int fuzz_arena(const std::uint8_t* data, std::size_t size);
 extern "C" int fuzz_bus_file(const std::uint8_t* data, std::size_t size);
 extern "C" int fuzz_codec(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_lane(const std::uint8_t* data, std::size_t size);
 extern "C" int fuzz_page(const std::uint8_t* data, std::size_t size);
 
 namespace betterbox {
@@ -50,6 +52,24 @@ void run_mutants(const std::vector<std::string>& seeds, Target target, bool repa
       target(reinterpret_cast<const std::uint8_t*>(mutant.data()), mutant.size());
     }
   }
+}
+
+/// Bytes of a seed that are as good as any: each is an operation.
+void run_random(Target target, int runs, std::size_t size) {
+  std::mt19937_64 random(20240601);
+  for (int run = 0; run < runs; ++run) {
+    std::string bytes(random() % size, '\0');
+    for (char& byte : bytes) byte = static_cast<char>(random() % 3 == 0 ? random() : random() % 9);
+    target(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size());
+  }
+}
+
+TEST(Mutation, MemoryOfSlotsThatWasWrittenOverNeverHarmsTheirAgent) {
+  run_random(&fuzz_arena, 3000, 400);
+}
+
+TEST(Mutation, RingsOfLanesThatWereWrittenOverAreReadRightlyOrBroken) {
+  run_random(&fuzz_lane, 3000, 200);
 }
 
 TEST(Mutation, MessagesThatWereChangedNeverCrashTheCodec) {

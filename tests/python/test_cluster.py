@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import betterbox
 import pytest
 import work
 from betterbox import Box, BusError, LocalCluster, RemoteBox, serve
-from helpers import Scripts, processes_of, wait_until
+from helpers import LONG, Scripts, processes_of, wait_until
 
 
 def test_it_leaves_nothing_behind(home: Path) -> None:
@@ -197,3 +200,44 @@ def test_a_cluster_that_a_script_leaves_open_is_closed_when_it_ends(scripts: Scr
     assert script.output.count("Traceback") == 1 and script.output.endswith("KeyError: 'on purpose'\n"), script.output
     bus = next(line for line in script.output.splitlines() if "bus.json" in line).split()[0]
     assert not Path(bus).parent.exists()
+
+
+def test_the_process_that_forks_slots_may_be_killed_at_any_time(home: Path) -> None:
+    def templates() -> list[int]:
+        return [pid for pid in processes_of(home) if Path(f"/proc/{pid}/comm").read_text() == "betterbox-tmpl\n"]
+
+    killed = []
+
+    def kill_the_first() -> None:
+        wait_until(templates, "a worker starts one")
+        killed.extend(templates())
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_the_first)
+    killer.start()
+    with LocalCluster(slots=1):
+        killer.join()
+        assert betterbox.map(abs, [-1, -2]).result(LONG) == [1, 2]
+        wait_until(lambda: templates() and templates() != killed, "another one")
+        for pid in templates():
+            os.kill(pid, signal.SIGKILL)
+        assert betterbox.map(abs, [-1, -2]).result(LONG) == [1, 2]
+
+
+def test_who_does_not_read_what_slots_print_keeps_no_other_call_waiting(home: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import betterbox, sys\n"
+        "with betterbox.LocalCluster(slots=2):\n"
+        "    printing = betterbox.submit(lambda: [print('x' * 99) for _ in range(20_000)] and 'printed')\n"
+        "    others = [betterbox.submit(abs, -i).result(30) for i in range(100)]\n"
+        "    open(sys.argv[1], 'w').write(str(sum(others)))\n"
+        "    print(printing.result(30))\n"
+    )
+    told = tmp_path / "told"
+    env = {**os.environ, "PYTHONPATH": str(Path(betterbox.__file__).parent.parent)}
+    with subprocess.Popen([sys.executable, str(script), str(told)], stdout=subprocess.PIPE, text=True, env=env) as running:
+        wait_until(lambda: told.exists() and told.read_text() == "4950", "the other calls are done")
+        output = running.communicate(timeout=LONG)[0]
+    assert output.count("x" * 99) == 20_000
+    assert "printed" in output

@@ -193,10 +193,12 @@ TEST_F(Lanes, BreakWhereASizePassesTheEnd) {
 }
 
 TEST_F(Lanes, KeepWhatASlotHadRepliedBeforeItWasKilled) {
+  const std::uint64_t nonce = client_->nonce();
   const pid_t child = ::fork();
   if (child == 0) {
+    SlotArena own = SlotArena::create();
     auto slot = SlotLane::open(static_cast<std::uint32_t>(::getppid()),
-                               static_cast<std::uint32_t>(client_->fd()), client_->nonce(), arena_);
+                               static_cast<std::uint32_t>(client_->fd()), nonce, own);
     if (slot) slot->reply(LaneRecord::kReply, {bytes_of("last words")});
     ::kill(::getpid(), SIGKILL);
   }
@@ -237,8 +239,9 @@ TEST_F(Lanes, LoseNoWakeUpToAClientThatDiesWhileItWakes) {
   while (sleeper == 0 || bell.slot_waits == 0 || !sleeps_on_a_futex(sleeper)) std::this_thread::yield();
   const pid_t client = ::fork();
   if (client == 0) {
+    SlotArena attached = SlotArena::attach(arena_.fd());
     die_at_the_next_wake_up();
-    wake_slot(bell);
+    wake_slot(attached.header().bell);
     ::_exit(0);
   }
   int status = 0;
@@ -266,6 +269,47 @@ TEST_F(Lanes, StayWithASlotWhoseClientIsGone) {
   EXPECT_TRUE(slot->receive(record));
   EXPECT_TRUE(slot->reply(LaneRecord::kReply, {bytes_of("nobody reads this")}));
   pipe_[0] = ::dup(pipe_[1]);
+}
+
+TEST_F(Lanes, AreNotThereInAChildThatIsForked) {
+  auto slot = open();
+  ASSERT_TRUE(slot && client_->up());
+  const auto mapped = [] {
+    std::ifstream maps("/proc/self/maps");
+    int count = 0;
+    for (std::string line; std::getline(maps, line);) {
+      count += line.find("memfd:betterbox-slot") != std::string::npos;
+      count += line.find("memfd:betterbox-lane") != std::string::npos;
+    }
+    return count;
+  };
+  EXPECT_GE(mapped(), 4);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    slot.reset();  // unmaps nothing that the child may have put in its place
+    ::_exit(mapped());
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+TEST_F(Lanes, NoticeASlotThatSleepsAlthoughItHasReadACall) {
+  auto slot = open();
+  ASSERT_TRUE(slot && client_->up());
+  ASSERT_TRUE(client_->send(LaneRecord::kCall, {bytes_of("12345678")}));
+  SlotBell& bell = arena_.header().bell;
+  bell.slot_waits.store(1);
+  const std::uint32_t before = bell.signal.load();
+  EXPECT_TRUE(client_->slot_attends()) << "it has not read it";
+  EXPECT_NE(bell.signal.load(), before) << "it is woken whatever it said";
+  Record record;
+  ASSERT_TRUE(slot->receive(record));
+  EXPECT_TRUE(client_->slot_attends());
+  EXPECT_FALSE(client_->slot_attends());
+  slot->replied_through_agent();
+  EXPECT_TRUE(client_->slot_attends());
+  EXPECT_TRUE(client_->slot_attends());
 }
 
 TEST(Spinning, IsGivenUpWhileItDoesNotHelp) {

@@ -128,9 +128,12 @@ TEST_F(Rings, SurviveASlotThatWritesOverItsArena) {
   Record record;
   EXPECT_FALSE(reader_.next(record));
   EXPECT_FALSE(reader_.has_bytes());
+  EXPECT_FALSE(reader_.possible());
+  EXPECT_TRUE(writer_.possible());
   arena_.header().inbox.tail.store(12345);
   writer_.push(1, "text");
   EXPECT_FALSE(writer_.flush());
+  EXPECT_FALSE(writer_.possible());
 }
 
 TEST_F(Rings, CarryManyRecordsToASleepingSlot) {

@@ -1,6 +1,7 @@
 // Rings, template and slot processes together, with a slot written in C++ instead of Python: exits are
 // reported, groups are killed, output is kept, and nothing outlives the worker.
 #include "worker/executor.h"
+#include "runtime/slot_limits.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -16,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <random>
 #include <sstream>
 
 #include "worker/template_loop.h"
@@ -27,6 +29,19 @@ std::span<const std::byte> bytes_of(const std::string& text) { return std::as_by
 
 template <class T> std::string packed(const T& value) {
   return {reinterpret_cast<const char*>(&value), sizeof value};
+}
+
+/// As a wild pointer would: some words of what the slot shares with its agent.
+void write_over(ArenaHeader& arena, unsigned seed) {
+  std::mt19937_64 random(seed);
+  auto* words = reinterpret_cast<std::uint64_t*>(&arena);
+  const std::size_t count = offsetof(ArenaHeader, strip.words) / sizeof *words;
+  for (int i = 0; i < 4; ++i) {
+    const std::uint64_t values[] = {
+        0, 1, 0xFF, ~std::uint64_t{0}, random(), std::uint64_t{1} << random() % 64};
+    const std::size_t at = random() % 2 == 0 ? random() % count : random() % (8192 / sizeof *words);
+    reinterpret_cast<std::atomic<std::uint64_t>&>(words[at]).store(values[random() % 6]);
+  }
 }
 
 /// The slot: runs leases item by item; a direct call's method says what to do.
@@ -64,6 +79,13 @@ void run_test_slot(SlotArena& arena, int bell_fd) {
       const std::string arguments = record.payload.substr(sizeof call + call.method_size);
       if (method == "exit") ::_exit(std::atoi(arguments.c_str()));
       if (method == "print") std::fprintf(stderr, "%s\n", arguments.c_str());
+      if (method == "write over")
+        write_over(arena.header(), static_cast<unsigned>(std::atoi(arguments.c_str())));
+      if (method == "skip") {  // the next record is lost
+        RingHeader& ring = arena.header().inbox;
+        while (ring.head.load() == ring.tail.load()) ::usleep(100);
+        ring.tail.store(ring.head.load());
+      }
       if (method == "child") {
         const pid_t child = ::fork();
         if (child == 0) {
@@ -85,24 +107,34 @@ class Processes : public ::testing::Test {
     ::prctl(PR_SET_CHILD_SUBREAPER, 1);
     char folder[] = "/tmp/betterbox-test-XXXXXX";
     folder_ = ::mkdtemp(folder);
+    bell_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    Executor::Options options;
+    options.start_template = [this] { return start_template(); };
+    options.bell_fd = bell_;
+    options.log_folder = folder_;
+    options.name = "w0";
+    executor_.emplace(options);
+  }
+  int start_template() {
+    if (template_ > 0) {
+      ::kill(template_, SIGKILL);
+      ::waitpid(std::exchange(template_, -1), nullptr, 0);
+    }
+    if (templates_++ == most_templates_) return -1;
     int ends[2];
-    ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
-    const int bell = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
     template_ = ::fork();
-    ASSERT_GE(template_, 0);
+    EXPECT_GE(template_, 0);
     if (template_ == 0) {
       ::close(ends[0]);
       TemplateHooks hooks;
       hooks.run_slot = &run_test_slot;
-      ::_exit(run_template(ends[1], bell, hooks));
+      ForkedSlots slots(bell_, hooks);
+      run_template(ends[1], slots);
+      ::_exit(0);
     }
     ::close(ends[1]);
-    Executor::Options options;
-    options.control_fd = ends[0];
-    options.bell_fd = bell;
-    options.log_folder = folder_;
-    options.name = "w0";
-    executor_.emplace(options);
+    return ends[0];
   }
   void TearDown() override {
     executor_.reset();
@@ -123,6 +155,7 @@ class Processes : public ::testing::Test {
         events_.erase(events_.begin());
         if (auto* found = std::get_if<T>(&event)) return std::move(*found);
       }
+      executor_->flush();
       if (executor_->prepare_sleep()) {
         pollfd entry{executor_->wait_fd(), POLLIN, 0};
         ::poll(&entry, 1, 30'000);
@@ -142,7 +175,32 @@ class Processes : public ::testing::Test {
     EXPECT_EQ(reply.token, token_);
     return std::string(reply.item.view());
   }
+  /// Waits until two calls are answered and two leases done (true), or the slot has died (false).
+  bool settles(std::uint32_t id) {
+    const TimePoint deadline = monotonic_now() + seconds(30);
+    TimePoint now = monotonic_now();  // passes faster than it does
+    bool up = false;
+    std::size_t replies = 0, leases = installed_ ? 0 : 2;
+    while (monotonic_now() < deadline) {
+      executor_->flush();
+      pollfd entry{executor_->wait_fd(), POLLIN, 0};
+      ::poll(&entry, 1, 2);
+      executor_->collect(events_, true);
+      if (up) executor_->look(now = now + kSeatLookInterval);
+      for (const Event& event : std::exchange(events_, {})) {
+        if (std::holds_alternative<SeatDied>(event)) return false;
+        up = up || std::holds_alternative<SeatReady>(event);
+        replies += std::holds_alternative<SeatReplied>(event);
+        leases += std::holds_alternative<SubLeaseDone>(event);
+      }
+      if (replies == 2 && leases == 2) return true;
+    }
+    ADD_FAILURE() << "seat " << id << " neither answers nor dies: " << replies << " replies, " << leases
+                  << " leases";
+    return true;
+  }
   void install(std::uint32_t id, std::uint32_t station, std::uint64_t base, std::uint32_t count) {
+    installed_ = true;
     const PagePart page{base, count, make_int_range_page(0, 1, count)};
     executor_->install({{id}, station, ++generation_, {{5}, 1}, base, count, false, {page}});
   }
@@ -150,9 +208,12 @@ class Processes : public ::testing::Test {
   std::optional<Executor> executor_;
   std::vector<Event> events_;
   pid_t template_ = -1;
+  int bell_ = -1;
+  int templates_ = 0, most_templates_ = 100;
   std::string folder_;
   std::uint64_t token_ = 0;
   std::uint32_t generation_ = 0;
+  bool installed_ = false;
 };
 
 TEST_F(Processes, SayWhoTheyAre) {
@@ -205,6 +266,7 @@ TEST_F(Processes, ReportExitCodesAndTheTailOfStderr) {
   EXPECT_EQ(died.death.exit_code, 7);
   EXPECT_EQ(died.death.signal, 0);
   EXPECT_EQ(died.death.stderr_tail, "last words\n");
+  executor_.reset();  // by then all is written
   std::ifstream log(folder_ + "/slot-0.log");
   std::stringstream text;
   text << log.rdbuf();
@@ -228,6 +290,38 @@ TEST_F(Processes, TakeTheirChildrenAlongWhenTheyExit) {
   executor_->call({{0}, 99, "exit", Frame(std::string("0")), false});
   next<SeatDied>();
   while (alive(child)) ::usleep(1000);
+}
+
+TEST_F(Processes, ThatWriteOverTheirArenaAreKilledOrGoOnAndLeaveNothingWaiting) {
+  int survived = 0;
+  constexpr unsigned kSeeds = 150;
+  for (unsigned seed = 1; seed <= kSeeds; ++seed) {
+    spawn(0, seed);
+    install(0, 0, 100, 20);
+    executor_->call({{0}, ++token_, "write over", Frame(std::to_string(seed)), false});
+    executor_->call({{0}, ++token_, "f", Frame(std::string("x")), false});
+    install(0, 1, 200, 20);
+    survived += settles(0) ? 1 : 0;
+    ASSERT_FALSE(HasFailure()) << "seed " << seed;
+    executor_->discard({0});
+    events_.clear();
+  }
+  EXPECT_GT(survived, 0);
+  EXPECT_LT(survived, static_cast<int>(kSeeds));
+}
+
+TEST_F(Processes, ThatSleepThoughTheyWereGivenSomethingAreKilled) {
+  spawn(0);
+  executor_->call({{0}, ++token_, "skip", Frame(), false});
+  executor_->call({{0}, ++token_, "f", Frame(), false});
+  EXPECT_FALSE(settles(0));
+}
+
+TEST_F(Processes, ThatSleepSinceTheyWereGivenNothingAreLeftAlone) {
+  spawn(0);
+  call(0, "f", "");
+  for (int look = 1; look < 5; ++look) executor_->look(monotonic_now() + kSeatLookInterval * look);
+  EXPECT_EQ(call(0, "f", "x"), "done x");
 }
 
 TEST_F(Processes, StopWhenAsked) {
@@ -258,21 +352,40 @@ TEST_F(Processes, EndWithTheWorker) {
   }
 }
 
-TEST_F(Processes, DieWithTheTemplate) {
+TEST_F(Processes, DieWithTheTemplateAndAnotherOneMakesNewOnes) {
   spawn(0);
   const pid_t child = std::atoi(call(0, "child", "").c_str());
   const pid_t slot = ::getpgid(child);
   ::kill(template_, SIGKILL);
-  while (!executor_->template_gone()) {
-    pollfd entry{executor_->wait_fd(), POLLIN, 0};
-    ::poll(&entry, 1, 30'000);
-    executor_->collect(events_, true);
+  const auto died = next<SeatDied>();
+  EXPECT_EQ(died.life, 1u);
+  EXPECT_EQ(died.death.signal, SIGKILL);
+  for (const pid_t pid : {slot, child}) {  // this process adopts and reaps them
+    while (alive(pid)) {
+      while (::waitpid(pid, nullptr, WNOHANG) > 0) {}
+      ::usleep(1000);
+    }
   }
-  while (alive(slot)) {  // by its parent-death signal; this process adopts and reaps it
-    while (::waitpid(slot, nullptr, WNOHANG) > 0) {}
-    ::usleep(1000);
-  }
-  ::kill(child, SIGKILL);  // what a slot left behind when nobody could kill its group
+  spawn(0, 2);
+  EXPECT_EQ(call(0, "f", "again"), "done again");
+  EXPECT_EQ(templates_, 2);
+}
+
+TEST_F(Processes, WaitForTheNextTemplateIfItIsKilledBeforeItMadeThem) {
+  ::kill(template_, SIGKILL);
+  siginfo_t info{};
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(template_), &info, WEXITED | WNOWAIT), 0);
+  spawn(0);
+  EXPECT_EQ(call(0, "f", "x"), "done x");
+}
+
+TEST_F(Processes, AreGivenUpWhenNoTemplateLives) {
+  most_templates_ = 1;
+  spawn(0);
+  call(0, "f", "");
+  ::kill(template_, SIGKILL);
+  next<SeatDied>();
+  EXPECT_TRUE(executor_->template_gone());
 }
 
 /// A bell that the agent answered while it was awake must not be the last: it may go on to wait without another word
@@ -290,9 +403,10 @@ TEST(Bells, RingAgainForWhatIsUrgentAfterALookThatAnsweredOne) {
     return ::poll(&entry, 1, 0) == 1;
   };
   std::vector<Event> events;
-  for (int i = 0; i < 3; ++i) {
+  for (std::uint64_t token = 1; token <= 3; ++token) {
+    executor.call({SeatId{0}, token, "f", Frame(), false});
     EXPECT_FALSE(rings());
-    outbox.write(static_cast<std::uint32_t>(FromSlot::kReply), {bytes_of(packed(std::uint64_t{7}))});
+    outbox.write(static_cast<std::uint32_t>(FromSlot::kReply), {bytes_of(packed(token))});
     outbox.ring_bell();
     EXPECT_TRUE(rings());
     executor.collect(events, true);

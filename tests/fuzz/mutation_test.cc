@@ -1,5 +1,5 @@
-// The fuzz targets, run everywhere: good messages and pages with a few bytes changed, cut or doubled, from a
-// fixed seed. Nothing may crash (run it under ASan), and what still decodes must encode to the same bytes.
+// The fuzz targets, run everywhere: good messages, pages and files with a few bytes changed, cut or doubled, and inputs
+// of any bytes for what draws from them, from a fixed seed. Nothing may crash (run it under ASan), and what still decodes must encode to the same bytes.
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -11,8 +11,12 @@
 #include "tests/golden/samples.h"
 
 extern "C" int fuzz_bus_file(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_client(const std::uint8_t* data, std::size_t size);
 extern "C" int fuzz_codec(const std::uint8_t* data, std::size_t size);
 extern "C" int fuzz_page(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_scheduler(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_shared(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_worker(const std::uint8_t* data, std::size_t size);
 
 namespace betterbox {
 namespace {
@@ -52,6 +56,16 @@ void run_mutants(const std::vector<std::string>& seeds, Target target, bool repa
   }
 }
 
+/// Inputs for targets that draw what happens from them: anything means something.
+void run_drawn(Target target, int runs, std::size_t most_bytes) {
+  std::mt19937_64 random(20240601);
+  for (int i = 0; i < runs; ++i) {
+    std::string input(1 + random() % most_bytes, '\0');
+    for (char& byte : input) byte = static_cast<char>(random());
+    target(reinterpret_cast<const std::uint8_t*>(input.data()), input.size());
+  }
+}
+
 TEST(Mutation, MessagesThatWereChangedNeverCrashTheCodec) {
   std::vector<std::string> seeds;
   for (const Message& message : golden_messages())
@@ -67,6 +81,20 @@ TEST(Mutation, BusFilesThatWereChangedAreReadOrRefused) {
       R"( "boot_id": "0b8e", "incarnation": 18364758544493064720, "pid": 4242, "python": "3.11",)"
       R"( "self_started": true, "version": "1", "more": {"deep": [1, 2.5e3, null]}})";
   run_mutants({good, "{\"endpoint\": [[[[[[", "[]", "\"text\"", "{\"pid\": -1}"}, &fuzz_bus_file, false);
+}
+
+TEST(Mutation, AnyMessagesOfAnyPeersInAnyOrderLeaveTheSchedulersTablesInAgreement) {
+  run_drawn(&fuzz_scheduler, 1500, 4000);
+}
+
+TEST(Mutation, AnyMessagesAndSlotsInAnyOrderLeaveTheWorkersTablesInAgreement) {
+  run_drawn(&fuzz_worker, 1500, 4000);
+}
+
+TEST(Mutation, AnyAnswersInAnyOrderLeaveTheClientsCallsInAgreement) { run_drawn(&fuzz_client, 600, 1500); }
+
+TEST(Mutation, WhateverIsWrittenIntoSharedMemoryIsReadAsRecordsOrAsNothing) {
+  run_drawn(&fuzz_shared, 3000, 600);
 }
 
 TEST(Mutation, PagesThatWereChangedNeverCrashTheirReader) {

@@ -147,6 +147,14 @@ void State::check_values() const {
     }
   }
   BB_CHECK(giving == values.giving);
+  std::size_t touches = 0;
+  for (const auto& [id, names] : values.touched) {
+    BB_CHECK(peers.contains(id) && !names.empty());
+    for (const std::string& name : names) BB_CHECK(values.by_name.at(name).touchers.contains(id));
+    touches += names.size();
+  }
+  for (const auto& [name, value] : values.by_name) touches -= value.touchers.size();
+  BB_CHECK(touches == 0);
   for (const auto& [store, count] : giving) BB_CHECK(count <= kTransfersPerStore);
 }
 

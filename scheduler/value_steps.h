@@ -6,7 +6,7 @@
 namespace betterbox::scheduler {
 
 /// The peer has a part in the value.
-void touch(State& state, const Value& value, PeerId peer);
+void touch(State& state, Value& value, PeerId peer);
 Value& known_value(const Turn& turn, const ValueId& id, const std::string& home);
 /// The requester gets it from another store, when one can give.
 void fetch_value(const Turn& turn, Value& value, PeerId requester);

@@ -38,8 +38,9 @@ struct Value {
   std::map<PeerId, Keeper> keepers;
   std::set<PeerId> unable;  ///< said that they cannot keep it
   std::map<PeerId, Transfer> transfers;
-  std::set<PeerId> waiting;  ///< for an agent of their store to have it
-  std::set<CallId> calls;    ///< that it was broadcast for
+  std::set<PeerId> waiting;   ///< for an agent of their store to have it
+  std::set<CallId> calls;     ///< that it was broadcast for
+  std::set<PeerId> touchers;  ///< in whose `touched` it is
   bool lost_at_home = false;
   TimePoint unheld_at = TimePoint::never();
 };

@@ -8,7 +8,8 @@
 
 namespace betterbox::scheduler {
 
-void touch(State& state, const Value& value, PeerId peer) {
+void touch(State& state, Value& value, PeerId peer) {
+  value.touchers.insert(peer);
   state.values.touched[peer].insert(value.id.name);
 }
 
@@ -249,12 +250,8 @@ void forget_value(const Turn& turn, Value& value) {
     if (Peer* peer = state.find_peer(id))
       turn.send(*peer, Source{value.id.name, false, {}, {}, nobody_has(value)});
   }
-  std::set<PeerId> parts = value.holders;
-  parts.insert(value.waiting.begin(), value.waiting.end());
-  for (const auto& [id, keeper] : value.keepers) parts.insert(id);
-  for (const auto& [id, transfer] : value.transfers) parts.insert(id);
   const std::string name = value.id.name;
-  for (const PeerId id : parts) {
+  for (const PeerId id : value.touchers) {
     const auto touched = state.values.touched.find(id);
     if (touched == state.values.touched.end()) continue;
     touched->second.erase(name);
@@ -273,7 +270,9 @@ void forget_value(const Turn& turn, Value& value) {
 Complaint on_hold(const Turn& turn, Peer& peer, Hold&& hold) {
   State& state = turn.state;
   if (hold.value.name.empty() || hold.value.bytes == 0) return "a value without a name or bytes";
-  if (state.values.touched[peer.id].size() >= kMaxHeldValues) return "too many values are held";
+  const auto touched = state.values.touched.find(peer.id);
+  if (touched != state.values.touched.end() && touched->second.size() >= kMaxHeldValues)
+    return "too many values are held";
   Value& value = known_value(turn, hold.value, hold.store);
   if (!(value.id == hold.value)) return "another value has this name";
   if (value.label.empty()) value.label = std::move(hold.label);
@@ -382,11 +381,16 @@ void on_keeper_offered(const Turn& turn, Peer& agent) {
 }
 
 void on_source_detached(const Turn& turn, Peer& peer) {
+  const auto touched = turn.state.values.touched.find(peer.id);
+  const std::set<std::string> names =
+      touched == turn.state.values.touched.end() ? std::set<std::string>() : touched->second;
+  for (const std::string& name : names)  // what it was getting itself it asks for again when it is back
+    end_transfer(turn, turn.state.values.by_name.at(name), peer.id);
   if (turn.state.values.giving.empty()) return;
   bool any = false;
   for (auto& [name, value] : turn.state.values.by_name) {
     for (auto& [requester, transfer] : value.transfers) {
-      if (!transfer.source || (transfer.source != peer.id && requester != peer.id)) continue;
+      if (!transfer.source || transfer.source != peer.id) continue;
       stop_giving(turn.state, transfer);
       turn.state.values.queued.insert(name);
       any = true;
@@ -409,6 +413,7 @@ void forget_values_of(const Turn& turn, Peer& peer) {
   for (const std::string& name : names) {
     Value* value = find_value(state, name);
     if (value == nullptr) continue;
+    value->touchers.erase(peer.id);
     const bool held = value->holders.erase(peer.id) > 0;
     const bool kept = value->keepers.erase(peer.id) > 0;
     value->unable.erase(peer.id);

@@ -1,5 +1,5 @@
-// The fuzz targets, run everywhere: good messages and pages with a few bytes changed, cut or doubled, from a
-// fixed seed. Nothing may crash (run it under ASan), and what still decodes must encode to the same bytes.
+// The fuzz targets, run everywhere: good messages, pages and files with a few bytes changed, cut or doubled, and inputs
+// of any bytes for what draws from them, from a fixed seed. Nothing may crash (run it under ASan), and what still decodes must encode to the same bytes.
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -12,9 +12,12 @@
 
 extern "C" int fuzz_arena(const std::uint8_t* data, std::size_t size);
 extern "C" int fuzz_bus_file(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_client(const std::uint8_t* data, std::size_t size);
 extern "C" int fuzz_codec(const std::uint8_t* data, std::size_t size);
 extern "C" int fuzz_lane(const std::uint8_t* data, std::size_t size);
 extern "C" int fuzz_page(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_scheduler(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_worker(const std::uint8_t* data, std::size_t size);
 
 namespace betterbox {
 namespace {
@@ -72,6 +75,16 @@ TEST(Mutation, RingsOfLanesThatWereWrittenOverAreReadRightlyOrBroken) {
   run_random(&fuzz_lane, 3000, 200);
 }
 
+/// Inputs for targets that draw what happens from them: anything means something.
+void run_drawn(Target target, int runs, std::size_t most_bytes) {
+  std::mt19937_64 random(20240601);
+  for (int i = 0; i < runs; ++i) {
+    std::string input(1 + random() % most_bytes, '\0');
+    for (char& byte : input) byte = static_cast<char>(random());
+    target(reinterpret_cast<const std::uint8_t*>(input.data()), input.size());
+  }
+}
+
 TEST(Mutation, MessagesThatWereChangedNeverCrashTheCodec) {
   std::vector<std::string> seeds;
   for (const Message& message : golden_messages())
@@ -88,6 +101,16 @@ TEST(Mutation, BusFilesThatWereChangedAreReadOrRefused) {
       R"( "self_started": true, "version": "1", "more": {"deep": [1, 2.5e3, null]}})";
   run_mutants({good, "{\"endpoint\": [[[[[[", "[]", "\"text\"", "{\"pid\": -1}"}, &fuzz_bus_file, false);
 }
+
+TEST(Mutation, AnyMessagesOfAnyPeersInAnyOrderLeaveTheSchedulersTablesInAgreement) {
+  run_drawn(&fuzz_scheduler, 1500, 4000);
+}
+
+TEST(Mutation, AnyMessagesAndSlotsInAnyOrderLeaveTheWorkersTablesInAgreement) {
+  run_drawn(&fuzz_worker, 1500, 4000);
+}
+
+TEST(Mutation, AnyAnswersInAnyOrderLeaveTheClientsCallsInAgreement) { run_drawn(&fuzz_client, 600, 1500); }
 
 TEST(Mutation, PagesThatWereChangedNeverCrashTheirReader) {
   PageBuilder builder;

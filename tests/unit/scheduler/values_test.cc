@@ -192,6 +192,38 @@ TEST_F(ValuesTest, AnotherSchedulerHearsOfWhatIsKeptAndHeld) {
   expect<Discard>(b);
 }
 
+TEST_F(ValuesTest, WhoHadAPartInAValueThatIsForgottenForgetsItToo) {
+  const Actor owner = client_in(10, "A");
+  put(owner);
+  say(owner, Drop{kValue.name});
+  EXPECT_TRUE(core.state().values.touched.empty()) << "else its holder comes to the bound of values";
+  Actor worker = worker_in(2, "B");
+  put(owner, 2);
+  expect<Keep>(worker);
+  say(worker, Kept{kValue, false, "no room"});
+  say(owner, Drop{kValue.name});
+  EXPECT_TRUE(core.state().values.touched.empty());
+  cut(worker);
+  greet(worker);
+  say(worker, Offer{1, {}, {}, {}});  // it is asked for what it kept
+  EXPECT_FALSE(has_message(worker));
+}
+
+TEST_F(ValuesTest, WhoIsCutOffWhileItGetsAValueAsksAgain) {
+  const Actor owner = client_in(10, "A");
+  Actor worker = worker_in(2, "B");
+  put(owner);
+  locate(worker);
+  EXPECT_EQ(expect<Source>(worker).source, owner.hello.peer);
+  cut(worker);
+  EXPECT_TRUE(core.state().values.giving.empty()) << "its place is free for others";
+  greet(worker);
+  EXPECT_FALSE(has_message(worker));
+  locate(worker);
+  EXPECT_EQ(expect<Source>(worker).source, owner.hello.peer);
+  say(worker, Fetched{kValue.name});
+}
+
 TEST_F(ValuesTest, AnotherValueOfTheSameNameIsRefused) {
   const Actor owner = client_in(10, "A"), liar = client_in(11, "A");
   put(owner);

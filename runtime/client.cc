@@ -513,6 +513,8 @@ void Client::on_scheduler(Message& message) {
     }
   } else if (auto* explanation = std::get_if<Explanation>(&message.body)) {
     explanations_[explanation->serial] = std::move(explanation->stats);
+  } else if (const auto* begun = std::get_if<Begun>(&message.body)) {
+    on_begun(*begun);
   } else if (auto* deployed = std::get_if<Deployed>(&message.body)) {
     deployed_[deployed->serial] = {deployed->ok, deployed->error,
                                    message.frames.empty() ? Frame() : message.frames[0], deployed->serial};

@@ -30,6 +30,11 @@ Outcome lost_outcome(LostCode code, std::uint64_t index, std::string_view why) {
   return {std::move(page), item};
 }
 
+bool is_cancelled(const Outcome& outcome) {
+  const auto lost = outcome.failed() ? parse_lost_item(outcome.item) : std::nullopt;
+  return lost && lost->code == LostCode::kCancelled;
+}
+
 /// In place of an outcome that nobody wants.
 Outcome nothing() {
   static const std::byte none{static_cast<std::uint8_t>(ItemTag::kNone)};
@@ -186,6 +191,7 @@ void Client::settle_submission(Stream& stream, std::uint64_t index, Outcome outc
   SubmissionBlock& block = *stream.blocks[number - stream.first_block];
   const auto place = static_cast<std::uint32_t>(index % SubmissionBlock::kPlaces);
   if (!block.outcomes[place].page.empty()) return;
+  if (block.withdrawn[place] && is_cancelled(outcome)) block.cancelled.set(place);
   block.outcomes[place] = block.released[place] ? nothing() : std::move(outcome);
   ++block.settled;
   --stream.waiting;

@@ -24,6 +24,10 @@ inline constexpr std::size_t kMaxFrameBytes = std::size_t{64} << 30;
 inline constexpr std::size_t kPageBytes = 256U << 10;
 /// Items whose expected costs are known, per page: a message of such pages stays below kMaxBodyBytes.
 inline constexpr std::uint64_t kMaxCostsPerPage = 256U << 10;
+/// Unanswered inquiries about one call: a client has one at a time, in as many messages as its ranges need.
+inline constexpr std::size_t kMaxInquiries = 64;
+/// Ranges of one Inquire: its message stays below kMaxBodyBytes.
+inline constexpr std::size_t kMaxInquiryRanges = 64U << 10;
 /// Items of one lease are counted in 32 bits in the range word.
 inline constexpr std::uint64_t kMaxLeaseItems = std::uint64_t{1} << 30;
 /// Payload bytes of one lease: what a worker must be able to hold per lease (at least one item goes).

@@ -16,6 +16,7 @@
 #include "runtime/deployment_messages.h"
 #include "runtime/frame.h"
 #include "runtime/ids.h"
+#include "runtime/inquiry_messages.h"
 #include "runtime/range.h"
 #include "runtime/relay_message.h"
 #include "runtime/value_messages.h"
@@ -564,7 +565,7 @@ using AnyBody =
                  Call, Items, Cancel, Forget, Results, Acknowledge, Settled, Explain, Explanation, Context,
                  Lease, Revoke, Released, Abandon, DropCall, Outcomes, Deploy, Host, Hosted, Deployed,
                  Undeploy, Status, StatusReport, Accepted, Load, OpenLane, Hold, Drop, Keep, Kept, Discard,
-                 Locate, Source, Fetch, Chunk, Fetched, Broadcast, Relay, Waits, Deadlock, Proof>;
+                 Locate, Source, Fetch, Chunk, Fetched, Broadcast, Relay, Waits, Deadlock, Proof, Inquire, Begun>;
 
 /// The special members of so large a variant are much code: it is compiled once, not in every file that moves messages.
 class Body : public AnyBody {

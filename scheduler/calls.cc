@@ -161,6 +161,7 @@ Complaint on_items(const Turn& turn, Peer& client, Items&& items, Frames&& frame
     settle_everything(turn, *call, LostCode::kUnsatisfiable,
                       "a durable call needs a scheduler with a journal, and this one has none");
   } else if (!items.spans.empty()) {
+    if (!call->unwanted.empty()) turn.state.inquired.insert(call->id);
     turn.state.reindex_waiting(*call, true);
     watch_for_missing_boxes(turn, turn.state.pool(call->port));
     look_for_able_member(turn, *call);

@@ -8,6 +8,7 @@
 #include "scheduler/calls.h"
 #include "scheduler/copies.h"
 #include "scheduler/deployments.h"
+#include "scheduler/inquiries.h"
 #include "scheduler/leases.h"
 #include "scheduler/recovery.h"
 #include "scheduler/relay.h"
@@ -40,6 +41,7 @@ Complaint on_client_message(const Turn& turn, Peer& client, Message&& message) {
   if (auto* call = std::get_if<Call>(&body))
     return on_call(turn, client, std::move(*call), std::move(message.frames));
   if (auto* cancel = std::get_if<Cancel>(&body)) return on_cancel(turn, client, *cancel);
+  if (const auto* inquire = std::get_if<Inquire>(&body)) return on_inquire(turn, client, *inquire);
   if (const auto* broadcast = std::get_if<Broadcast>(&body)) return on_broadcast(turn, client, *broadcast);
   if (auto* deploy = std::get_if<Deploy>(&body))
     return on_deploy(turn, client, std::move(*deploy), std::move(message.frames));
@@ -212,6 +214,7 @@ void SchedulerCore::handle(TimePoint now, Event&& event, Effects& effects) {
   const Turn turn{state_, now, effects};
   std::visit(Dispatch{turn}, event);
   fire_timers(turn);
+  if (!state_.inquired.empty()) answer_inquiries(turn);
   finish_calls(turn);
   schedule(turn);
   begin_broadcasts(turn);

@@ -204,6 +204,7 @@ LeaseState& lend(const Turn& turn, CallState& call, Member& member, Range range,
 
 void revoke_for(const Turn& turn, LeaseState& lease, std::uint64_t count, Member& thief) {
   lease.revoking = true;
+  lease.whole = false;
   lease.thief = thief.agent->id;
   thief.stealing = true;
   turn.state.reindex(thief);

@@ -5,6 +5,7 @@
 #include "runtime/page.h"
 #include "runtime/printable.h"
 #include "scheduler/copies.h"
+#include "scheduler/inquiries.h"
 #include "scheduler/lease_steps.h"
 #include "scheduler/results.h"
 
@@ -237,7 +238,7 @@ void settle_down(State& state, LeaseState& lease) {
 
 void revoke_whole_lease(const Turn& turn, LeaseState& lease) {
   if (lease.revoking || lease.open.empty() || !lease.member->agent->connected()) return;
-  lease.revoking = true;
+  lease.revoking = lease.whole = true;
   turn.state.reindex(*lease.call, *lease.share);
   ++turn.state.counters.revokes_sent;
   turn.send(*lease.member->agent, Revoke{lease.id, lease.open.size()});
@@ -295,7 +296,9 @@ Complaint on_released(const Turn& turn, Peer& agent, const Released& released) {
   if (gave && lease->revoking) ++turn.state.counters.leases_cut;
   if (gave && for_a_thief) ++lease->call->splits;
   lease->nothing_to_revoke = !gave;
+  const bool whole = lease->revoking && lease->whole;
   if (lease->revoking) finish_revoke(turn.state, *lease);
+  note_begun(turn, *lease, whole);
   if (for_a_thief && agent.agent.load.paused) revoke_whole_lease(turn, *lease);  // it paused meanwhile
   settle_down(turn.state, *lease);
   return std::nullopt;

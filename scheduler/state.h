@@ -88,6 +88,7 @@ struct LeaseState {
   TimePoint granted;
   std::uint64_t session = 0;       ///< of the agent, then
   bool revoking = false;           ///< a Revoke is unanswered
+  bool whole = false;              ///< it asks for everything untouched
   bool nothing_to_revoke = false;  ///< the last one was answered with nothing; until the lease changes
   PeerId thief;                    ///< on whose behalf
   Link<LeaseState> in_share, in_call, in_agent;
@@ -129,6 +130,15 @@ using HungryShares = List<Share, &Share::in_hungry>;
 struct Twins {
   LeaseId original;
   LeaseId copy;
+};
+
+/// A client wants to know which of these items have begun.
+struct Inquiry {
+  std::uint64_t number = 0;
+  bool withdraw = false;  ///< those that have not are cancelled
+  RangeSet items;
+  std::set<LeaseId> awaited;  ///< may have untouched items of these: asked for them
+  std::set<LeaseId> begun;    ///< have not: what is open in them has begun
 };
 
 /// One call of one client.
@@ -180,6 +190,8 @@ struct CallState {
   std::int64_t longest_ns = 0;
 
   std::map<std::uint64_t, Twins> twins;  ///< items that run twice
+  std::vector<Inquiry> inquiries;
+  RangeSet unwanted;  ///< items that are cancelled when they come
   // For explanations only.
   MeasuredItems measured;
   std::size_t seats_left = kSeatsTold;
@@ -371,6 +383,7 @@ class State {
   std::set<Timer> timers;
   std::set<Port> dirty_pools;
   std::vector<CallId> maybe_done;
+  std::set<CallId> inquired;  ///< calls with inquiries, or with items that are to be withdrawn
   /// Agents whose outcomes wait to be acknowledged, and until when: the delay is the same for all, so in order.
   std::deque<std::pair<TimePoint, PeerId>> acknowledge_at;
 

@@ -129,12 +129,18 @@ void FaultClient::step(const Say& say) {
     const std::uint64_t begin = random_.below(call.known);
     const Range range{begin, std::min(call.known, begin + 1 + random_.below(5))};
     call.cancelled.insert(range);
-    say({Cancel{serial, range}, {}});
+    if (random_.chance(0.5)) {
+      say({Cancel{serial, range}, {}});
+    } else {
+      say({Inquire{serial, 1, {range}, true}, {}});
+    }
   } else if (call.settled ? random_.chance(0.2) : random_.chance(0.005)) {
     if (open_) say({Forget{serial}, {}});
     calls_.erase(at);
   } else if (open_ && random_.chance(0.05)) {
     say({Explain{serial}, {}});
+  } else if (open_ && random_.chance(0.02)) {
+    say({Inquire{serial, 2, {{0, call.known}}, false}, {}});
   }
 }
 

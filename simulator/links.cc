@@ -47,7 +47,8 @@ bool Links::may_come_twice(const Body& body) const {
          std::holds_alternative<Cancel>(body) || std::holds_alternative<DropCall>(body) ||
          std::holds_alternative<Context>(body) || std::holds_alternative<Lease>(body) ||
          std::holds_alternative<Revoke>(body) || std::holds_alternative<Offer>(body) ||
-         std::holds_alternative<Load>(body) || std::holds_alternative<Explain>(body);
+         std::holds_alternative<Load>(body) || std::holds_alternative<Explain>(body) ||
+         std::holds_alternative<Inquire>(body) || std::holds_alternative<Begun>(body);
 }
 
 void Links::put(std::uint64_t link, std::int64_t at, Message&& message, bool up) {

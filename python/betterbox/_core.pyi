@@ -172,6 +172,8 @@ class Call:
         """(True, value) or (False, exception) of a settled item. IndexError: it has no outcome, or it is gone."""
     def take(self, index: int) -> tuple[bool, Any]:
         """`get`, and its memory goes (a generator call's window moves on). IndexError, too, if somebody took it."""
+    def withdraw(self) -> None:
+        """Ask to cancel what has not begun; what runs is left alone."""
     def keeps_all(self) -> bool:
         """All that was taken of a generator call is still there, for `get` and `values` without `take`."""
     def values(self, first: int, limit: int, take: bool) -> list[Any]:
@@ -245,6 +247,10 @@ def make_submitter(
     values: Sequence[tuple[str, int, int, str]] = (),
 ) -> Submitter[S]:
     """`type` is a subclass of `Submission`: what is made per submission."""
+
+def begun(client: Client, submissions: list[Any], withdraw: bool, timeout: float) -> list[bool]:
+    """Which of these `Submission`s have begun; False also for those that have an outcome, and if nobody answers in time.
+    `withdraw`: those that have not are cancelled."""
 
 Needs = tuple[int, int, int, list[tuple[str, int]]]
 """(cpus, memory, gpus, [(name, amount)]): bytes of memory, thousandths of the others, ascending names."""

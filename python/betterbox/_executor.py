@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor as BaseExecutor
 from concurrent.futures import Future
+from itertools import islice
 from threading import get_ident
 from time import monotonic
 from typing import Any, NoReturn, TypeVar
 
-from betterbox import _bus, _end, _runners
+from betterbox import _bus, _core, _end, _runners
 from betterbox._callbacks import running_loop
 from betterbox._errors import BusError
 from betterbox._functions import FunctionOptions
@@ -28,6 +29,9 @@ __tracebackhide__ = True  # pytest shows the user's lines
 
 T = TypeVar("T")
 _NOT_THERE: Any = object()
+_ASK_SECONDS = 5.0  # for the bus to tell what has begun
+_ASK_AGAIN_SECONDS = 0.005  # what it told is believed for so long: programs ask for each of many futures
+_MOST_ASKED = 256  # at a time
 _FETCH_ITEMS = 1024  # results that iteration takes at a time, if they are there
 _executors: weakref.WeakSet[Executor] = weakref.WeakSet()
 _interpreter_ends = False
@@ -35,6 +39,9 @@ _interpreter_ends = False
 
 class Executor(BaseExecutor):
     """A `concurrent.futures.Executor` whose work runs on the workers of the bus.
+
+    Its futures behave as the standard's: what has begun is running and cannot be cancelled, and finishes. `running`, `cancel`
+    and ``shutdown(cancel_futures=True)`` ask the bus what has begun, which takes a message there and back.
 
     Parameters
     ----------
@@ -56,14 +63,16 @@ class Executor(BaseExecutor):
             options = {**options, "cost": _Starred(options["cost"])}
         self._mapping = FunctionOptions(Options(options))
         self._lock = threading.Lock()
-        self._promises: dict[Future[Any], Promise[Any]] = {}
+        self._pending: dict[_BusFuture[Any], None] = {}
+        self._maps: dict[Future[Any], Promise[Any]] = {}
         self._shut_down = False
+        self._asked_at = 0.0
         _end.prepare()
         _executors.add(self)
 
     def __repr__(self) -> str:
         with self._lock:
-            pending, over = len(self._promises), ", shut down" if self._shut_down else ""
+            pending, over = len(self._pending) + len(self._maps), ", shut down" if self._shut_down else ""
         return f"<Executor of betterbox.{self._functions._options!r}, {pending} pending{over}>"
 
     @_end.way_in
@@ -79,9 +88,9 @@ class Executor(BaseExecutor):
             if self._shut_down or _interpreter_ends:
                 self._refuse()
         promise = self._functions.submit(fn, *args, **kwargs)
-        future: Future[T] = _BusFuture(promise)
+        future: _BusFuture[T] = _BusFuture(self, promise)
         with self._lock:
-            self._promises[future] = promise
+            self._pending[future] = None
         call = promise._call
         if isinstance(call, Submitted):
             promise._connection.when_done(call, lambda: self._finish(future, promise))
@@ -89,21 +98,20 @@ class Executor(BaseExecutor):
             promise._when_done(lambda: self._finish(future, promise))
         return future
 
-    def _finish(self, future: Future[Any], promise: Promise[Any]) -> None:
+    def _finish(self, future: _BusFuture[Any], promise: Promise[Any]) -> None:
         with self._lock:
-            self._promises.pop(future, None)
+            self._pending.pop(future, None)
+        future.promise = None
         call = promise._call
         if isinstance(call, Submitted):
             value = call.value(_NOT_THERE)
             if value is not _NOT_THERE:
-                if future.set_running_or_notify_cancel():
+                if self._begin(future):
                     future.set_result(value)
                 return
         if promise.cancelled():
-            future.cancel()
-            future.set_running_or_notify_cancel()
-            return
-        if not future.set_running_or_notify_cancel():
+            Future.cancel(future)
+        if not self._begin(future):
             return
         try:
             value = promise.result(0)
@@ -111,6 +119,44 @@ class Executor(BaseExecutor):
             future.set_exception(error.with_traceback(None))
         else:
             future.set_result(value)
+
+    # --- what has begun ---
+
+    def _begin(self, future: _BusFuture[Any]) -> bool:
+        """It is running from now on, if it was not before. Result: False if it was cancelled."""
+        with self._lock:
+            if future.begun is None:
+                future.begun = future.set_running_or_notify_cancel()
+            return future.begun
+
+    def _look(self, future: _BusFuture[Any]) -> None:
+        """Ask the bus whether this one has begun, and those that others may ask for next."""
+        now = monotonic()
+        if now - self._asked_at < _ASK_AGAIN_SECONDS:
+            return
+        self._asked_at = now
+        with self._lock:
+            waiting = list(islice((each for each in self._pending if each.begun is None), _MOST_ASKED))
+        self._ask({*waiting, future}, withdraw=False)
+
+    def _ask(self, futures: Iterable[_BusFuture[Any]], withdraw: bool) -> None:
+        """Ask the bus which of these have begun. `withdraw`: those that have not are cancelled."""
+        asked: dict[Any, list[tuple[_BusFuture[Any], Submitted]]] = {}
+        for future in futures:
+            promise = future.promise
+            if promise is None:
+                continue
+            if isinstance(promise._call, Submitted):
+                asked.setdefault(promise._connection.client, []).append((future, promise._call))
+            elif withdraw and promise.cancel():  # it waits for others, or is one for several ranks
+                Future.cancel(future)
+        for client, pairs in asked.items():
+            begun = _core.begun(client, [call for _, call in pairs], withdraw, _ASK_SECONDS)
+            for (future, call), has_begun in zip(pairs, begun):
+                if has_begun:
+                    self._begin(future)
+                elif withdraw and call.cancelled():
+                    Future.cancel(future)
 
     @_end.way_in
     def map(
@@ -138,9 +184,9 @@ class Executor(BaseExecutor):
             items = list(map(as_item, items))
             fn = as_argument(fn)
         promise = self._mapping.map(_Starred(fn), items)
+        marker: Future[Any] = Future()
         with self._lock:
-            marker: Future[Any] = Future()
-            self._promises[marker] = promise
+            self._maps[marker] = promise
         promise._when_done(lambda: self._forget(marker))
         return _results(promise, len(items), deadline)
 
@@ -149,35 +195,52 @@ class Executor(BaseExecutor):
 
     def _forget(self, marker: Future[Any]) -> None:
         with self._lock:
-            self._promises.pop(marker, None)
+            self._maps.pop(marker, None)
         marker.set_result(None)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more work; wait for what there is, or cancel it."""
+        """Take no more work; wait for what there is.
+
+        Parameters
+        ----------
+        wait : bool
+            Return when all is done.
+        cancel_futures : bool
+            Cancel what has not begun.
+        """
         with self._lock:
             self._shut_down = True
-            pending = dict(self._promises)
+            pending, maps = list(self._pending), dict(self._maps)
         if cancel_futures:
-            for promise in pending.values():
-                promise.cancel()
-        if wait and pending:
+            self._ask(pending, withdraw=True)
+            for promise in maps.values():
+                _withdraw(promise)
+        if wait and (pending or maps):
             from concurrent.futures import wait as wait_for
 
-            wait_for(pending)
+            wait_for([*pending, *maps])
 
 
 class _BusFuture(Future[T]):
-    """A future that can be cancelled until its call has an outcome."""
+    """Whether its call has begun is known on the bus: it is asked when somebody wants to know."""
 
-    def __init__(self, promise: Promise[T]) -> None:
+    def __init__(self, executor: Executor, promise: Promise[T]) -> None:
         super().__init__()
-        self._promise = promise
+        self.promise: Promise[T] | None = promise  # until it is done
+        self.begun: bool | None = None  # False: it was cancelled
+        self._executor = executor
+
+    def running(self) -> bool:
+        """True if the call has begun and is not done."""
+        if self.begun is None:
+            self._executor._look(self)
+        return super().running()
 
     def cancel(self) -> bool:
-        if not super().cancel():
-            return False
-        self._promise.cancel()
-        return True
+        """Cancel the call, unless it has begun (or nobody can tell now)."""
+        if self.begun is None:
+            self._executor._ask([self], withdraw=True)
+        return self.cancelled()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the call raised. On an asyncio loop, whose futures refuse `StopIteration`, that is told by a `RuntimeError`."""
@@ -209,6 +272,15 @@ class _BusFuture(Future[T]):
             _runners.run_safely(lambda: callback(self), f"a callback of {self!r}")
 
 
+def _withdraw(promise: Promise[Any]) -> None:
+    """What has not begun is cancelled."""
+    call = promise._call
+    if isinstance(call, _core.Call):
+        call.withdraw()
+    else:
+        promise.cancel()
+
+
 class _Starred:
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.fn = fn
@@ -231,7 +303,7 @@ def _results(promise: Promise[list[T]], count: int, deadline: float | None) -> I
                     ready.append(_taken(call, index))
             yield ready.popleft()
     finally:
-        promise.cancel()
+        _withdraw(promise)
 
 
 def _taken(call: Any, index: int) -> Any:
@@ -267,16 +339,19 @@ def finish_all() -> None:
 
 
 def _pending() -> list[Future[Any]]:
-    return [future for executor in list(_executors) for future in list(executor._promises)]
+    return [future for executor in list(_executors) for future in (*list(executor._pending), *list(executor._maps))]
 
 
 def _after_fork() -> None:
     """What was submitted is the parent's: here it fails, and its callbacks are not called."""
     for executor in list(_executors):
         executor._lock = threading.Lock()
-        pending, executor._promises = executor._promises, {}
+        pending, executor._pending = executor._pending, {}
+        maps, executor._maps = executor._maps, {}
         for future in pending:
-            _fail_in_child(future)
+            future.promise = None
+        for each in (*pending, *maps):
+            _fail_in_child(each)
 
 
 def _fail_in_child(future: Future[Any]) -> None:

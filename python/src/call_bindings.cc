@@ -48,6 +48,7 @@ void register_call(py::module_& module) {
       .def_property_readonly("landing_token",
                              [](const CallHandle& self) { return self.state().landing_token(); })
       .def("notify_landing", &CallHandle::notify_landing, py::arg("arrivals"))
+      .def("withdraw", &CallHandle::withdraw)
       .def("keeps_all", &CallHandle::keeps_all)
       .def("notify", &CallHandle::notify)
       .def("keep", &CallHandle::keep)

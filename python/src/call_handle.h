@@ -105,6 +105,10 @@ class CallHandle {
     const GilRelease release;
     client_->notify(call_);
   }
+  void withdraw() {
+    const GilRelease release;
+    client_->withdraw(call_);
+  }
   void notify_landing(std::uint64_t arrivals) {
     const GilRelease release;
     client_->notify_landing(call_, arrivals);

@@ -422,6 +422,7 @@ PyType_Spec submitter_spec{"betterbox._core.Submitter", sizeof(SubmitterObject),
                            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, submitter_slots};
 
 PyTypeObject* submitter_type = nullptr;
+PyTypeObject* submission_type = nullptr;
 
 py::object make_submitter(const ClientPtr& client, const py::type& type, const std::string& method,
                           const py::bytes& context, const py::kwargs& given) {
@@ -440,6 +441,19 @@ py::object make_submitter(const ClientPtr& client, const py::type& type, const s
   return py::reinterpret_steal<py::object>(object);
 }
 
+/// Which of these Submissions of one client have begun (Client::begun).
+std::vector<bool> begun(const ClientPtr& client, const py::list& submissions, bool withdraw, double timeout) {
+  std::vector<Submission> all;
+  all.reserve(submissions.size());
+  for (const py::handle& each : submissions) {
+    if (PyObject_TypeCheck(each.ptr(), submission_type) == 0) throw py::type_error("a Submission is needed");
+    all.push_back(as_submission(each.ptr())->submission);
+  }
+  const TimePoint deadline = monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)};
+  const GilRelease release;
+  return client->begun(all, withdraw, deadline, check_signals);
+}
+
 }  // namespace
 
 void register_submissions(py::module_& module) {
@@ -448,6 +462,9 @@ void register_submissions(py::module_& module) {
   if (submission == nullptr || submitter_type == nullptr) throw py::error_already_set();
   module.attr("Submission") = py::reinterpret_steal<py::object>(submission);
   module.attr("Submitter") = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(submitter_type));
+  submission_type = reinterpret_cast<PyTypeObject*>(submission);
+  module.def("begun", &begun, py::arg("client"), py::arg("submissions"), py::arg("withdraw"),
+             py::arg("timeout"));
   module.def("make_submitter", &make_submitter, py::arg("client"), py::arg("type"), py::arg("method"),
              py::arg("context"));
 }

@@ -154,6 +154,8 @@ MESSAGES: list[tuple[str, int | str, list[tuple[str, str]]]] = [
     ('Waits', 0, [('number', 'u64'), ('box', 'BoxId'), ('call', 'CallId'), ('boxes', '[BoxId]'), ('calls', '[u64]')]),
     ('Deadlock', 0, [('number', 'u64'), ('text', 'str')]),
     ('Proof', 0, [('high', 'u64'), ('low', 'u64')]),
+    ('Inquire', 0, [('serial', 'u64'), ('number', 'u64'), ('items', '[Range]'), ('withdraw', 'bool')]),
+    ('Begun', 0, [('serial', 'u64'), ('number', 'u64'), ('items', '[Range]')]),
 ]
 KIND_NUMBERS = {name: number for number, (name, _, _) in enumerate(MESSAGES, 1)}
 ENUMS = {'role': ('u8', 4), 'refusal': ('u16', 5)}

@@ -152,6 +152,8 @@ EXPECTED: dict[str, tuple[dict[str, Any], list[bytes]]] = {
     'Waits': ({'number': 3, 'box': BOX, 'call': CALL, 'boxes': [BOX], 'calls': [9, 10]}, []),
     'Deadlock': ({'number': 3, 'text': 'box A waits for box A'}, []),
     'Proof': ({'high': 0xA1A2A3A4A5A6A7A8, 'low': 0xB1B2B3B4B5B6B7B8}, []),
+    'Inquire': ({'serial': 9, 'number': 3, 'items': [items(0, 4), items(6, 7)], 'withdraw': True}, []),
+    'Begun': ({'serial': 9, 'number': 3, 'items': [items(2, 4)]}, []),
 }
 
 

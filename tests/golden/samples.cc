@@ -215,6 +215,8 @@ void add_values(std::vector<Message>& all) {
   all.push_back({Relay{peer, false}, frames({"first", "payload"})});
   all.push_back({Waits{3, kBox, kCall, {kBox}, {9, 10}}, {}});
   all.push_back({Deadlock{3, "box A waits for box A"}, {}});
+  all.push_back({Inquire{9, 3, {{0, 4}, {6, 7}}, true}, {}});
+  all.push_back({Begun{9, 3, {{2, 4}}}, {}});
 }
 
 void add_proof(std::vector<Message>& all) {

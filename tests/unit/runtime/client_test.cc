@@ -105,6 +105,33 @@ TEST_F(ClientTest, ACancelledSubmissionHasItsOutcomeAtOnceAndItsNeighboursTheirO
   EXPECT_FALSE(client->cancelled(first));
 }
 
+TEST_F(ClientTest, OnlySubmissionsThatHaveNotBegunAreWithdrawn) {
+  std::atomic<int> asked{0};
+  PlayedPeer scheduler(network_, "scheduler", [&](PlayedPeer& peer, ConnectionId from, Message& message) {
+    if (const auto* inquire = std::get_if<Inquire>(&message.body)) {
+      ++asked;
+      if (inquire->withdraw) {
+        const std::string lost = make_lost_item(LostCode::kCancelled, 1, {}, "");
+        peer.send(from, {Results{1, inquire->serial, {{1, 1}}}, {make_single_page(bytes(lost))}});
+      }
+      peer.send(from, {Begun{inquire->serial, inquire->number, {{0, 1}}}, {}});
+    } else if (std::get_if<Items>(&message.body) == nullptr) {
+      echo_(peer, from, message);
+    }
+  });
+  auto client = connect();
+  const Client::Template common({}, Frame("f"));
+  const Submission first = client->submit(common, bytes(int_item(1)));
+  const Submission second = client->submit(common, bytes(int_item(2)));
+  EXPECT_EQ(client->begun({first, second}, false, kSoon, {}), (std::vector{true, false}));
+  EXPECT_FALSE(client->outcome(second).has_value());
+  EXPECT_EQ(client->begun({second, first}, true, kSoon, {}), (std::vector{false, true}));
+  EXPECT_TRUE(client->cancelled(second));
+  EXPECT_FALSE(client->cancelled(first));
+  EXPECT_EQ(client->begun({second}, true, kSoon, {}), std::vector{false});
+  EXPECT_EQ(asked, 2) << "nobody is asked about what has an outcome";
+}
+
 TEST_F(ClientTest, SubmissionsShareACallOnlyWithTheSameOptions) {
   std::mutex mutex;
   std::vector<Call> opened;

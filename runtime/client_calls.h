@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/client_items.h"
+#include "runtime/outcome.h"
 #include "runtime/ids.h"
 #include "runtime/limits.h"
 #include "runtime/messages.h"

@@ -21,25 +21,23 @@ namespace betterbox {
 namespace {
 
 constexpr Duration kRetryInterval = milliseconds(200);
-/// Messages taken from the transport before effects leave and rings are looked at.
 /// Processes end, and the last outcomes arrive, before an allocation does.
 constexpr Duration kEndReserve = seconds(3);
+/// Messages taken from the transport before effects leave and rings are looked at.
 constexpr int kMessagesPerTurn = 256;
 
 /// Random bits, not all 0.
 std::uint64_t draw() {
   std::uint64_t bits = 0;
-  while (bits == 0) {
+  while (bits == 0)
     if (::getrandom(&bits, sizeof bits, 0) != static_cast<ssize_t>(sizeof bits))
       throw std::runtime_error("no randomness for a peer id");
-  }
   return bits;
 }
 
 }  // namespace
 
 PeerId make_peer_id() { return {draw()}; }
-
 Proof make_proof() { return {draw(), draw()}; }
 
 AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transport, Observer& observer)

@@ -1,6 +1,33 @@
 """BetterBox: Python objects served on a bus, called one by one, all at once, or with work spread over them.
 
->>> from betterbox import Box, RemoteBox, serve, use_box
+A bus starts by itself when a script needs one; ``LocalCluster()`` makes a private one.
+
+Functions
+    ``submit(fn, *args)``           one call on a worker; a `Promise` of its value
+    ``map(fn, items)``              one call per item, spread over the workers; a `Promise` of the list
+    ``options(...)``                what may be said about calls: retries, timeout, cpus, priority, ...
+    ``Executor()``                  the same behind the interface of `concurrent.futures`
+    ``put(value)``                  a `Ref`: what many calls use travels once
+
+Boxes
+    ``Box``, ``SandBox``            what is served: a class whose public methods others call
+    ``serve``, ``@serve_box(port)`` serve a box from this script
+    ``deploy``                      host boxes on workers
+    ``RemoteBox``, ``@use_box``     stands for one box elsewhere
+    ``GroupBox``                    stands for all boxes at a port
+    ``SpreadBox``, ``spread``       divides the items of a call over the boxes, by load
+    ``@persist``, ``@concurrent``, ``@private``   about a box and its methods
+
+Promises
+    ``result()``, ``all()``, ``any()``, ``compute(fn)``, iteration, ``await``, ``cancel()``, ``explain()``
+    ``as_completed(promises)``, ``wait(promises)``
+
+Errors derive from `BetterBoxError`. ``help(betterbox.submit)``, or of any other name, says more.
+
+>>> import betterbox
+>>> with betterbox.LocalCluster(slots=2):  # doctest: +SKIP
+...     betterbox.map(abs, [-1, 2, -3]).compute(sum)
+6
 
 Every name is loaded when it is first used, so ``import betterbox`` costs next to nothing.
 """

@@ -17,6 +17,8 @@ class Explanation(dict[str, Any]):
 
     Attributes
     ----------
+    name : str
+        What the call was named by its options, else what it calls.
     total : int or None
         Items; None while a generator still runs.
     known, settled, pending : int
@@ -88,7 +90,8 @@ class Explanation(dict[str, Any]):
         known, settled = self.get("known", 0), self.get("settled", 0)
         open_end = "" if self.get("total") is not None else " so far"
         policy = f", policy {self['policy']}" if self.get("policy") else ""
-        lines = [f"{settled} of {known} items settled{open_end}{policy}"]
+        name = f"{self['name']}: " if self.get("name") else ""
+        lines = [f"{name}{settled} of {known} items settled{open_end}{policy}"]
         if self.get("waiting"):
             lines.append(f"waiting: {self['waiting']}")
         for gang in self["gangs"][:_SHOWN_AGENTS]:

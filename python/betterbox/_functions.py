@@ -188,7 +188,7 @@ def _submit(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     connection = _bus.current()
     see_to_workers(connection)
     label = label_of(fn)
-    promise: Promise[Any] = Promise(connection, label, SINGLE, progress=options.progress)
+    promise: Promise[Any] = Promise(connection, label, SINGLE, progress=options.progress, name=options.name)
     if has_promise(args, kwargs):
         return promise.defer(Deferred(args, kwargs, lambda a, k: submit_now(connection, label, fn, a, k, options)))
     return promise.start(lambda: submit_now(connection, label, fn, args, kwargs, options))

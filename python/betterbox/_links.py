@@ -181,7 +181,7 @@ class Link:
         options.refuse_for_one("put spread(...) around an argument")
         options.refuse_needs()
         shape = SINGLE if self.kind == "one" else LIST
-        promise: Promise[Any] = Promise(self.connection, name, shape, progress=options.progress)
+        promise: Promise[Any] = Promise(self.connection, name, shape, progress=options.progress, name=options.name)
         if has_promise(args, kwargs):
             return promise.defer(Deferred(args, kwargs, lambda a, k: self._direct(name, a, k, options)))
         return promise.start(lambda: self._direct(name, args, kwargs, options))
@@ -247,6 +247,7 @@ def spread_call(
         LIST if options.reduce is None else FOLD,
         windowed=windowed,
         progress=options.progress,
+        name=options.name,
         folded=None if options.reduce is None else options.folded,
     )
     if has_promise(args, kwargs):

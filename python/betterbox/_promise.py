@@ -88,6 +88,7 @@ class Promise(Generic[T]):
     _shape = SINGLE
     _windowed = False
     _progress = False
+    _name: str | None = None  # that the user gave the call
     _folded: Callable[[list[Any]], Any] | None = None
     _call: AnyCall | None = None
     _deferred: Deferred | None = None
@@ -113,6 +114,7 @@ class Promise(Generic[T]):
         windowed: bool = False,
         progress: bool = False,
         folded: Callable[[list[Any]], Any] | None = None,
+        name: str | None = None,
     ) -> None:
         self._connection = connection
         self._label = label
@@ -120,6 +122,8 @@ class Promise(Generic[T]):
         self._windowed = windowed
         self._progress = progress
         self._folded = folded
+        if name is not None:
+            self._name = name
 
     @classmethod
     def of_submission(cls, connection: _bus.Connection, call: Submitted) -> Promise[Any]:
@@ -331,7 +335,7 @@ class Promise(Generic[T]):
         if self._bar is None:
             from betterbox._progress import Bar
 
-            self._bar = Bar(self._label)
+            self._bar = Bar(self._name or self._label)
         while True:
             left = 0.1 if deadline is None else min(0.1, max(0.0, deadline - monotonic()))
             there = call.wait(until, left)
@@ -448,7 +452,7 @@ class Promise(Generic[T]):
         if self._call is None:
             return Explanation({"waiting": "for the promises among its arguments", "agents": []})
         more = self._explains() if self._explains is not None and not self.done() else {}
-        return Explanation({**self._call.explain(5.0), **more})
+        return Explanation({"name": self._name or f"{self._label}()", **self._call.explain(5.0), **more})
 
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio

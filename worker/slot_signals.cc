@@ -11,10 +11,14 @@ namespace {
 
 constexpr int kOfTheWorker[] = {SIGINT, SIGTERM, SIGUSR1};
 void (*own_interrupt)() = nullptr;
+pid_t slot_process = 0;
 
 void leave_to_worker(int number, siginfo_t* info, void*) {
-  if (info->si_pid != ::getpid()) return;
-  if (number == SIGINT && own_interrupt != nullptr) return own_interrupt();
+  // A child takes a signal that comes before it has its defaults back.
+  if (::getpid() == slot_process) {
+    if (info->si_pid != slot_process) return;
+    if (number == SIGINT && own_interrupt != nullptr) return own_interrupt();
+  }
   std::signal(number, SIG_DFL);
   ::raise(number);
 }
@@ -33,6 +37,7 @@ void give_signals_back() {
 
 void take_slot_signals(void (*interrupted)()) {
   own_interrupt = interrupted;
+  slot_process = ::getpid();
   for (int number = 1; number < NSIG; ++number) std::signal(number, SIG_DFL);
   std::signal(SIGPIPE, SIG_IGN);  // as Python does: a broken pipe is an exception
   for (const int number : kOfTheWorker) {

@@ -291,7 +291,7 @@ def _prepare_end(block: bool) -> None:
     _end.at_threads_end(_at_end)
     _prepared = True
     atexit.register(_leave_with_code)
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_hold_back, after_in_parent=_let_through, after_in_child=_after_fork)
     _main_frame = _outermost_frame()
     if block and not _interactive():
         _catch_end_by_interrupt()
@@ -488,6 +488,18 @@ def _leave_with_code() -> None:
         os._exit(_exit_code)
 
 
+_mask = threading.local()  # of a thread that forks: the signals that it had blocked before
+
+
+def _hold_back() -> None:
+    """A signal that reaches a child before it has its defaults back waits for them."""
+    _mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+
+
+def _let_through() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _mask.before)
+
+
 def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()
@@ -498,6 +510,7 @@ def _after_fork() -> None:
     _servings.clear()
     _kept_agents.extend(_agents.values())  # a forked child must not end its parent's
     _agents.clear()
+    _let_through()
 
 
 def flush_standard_streams() -> None:

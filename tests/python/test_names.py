@@ -27,7 +27,7 @@ def test_what_is_visible_is_shown_as_it_is() -> None:
 
 
 def test_status_shows_no_control_characters_of_any_name() -> None:
-    load = {"busy_slots": 0, "others_cpus": 0.0, "memory": 0, "paused": False, "ending": False}
+    load = {"busy_slots": 0, "waiting_slots": 0, "others_cpus": 0.0, "memory": 0, "paused": False, "ending": False}
     capacity = {"cpus": 1.0, "memory": None, "gpus": 0.0, "resources": {EVIL: 1.0}}
     peer = {"role": "worker", "name": EVIL, "pid": 1, "host": EVIL, "slots": 1, "leased_items": 0, "log_folder": EVIL}
     report: dict[str, Any] = {

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 from betterbox import _bus, _core, _end, _runners
 from betterbox._callbacks import running_loop
 from betterbox._errors import BusError
-from betterbox._functions import FunctionOptions
+from betterbox._functions import FunctionOptions, see_to_workers
 from betterbox._options import DEFAULTS, Options
 from betterbox._labels import label_of
 from betterbox._pickling import REFS
@@ -74,6 +74,15 @@ class Executor(BaseExecutor):
         with self._lock:
             pending, over = len(self._pending) + len(self._maps), ", shut down" if self._shut_down else ""
         return f"<Executor of betterbox.{self._functions._options!r}, {pending} pending{over}>"
+
+    @property
+    def _max_workers(self) -> int:
+        """Slots on the bus now, at least 1: dask cuts the work that it gives an executor into this many parts."""
+        connection = _bus.current()
+        see_to_workers(connection)
+        peers = connection.client.status(_ASK_SECONDS)["peers"]
+        slots: int = sum(peer["slots"] for peer in peers if peer["role"] == "worker" and peer["connected"])
+        return max(1, slots)
 
     @_end.way_in
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:

@@ -187,3 +187,8 @@ def test_asyncio_takes_it_as_an_executor() -> None:
 
     with Executor() as executor:
         assert asyncio.run(main(executor)) == 8
+
+
+def test_it_tells_the_slots_of_the_bus_to_programs_that_cut_their_work_by_them() -> None:
+    with betterbox.LocalCluster(slots=3):
+        assert betterbox.Executor()._max_workers == 3

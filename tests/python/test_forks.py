@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -107,11 +108,16 @@ print([n for n in {[int(n) for n in LEFT_TO_THE_WORKER]} if bits >> n - 1 & 1])
 
 def children_end_by(number: int) -> list[int]:
     """Exit codes of a forked and of a started child that got this signal."""
+    ready, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
-        signal.pause()
+        os.write(tell, b"x")
+        for _ in range(3000):  # in short pieces: a KeyboardInterrupt that comes just before one is seen after it
+            time.sleep(0.01)
         os._exit(77)
     child = subprocess.Popen(["sleep", "60"])
+    if number == signal.SIGINT:  # Python drops a KeyboardInterrupt that comes while its hooks of a fork run
+        os.read(ready, 1)
     os.kill(pid, number)
     child.send_signal(number)
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), child.wait(LONG)]

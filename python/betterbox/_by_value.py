@@ -13,14 +13,16 @@ from __future__ import annotations
 import abc
 import copyreg
 import dataclasses
+import dis
 import functools
+import inspect
 import pickle
 import sys
 import threading
 import types
 import typing
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import EnumMeta
 from typing import Any
 
@@ -31,6 +33,7 @@ from betterbox._class_building import (
     build_class,
     build_enum,
     call_subclass_hook,
+    change_class,
     is_written_in_python,
     write_attributes,
 )
@@ -44,7 +47,7 @@ _MADE_WITH_THE_CLASS = frozenset(
 _MADE_WITH_THE_MEMBER = frozenset({"_name_", "__objclass__", "_sort_order_", "_inverted_"})
 _MADE_WITH_THE_ENUM = frozenset(
     "_member_names_ _member_map_ _value2member_map_ _unhashable_values_ _hashable_values_ _unhashable_values_map_ "
-    "_member_type_ _flag_mask_ _all_bits_ _singles_mask_ _boundary_ _inverted_ __members__".split()
+    "_member_type_ _boundary_ _inverted_ __members__".split()
 )
 
 
@@ -67,6 +70,29 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
             return _reduce_instance(obj)
         return super().reducer_override(obj)
 
+    def _dynamic_function_reduce(self, func: types.FunctionType) -> Any:
+        """cloudpickle looks for globals in the code of functions only, not in the bodies of classes within them."""
+        reduced = super()._dynamic_function_reduce(func)
+        used: dict[str, Any] = reduced[2][1]["__globals__"]
+        names = (name for name in _names_in_class_bodies(func.__code__) if name in func.__globals__)
+        used.update((name, func.__globals__[name]) for name in names)
+        return reduced
+
+
+def _names_in_class_bodies(code: types.CodeType) -> Iterator[str]:
+    """What bodies of classes within `code` read and have not assigned before."""
+    for inner in code.co_consts:
+        if not isinstance(inner, types.CodeType):
+            continue
+        if not inner.co_flags & inspect.CO_OPTIMIZED:
+            assigned = set()
+            for step in dis.get_instructions(inner):
+                if step.opname == "STORE_NAME":
+                    assigned.add(step.argval)
+                elif step.opname in ("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS") and step.argval not in assigned:
+                    yield step.argval
+        yield from _names_in_class_bodies(inner)
+
 
 def _has_own_reducer(kind: type) -> bool:
     own = any(getattr(kind, name) is not getattr(object, name) for name in ("__reduce__", "__reduce_ex__"))
@@ -80,12 +106,12 @@ _known_to_cloudpickle: Mapping[type, Any] = cloudpickle.CloudPickler.dispatch_ta
 
 
 def _reduce_class(cls: type) -> tuple[Any, ...]:
-    name, at_home = _tracking.identify(cls)
+    name, at_home, _ = _tracking.identify(cls)
     if isinstance(cls, EnumMeta):
         made: tuple[Any, ...] = _enum, (name, type(cls), cls.__name__, cls.__bases__, *_enum_parts(cls))
     else:
         made = _class, (name, _metaclass(cls), cls.__name__, cls.__bases__, _first_attributes(cls))
-    return *made, (name, at_home, _attributes(cls), _virtual_subclasses(cls)), None, None, _fill
+    return *made, (name, at_home, cls.__bases__, _attributes(cls), _virtual_subclasses(cls)), None, None, _fill
 
 
 def _metaclass(cls: type) -> type | None:
@@ -208,12 +234,16 @@ _unfilled: set[str] = set()
 """Identities of classes that were built here and have no attributes yet."""
 
 
-def _fill(cls: Any, state: tuple[str, bool, dict[str, Any], tuple[type, ...]]) -> None:
-    name, from_home, attributes, subclasses = state
+def _fill(cls: Any, state: tuple[str, bool, tuple[type, ...], dict[str, Any], tuple[type, ...]]) -> None:
+    name, from_home, bases, attributes, subclasses = state
     is_new = name in _unfilled
-    if not is_new and (not from_home or _tracking.identify(cls).at_home):
+    known = _tracking.identify(cls)
+    if not is_new and (not from_home or known.at_home):
         return
     write_attributes(cls, attributes)
+    change_class(cls, bases, known.told - attributes.keys())
+    known.told.clear()
+    known.told.update(attributes)
     for sub in subclasses:
         cls.register(sub)
     if is_new:

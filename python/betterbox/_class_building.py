@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import EnumMeta
 from typing import Any
@@ -92,7 +92,8 @@ def build_enum(
     options = {} if boundary is None else {"boundary": boundary}
     with _quiet_hooks(bases):
         made: Any = EnumMeta.__new__(meta, name, bases, space, **options)
-    type.__delattr__(made, "__init__")
+    for name in ("__init__", "__new_member__"):  # enumerations derived from this one would run them
+        type.__delattr__(made, name)
     return made
 
 
@@ -103,6 +104,15 @@ def write_attributes(cls: Any, attributes: dict[str, Any]) -> None:
             type.__setattr__(cls, name, value)
         except TypeError:  # a metaclass written in C
             _write_natively(cls, name, value)
+
+
+def change_class(cls: Any, bases: tuple[type, ...], gone: Iterable[str]) -> None:
+    """Give a copy the bases that its original has now, and take from it attributes that this has no more."""
+    if cls.__bases__ != bases:
+        type.__setattr__(cls, "__bases__", bases)
+    for name in gone:
+        if name in vars(cls):
+            type.__delattr__(cls, name)
 
 
 def _write_natively(cls: Any, name: str, value: Any) -> None:

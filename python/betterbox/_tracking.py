@@ -18,6 +18,8 @@ class Identity(NamedTuple):
     name: str
     at_home: bool
     """This process made it: what others say of it is not written into it."""
+    told: set[str]
+    """The attributes of a copy that its home has told."""
 
 
 _of_object: dict[int, tuple[weakref.ref[Any], Identity]] = {}
@@ -27,7 +29,7 @@ _by_name: dict[str, weakref.ref[Any]] = {}
 def identify(obj: Any) -> Identity:
     """The identity of `obj`; one that has none yet was made here."""
     known = _of_object.get(id(obj))
-    return known[1] if known is not None else _note(obj, Identity(os.urandom(16).hex(), True))
+    return known[1] if known is not None else _note(obj, Identity(os.urandom(16).hex(), True, set()))
 
 
 def find(name: str) -> Any:
@@ -38,7 +40,7 @@ def find(name: str) -> Any:
 
 def keep(name: str, obj: Any) -> None:
     """`obj` was built here for an identity that has arrived."""
-    _note(obj, Identity(name, False))
+    _note(obj, Identity(name, False, set()))
 
 
 def _note(obj: Any, identity: Identity) -> Identity:

@@ -5,6 +5,7 @@ The script's own classes stay as they are: no attribute of theirs is another obj
 
 import abc, collections, ctypes, dataclasses, datetime, enum, functools, weakref
 from typing import ClassVar, Generic, NamedTuple, NewType, ParamSpec, Protocol, TypedDict, TypeVar, TypeVarTuple
+from dataclasses import field
 from typing import Any, Required, runtime_checkable
 
 import betterbox
@@ -104,6 +105,16 @@ class Right(enum.Flag, boundary=enum.KEEP):
 class Bits(enum.IntFlag):
     R = 4
     W = 2
+
+
+class Strict(enum.Flag, boundary=enum.STRICT):
+    R = 4
+    W = 2
+
+
+class NoMembers(enum.Enum):
+    def value_and_one(self):
+        return self.value + 1
 
 
 class Day(datetime.date, enum.Enum):
@@ -351,6 +362,20 @@ class Frozen:
         raise AttributeError(name)
 
 
+class Base:
+    pass
+
+
+class FirstBase(Base):
+    def order(self):
+        return "first"
+
+
+class SecondBase(Base):
+    def order(self):
+        return "second"
+
+
 def make_local():
     class Local:
         def own(self):
@@ -380,6 +405,15 @@ def made_in_a_slot():
         pass
 
     return Made(3)
+
+
+def made_with_a_field():
+    @dataclasses.dataclass
+    class Made:
+        x: Metres = field(default=3)
+        field = field
+
+    return Made().x, Made.field is dataclasses.field
 
 
 def cannot_be_made(cls):
@@ -412,6 +446,8 @@ IDENTICAL = [
     (Number.B, lambda n: n + 1 == 3 and Number(1) is Number.A),
     (Word.b, lambda w: w == "b" and f"{w}" == str(w) == "b"),
     (Right.R | Right.X, lambda r: Right.R in r and Right.RW == Right.R | Right.W and ~r == Right.W),
+    (Strict.R | Strict.W, lambda s: Strict.R in s and Strict(6) is s),
+    (NoMembers, lambda cls: cls("Derived", "A B").B.value_and_one() == 3),
     (Day.X, lambda d: d.year == 2020),
     (Place.A, lambda p: p[1] == 2),
     (Lenient.A, lambda m: Lenient(99) is m),
@@ -493,13 +529,14 @@ def main():
         assert Plugin.known == {"one": First} and Meta.made == ["WithMeta"]
         assert betterbox.map(kind, [1, "a", Point()]).result(20) == ["int", "object", "Point"]
 
+        assert betterbox.submit(made_with_a_field).result(20) == (3, True)
         made = betterbox.submit(made_in_a_slot).result(20)
         assert isinstance(made, Point) and type(betterbox.submit(echo, made).result(20)) is type(made)
         assert not isinstance(betterbox.submit(made_in_a_slot).result(20), type(made))
 
         global Model
 
-        class Model:
+        class Model(Base):
             count, names = 1, []
 
         names = Model.names
@@ -509,6 +546,15 @@ def main():
         assert betterbox.submit(ask, Model()).result(20) == (1, 1)
         Model.count = 2
         assert betterbox.submit(ask, Model()).result(20) == (2, 2)
+
+        Model.extra, Model.__bases__ = 5, (FirstBase, SecondBase)
+        ask = lambda: (hasattr(Model, "extra"), Model().order())  # noqa: E731
+        assert betterbox.submit(ask).result(20) == (True, "first")
+        del Model.extra
+        Model.__bases__ = (SecondBase, FirstBase)
+        assert betterbox.submit(ask).result(20) == (False, "second")
+
+        ask = lambda model: (type(model).count, Model.count)  # noqa: E731
 
         class Model:  # as when a cell is run again
             count, names = 3, []

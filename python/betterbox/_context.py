@@ -118,8 +118,6 @@ def _divided(
     target: str | Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], places: tuple[Place, ...]
 ) -> tuple[tuple[Any, tuple[Any, ...], dict[str, Any]], dict[Place | None, Any]]:
     """What all items may share, and what is made anew for each, by its place (None: the function)."""
-    if not places:
-        return (target, args, kwargs), {}  # a submission: its arguments come with it
     named: list[tuple[Place | None, Any]] = [*enumerate(args), *kwargs.items()]
     apart = {place: value for place, value in named if is_changeable(value)}
     if is_changeable(target):

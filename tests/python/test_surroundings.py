@@ -211,6 +211,25 @@ def test_each_item_gets_what_all_share_as_it_was(cluster: Any) -> None:
         assert box.append_to([], betterbox.spread(range(20))).result() == [1] * 20
 
 
+def test_each_submission_calls_its_object_as_it_was(cluster: Any) -> None:
+    import functools
+
+    class Adder:
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+
+        def __call__(self, x: int) -> list[int]:
+            self.seen.append(x)
+            return self.seen
+
+        add = __call__
+
+    for fn in (Adder(), Adder().add, functools.partial(lambda seen, x: [*seen, seen.append(x)], [])):  # type: ignore
+        for _ in range(2):
+            assert len(betterbox.options(retries=0).submit(fn, 1).result()) == 1, fn
+            assert len(betterbox.Executor().submit(fn, 1).result()) == 1, fn
+
+
 def test_what_cannot_change_is_made_once() -> None:
     import decimal
     import functools

@@ -54,9 +54,6 @@ def _is_fixed(obj: Any, waiting: list[Any]) -> bool:
         return True
     if kind.__module__ == "betterbox._refs":  # whoever puts a value means one copy for many items
         return True
-    if kind.__module__ == "betterbox._executor":
-        waiting.append(obj.fn)
-        return True
     if isinstance(obj, tuple) and not getattr(obj, "__dict__", None):  # a named tuple
         waiting.extend(obj)
         return True

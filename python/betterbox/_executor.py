@@ -20,8 +20,6 @@ from betterbox._callbacks import running_loop
 from betterbox._errors import BusError
 from betterbox._functions import FunctionOptions, see_to_workers
 from betterbox._options import DEFAULTS, Options
-from betterbox._labels import label_of
-from betterbox._pickling import REFS
 from betterbox._promise import Promise
 from betterbox._submissions import Submitted
 
@@ -59,8 +57,6 @@ class Executor(BaseExecutor):
     @_end.way_in
     def __init__(self, **options: Any) -> None:
         self._functions = FunctionOptions(Options(options) if options else DEFAULTS)
-        if callable(options.get("cost")):  # map gives each item as one tuple of arguments
-            options = {**options, "cost": _Starred(options["cost"])}
         self._mapping = FunctionOptions(Options(options))
         self._lock = threading.Lock()
         self._pending: dict[_BusFuture[Any], None] = {}
@@ -187,12 +183,8 @@ class Executor(BaseExecutor):
                 self._refuse()
         deadline = None if timeout is None else monotonic() + timeout
         items = list(zip(*iterables))
-        if REFS in sys.modules:
-            from betterbox._refs import as_argument, as_item
-
-            items = list(map(as_item, items))
-            fn = as_argument(fn)
-        promise = self._mapping.map(_Starred(fn), items)
+        columns = [[item[i] for item in items] for i in range(len(items[0]))] if items else [[]]
+        promise = self._mapping.map(fn, *columns)
         marker: Future[Any] = Future()
         with self._lock:
             self._maps[marker] = promise
@@ -288,15 +280,6 @@ def _withdraw(promise: Promise[Any]) -> None:
         call.withdraw()
     else:
         promise.cancel()
-
-
-class _Starred:
-    def __init__(self, fn: Callable[..., Any]) -> None:
-        self.fn = fn
-        self.__name__ = label_of(fn)
-
-    def __call__(self, item: tuple[Any, ...]) -> Any:
-        return self.fn(*item)
 
 
 def _results(promise: Promise[list[T]], count: int, deadline: float | None) -> Iterator[T]:

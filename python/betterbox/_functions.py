@@ -123,7 +123,7 @@ def map(fn: Callable[..., R], /, *iterables: Iterable[Any], **options: Any) -> P
         Takes one item of each iterable.
     *iterables : iterable
         Sized ones are taken as they are now and must have the same length; generators are consumed as needed. An
-        `itertools.repeat` beside others gives its one value to all items.
+        `itertools.repeat` beside others gives its one value to all items, a `count` or `cycle` as many as they need.
     **options
         As in `betterbox.options`. A keyword that is no option is an argument of `fn`, the same for each item; one that is
         both is the option (``betterbox.options().map(fn, items, timeout=3)`` gives `timeout` to `fn`).

@@ -352,11 +352,6 @@ def _as_partial(value: partial[Any]) -> Any:
     return partial(value.func, *args, **kwargs)
 
 
-def as_item(values: Any) -> Any:
-    """The same for an item that is a tuple of arguments."""
-    return tuple(map(as_argument, values))
-
-
 def as_items(iterable: Any) -> Any:
     """What is spread, with values in the places of Refs."""
     if isinstance(iterable, (list, tuple)):

@@ -6,7 +6,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice, repeat
+from itertools import count, cycle, islice, repeat
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -32,7 +32,7 @@ class spread(Generic[T]):
     ----------
     iterable : iterable
         A sized one is taken as it is at the moment of the call; a generator is consumed as it is needed. An
-        `itertools.repeat` beside others gives its one value to all items.
+        `itertools.repeat` beside others gives its one value to all items, a `count` or `cycle` as many as they need.
 
     Examples
     --------
@@ -91,6 +91,8 @@ class Plan:
         spreads.update({name: v.iterable for name, v in kwargs.items() if type(v) is spread})
         self.pages = _core.Pages()
         self.feed: Iterator[Any] | None = None
+        self.strict = True
+        spreads = self._without_endless(spreads)
         self.taken: Taken | None = None
         self.values: list[tuple[str, int, int, str]] = []
         if _pickling.REFS in sys.modules:
@@ -101,6 +103,18 @@ class Plan:
                 self._pickle(as_argument(target), *self.taken.arguments(args, kwargs), spreads)
         else:
             self._pickle(target, args, kwargs, spreads)
+
+    def _without_endless(self, spreads: dict[_context.Place, Any]) -> dict[_context.Place, Any]:
+        """The same, with an `itertools.count` or `cycle` cut to the length of what is spread beside it."""
+        endless = {place for place, each in spreads.items() if type(each) in (count, cycle)}
+        others = [each for place, each in spreads.items() if place not in endless]
+        if not endless or not others:
+            return spreads
+        if not all(hasattr(each, "__len__") for each in others):
+            self.strict = len(others) > 1
+            return spreads
+        items = max(map(len, others))
+        return {place: list(islice(each, items)) if place in endless else each for place, each in spreads.items()}
 
     def _pickle(
         self,
@@ -142,7 +156,7 @@ class Plan:
             if self.options.cost is not None and not callable(self.options.cost):
                 raise ValueError("cost of a generator's items must be a function: how many come is not known")
             self.places = places
-            self.feed = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=True)
+            self.feed = iter(iterables[0]) if len(iterables) == 1 else zip(*iterables, strict=self.strict)
 
     def start(self, connection: _bus.Connection, port: int, promise: Promise[Any]) -> _core.Call:
         """Open the call."""

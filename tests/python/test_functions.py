@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import threading
@@ -391,6 +392,16 @@ def test_an_item_that_ends_its_process_is_poisoned_and_the_others_finish(fn: Any
     if fn is work.segfault_at:
         assert "about to fall" in error.stderr_tail
     assert outcomes[:5] + outcomes[6:] == [*range(5), *range(6, 20)]
+
+
+def test_endless_iterables_give_as_many_items_as_others_need() -> None:
+    for items in ([2, 3], iter([2, 3]), {2: 0, 3: 0}):
+        assert betterbox.map(pow, items, itertools.count(1)).result() == [2, 9]
+    assert betterbox.map(pow, itertools.cycle([2, 3]), [1, 2, 3]).result() == [2, 9, 8]
+    with pytest.raises(ValueError):
+        betterbox.map(max, [1, 2], [1], itertools.count())
+    with pytest.raises(ValueError):
+        betterbox.map(max, iter([1, 2]), [1], itertools.count()).result()
 
 
 def test_spread_lengths_that_differ_are_refused_before_anything_runs() -> None:

@@ -129,9 +129,19 @@ def _first_attributes(cls: type) -> dict[str, Any]:
         first["__slots__"] = slots if isinstance(slots, (str, list, tuple, dict)) else _slot_names(cls)
     if "__orig_bases__" in own:
         first["__orig_bases__"] = own["__orig_bases__"]
-    if isinstance(own.get("__dict__"), property):
-        first["__dict__"] = own["__dict__"]
+    first.update((name, own[name]) for name in _hidden_by_type(cls))
     return first
+
+
+def _hidden_by_type(cls: type) -> Iterator[str]:
+    """Attributes like a property `__name__`, which cannot be set: the type has a meaning of its own for the name."""
+    for name in _OF_TYPE & vars(cls).keys():
+        if not isinstance(vars(cls)[name], types.GetSetDescriptorType):
+            yield name
+
+
+_SETTABLE = {"__module__", "__doc__", "__annotations__", "__abstractmethods__", "__type_params__"}
+_OF_TYPE = {name for name, value in vars(type).items() if inspect.isdatadescriptor(value)} - _SETTABLE
 
 
 def _slot_names(cls: type) -> tuple[str, ...]:
@@ -143,11 +153,13 @@ def _attributes(cls: type) -> dict[str, Any]:
     """The attributes that are written into a class after it was built."""
     is_enum = isinstance(cls, EnumMeta)
     members: Any = cls.__members__ if isinstance(cls, EnumMeta) else {}
+    made_first = set(_hidden_by_type(cls))
     return {
         name: value
         for name, value in vars(cls).items()
         if name not in _MADE_WITH_THE_CLASS
         and name not in members
+        and name not in made_first
         and not (is_enum and name in _MADE_WITH_THE_ENUM)
         and not _is_made_anew(cls, name, value)
     }

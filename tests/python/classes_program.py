@@ -357,6 +357,19 @@ class Packed(ctypes.Structure):
     _fields_ = [("x", ctypes.c_int)]
 
 
+class OddNames:
+    __doc__ = property(lambda self: "my doc")
+    __name__ = property(lambda self: "my name")
+
+    @property
+    def __dict__(self):
+        return {}
+
+
+class NameOfItsOwn:
+    __name__ = 5
+
+
 class Frozen:
     def __setattr__(self, name, value):
         raise AttributeError(name)
@@ -498,6 +511,8 @@ ALIKE = [
     (Packed(3), lambda p: p.x == 3),
     (Local(), lambda here: here.own() is type(here)),
     (Frozen(), anything),
+    (OddNames(), lambda o: (o.__name__, o.__doc__, o.__dict__) == ("my name", "my doc", {})),
+    (NameOfItsOwn(), lambda o: o.__name__ == 5 and type(o).__name__ == "NameOfItsOwn"),
 ]
 
 

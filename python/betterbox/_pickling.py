@@ -169,8 +169,10 @@ def _joined(pieces: _Pieces, buffers: list[pickle.PickleBuffer] | None) -> bytes
     while pieces:
         piece = pieces.pop()
         if type(piece) is pickle.PickleBuffer:
-            assert buffers is not None
-            buffers.append(piece)
+            if buffers is None:  # a large one that the pickler has put into the pickle
+                file.write(piece.raw())
+            else:
+                buffers.append(piece)
             continue
         header = b"" if buffers is None or len(piece) < _APART_BYTES else _header_of(before, len(piece))
         if header:

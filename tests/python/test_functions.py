@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import betterbox
+import numpy
 import pytest
 import work
 from betterbox import (
@@ -227,9 +228,14 @@ def test_callbacks_of_a_deferred_call_run(tmp_path: Path) -> None:
 def test_a_deferred_call_sees_its_other_arguments_as_they_were(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     other = ["before"]
-    second = betterbox.submit(work.join, betterbox.submit(work.wait_for_file, str(gate)), other)
+    first = betterbox.submit(work.wait_for_file, str(gate))
+    second = betterbox.submit(work.join, first, other)
     other.append("after")
+    array = numpy.zeros(100_000)
+    third = betterbox.submit(lambda _, array: array[0], first, array)
+    array[0] = 1
     gate.touch()
+    assert third.result() == 0
     assert second.result() == f"{gate}-['before']"
 
 

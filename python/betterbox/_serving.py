@@ -44,7 +44,7 @@ _numbers = itertools.count(1)
 _lock = threading.RLock()
 _agents: dict[str, _core.Agent] = {}
 _servings: list[Serving] = []
-_claims: dict[Serving, Any] = {}  # objects that have a thread here
+_claims: set[Serving] = set()  # their objects have a thread here
 _running: set[Serving] = set()  # those whose thread has not ended
 _kept_agents: list[_core.Agent] = []  # never freed
 
@@ -52,6 +52,24 @@ _kept_agents: list[_core.Agent] = []  # never freed
 def local_box(payload: bytes) -> LocalBox:
     """What a seat of this process is to serve."""
     return _local_boxes[payload]
+
+
+def settle_box(local: LocalBox, box: Any) -> None:
+    """`box` is what was made of `local`. A class may give the object that another thread serves: that is refused."""
+    with _lock:
+        _check_alone(local, box)
+        local.box = box
+
+
+def _check_alone(local: LocalBox, box: Any) -> None:
+    """One object has one thread."""
+    for serving in _claims:
+        other = serving._local
+        if other is not local and (other.subject is box or other.box is box):
+            raise BetterBoxError(
+                f"this {type(box).__qualname__} is served at port {serving.port} already, and the calls of one "
+                f"object run on one thread: close that serving first, or serve another instance"
+            )
 
 
 class Serving:
@@ -84,7 +102,7 @@ class Serving:
             self._seat = self._agent.open_seat(port, self._key)
             _end.start(self._thread)
         except BaseException:
-            _claims.pop(self, None)
+            _claims.discard(self)
             raise
         try:
             self._wait_offered()
@@ -108,7 +126,7 @@ class Serving:
             self._seat.run()
         finally:
             _running.discard(self)
-            _claims.pop(self, None)
+            _claims.discard(self)
 
     def in_call(self) -> bool:
         """True while the box's thread runs code of the box, other than to save it."""
@@ -120,18 +138,11 @@ class Serving:
         return not (inner.f_globals.get("__name__") == "betterbox._slot" and inner.f_code.co_name in ("stop", "tick"))
 
     def _claim(self) -> None:
-        """One object has one thread, also while a call goes on that did not end when its box was closed."""
-        subject = self._local.subject
-        if isinstance(subject, type):
-            return  # its object will be new
+        """Its object has a thread from here on, also while a call goes on that did not end when the box was closed."""
         with _lock:
-            holder = next((serving for serving, other in _claims.items() if other is subject), None)
-            if holder is not None:
-                raise BetterBoxError(
-                    f"this {type(subject).__qualname__} is served at port {holder.port} already, and the calls of one "
-                    f"object run on one thread: close that serving first, or serve another instance"
-                )
-            _claims[self] = subject
+            if not isinstance(self._local.subject, type):
+                _check_alone(self._local, self._local.subject)
+            _claims.add(self)
 
     def _wait_offered(self) -> None:
         while not self._agent.wait_offered(self._seat, _WAIT_SLICE):

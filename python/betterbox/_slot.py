@@ -228,11 +228,11 @@ def init(payload: bytes, in_process: bool, instance: int, several: bool) -> tupl
         local = _serving.local_box(payload)
         try:
             _make_box(state, local.subject, "", local.register)
+            _serving.settle_box(local, state.box)
         except BaseException as error:
             local.error = error
             _discard(state)
             raise
-        local.box = state.box
     else:
         _settle_process()
         if instance == FUNCTION_SLOT:
@@ -373,10 +373,17 @@ def _is_promise(value: Any) -> bool:
     return module is not None and isinstance(value, module.Promise)
 
 
+async def _plain(value: Any) -> Any:
+    """What an async method gives. Of a relay, and of methods that call other boxes, that may be a promise."""
+    if hasattr(value, "__await__"):
+        value = await value
+    return await value if _is_promise(value) else value
+
+
 async def _awaited(value: Any) -> tuple[bool, Any]:
     """(True, value) or (False, exception). Raised on the loop, some exceptions would end it or change their type."""
     try:
-        outcome = True, await value
+        outcome = True, await _plain(value)
     except BaseException as error:
         outcome = False, error
     if _is_child:
@@ -422,8 +429,7 @@ async def _express_async(
     reply: Callable[[bool, object], None],
 ) -> None:
     try:
-        value = fn(*args, **kwargs)  # of a relay: a promise
-        value = await value if hasattr(value, "__await__") else value
+        value = await _plain(fn(*args, **kwargs))
     except BaseException as error:
         if not state.stopping:  # else the box is lost to the caller, who is told so
             reply(False, error)

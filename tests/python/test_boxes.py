@@ -230,6 +230,37 @@ def test_an_object_that_is_served_is_refused_at_a_second_port(cluster: Any) -> N
         assert RemoteBox.connect(8091).increment().result() == 2
 
 
+def test_an_object_that_was_made_of_a_class_is_refused_at_a_second_port(cluster: Any) -> None:
+    class Single(Counter):
+        one: Any = None
+
+        def __new__(cls) -> Any:
+            cls.one = cls.one or super().__new__(cls)
+            return cls.one
+
+    @betterbox.serve_box(8092, block=False)
+    class Decorated(Counter):
+        pass
+
+    with serve(Counter, 8090, block=False) as serving, serve(Single, 8091, block=False):
+        for again in (serving.box, Single, Single.one, Decorated, Decorated.instance()):
+            with pytest.raises(betterbox.BetterBoxError, match="is served at port 809. already"):
+                serve(again, 8093)
+    with serve(serving.box, 8093, block=False), serve(Single, 8090, block=False):
+        assert RemoteBox.connect(8093).increment().result() == 1
+
+
+def test_an_async_method_may_return_a_promise(cluster: Any) -> None:
+    class Asker(Box):
+        async def ask(self, port: int) -> Any:
+            return RemoteBox.connect(port).increment()
+
+    with serve(Counter, 8090, block=False), serve(Asker, 8091, block=False):
+        asker = RemoteBox.connect(8091)
+        assert asker.ask(8090).result() == 1
+        assert betterbox.SpreadBox.connect(8091).ask(betterbox.spread([8090, 8090])).result() == [2, 3]
+
+
 def test_the_instance_is_not_in_the_class(cluster: Any) -> None:
     import cloudpickle
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "runtime/add_times.h"
 #include "runtime/page.h"
 #include "runtime/printable.h"
 #include "scheduler/copies.h"
@@ -95,6 +96,9 @@ bool count_death(const Turn& turn, CallState& call, std::uint64_t index, std::ui
   return false;
 }
 
+/// Of all that an agent says of one seat: more than any work takes, in ns^2, and still a number when it is added up.
+constexpr double kMostSquares = 1e40;
+
 /// One agent's work on a call since its last report.
 /// `weight`: average items per item of this report.
 void learn(const Turn& turn, CallState& call, Share& share, const std::vector<SeatWork>& seats,
@@ -106,7 +110,7 @@ void learn(const Turn& turn, CallState& call, Share& share, const std::vector<Se
     call.longest_ns = std::max(call.longest_ns, work.longest_ns);
     items += work.items;
     busy += static_cast<double>(std::max<std::int64_t>(0, work.busy_ns));
-    squares += std::max(0.0, work.busy_squares);
+    squares += std::min(kMostSquares, std::max(0.0, work.busy_squares));
   }
   if (weight != 1) busy /= weight, squares /= weight * weight;
   share.times.add(items, busy, squares);
@@ -137,7 +141,7 @@ class OutcomeIntake {
     const Range range{span.first, span.first + span.count};
     if (lease_.open.contains(range)) {
       accept(range, page);
-      call_.busy_ns += std::max<std::int64_t>(0, span.busy_ns);
+      call_.busy_ns = add_times(call_.busy_ns, std::max<std::int64_t>(0, span.busy_ns));
       if (call_.items.known_end() > 1) call_.measured.add(range, span.busy_ns);
       return;
     }

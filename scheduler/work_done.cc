@@ -4,6 +4,8 @@
 #include <functional>
 #include <queue>
 
+#include "runtime/add_times.h"
+
 namespace betterbox::scheduler {
 namespace {
 
@@ -22,7 +24,7 @@ template <class Stats> void count(Stats& stats, const SeatWork& work, std::int64
   if (stats.items == 0) stats.first_ns = at;
   stats.last_ns = at;
   stats.items += work.items;
-  stats.busy_ns += std::max<std::int64_t>(0, work.busy_ns);
+  stats.busy_ns = add_times(stats.busy_ns, std::max<std::int64_t>(0, work.busy_ns));
   stats.longest_ns = std::max(stats.longest_ns, work.longest_ns);
 }
 
@@ -60,7 +62,7 @@ std::int64_t MeasuredItems::greedy_ns(std::uint64_t slots) const {
     ends.push(begin + static_cast<double>(time));
     last = std::max(last, begin + static_cast<double>(time));
   }
-  return static_cast<std::int64_t>(last);
+  return static_cast<std::int64_t>(std::min(last, 9e18));
 }
 
 void merge(AgentStats& into, const AgentStats& other) {
@@ -69,7 +71,7 @@ void merge(AgentStats& into, const AgentStats& other) {
   into.last_ns = std::max(into.last_ns, other.last_ns);
   into.slots += other.slots;
   into.items += other.items;
-  into.busy_ns += other.busy_ns;
+  into.busy_ns = add_times(into.busy_ns, other.busy_ns);
   into.retries += other.retries;
   into.steals += other.steals;
   into.outstanding += other.outstanding;

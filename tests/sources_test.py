@@ -21,7 +21,7 @@ INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.MULTILINE)
 MAX_LINES = 600
 
 # What the cores may use besides their own folder: no clock is read, nothing blocks, nothing is hashed.
-VOCABULARY = {f"runtime/{name}.h" for name in "check frame ids limits messages page policy printable range range_word resources socket_names time".split()}
+VOCABULARY = {f"runtime/{name}.h" for name in "add_times check frame ids limits messages page policy printable range range_word resources socket_names time".split()}
 STD_NOT_FOR_CORES = set(
     "chrono condition_variable cstdio filesystem fstream future iostream mutex random shared_mutex thread "
     "unordered_map unordered_set".split()

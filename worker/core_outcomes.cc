@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "runtime/add_times.h"
 #include "runtime/check.h"
 #include "worker/core.h"
 
@@ -99,7 +100,8 @@ void WorkerCore::Gathered::merge() {
     page.add(*view);
     if (grows) {
       merged_spans.back().count += span.count;
-      merged_spans.back().busy_ns += span.busy_ns;
+      auto& busy_ns = merged_spans.back().busy_ns;
+      busy_ns = add_times(busy_ns, span.busy_ns);
     } else {
       merged_spans.push_back(span);
       merged_frames.emplace_back();
@@ -126,7 +128,7 @@ void WorkerCore::Gathered::merge_seats() {
       continue;
     }
     last.items += work.items;
-    last.busy_ns += work.busy_ns;
+    last.busy_ns = add_times(last.busy_ns, work.busy_ns);
     last.busy_squares += work.busy_squares;
     last.longest_ns = std::max(last.longest_ns, work.longest_ns);
   }

@@ -33,6 +33,7 @@ Frame frame_behind(std::string&& payload, std::size_t skip) {
 double square(std::int64_t ns) { return static_cast<double>(ns) * static_cast<double>(ns); }
 
 bool is_time(std::int64_t ns) { return ns >= 0 && ns <= kLongestTime; }
+bool is_square(double squares) { return squares <= square(kLongestTime); }
 
 }  // namespace
 
@@ -124,7 +125,7 @@ bool SlotReader::take_lease_done(std::string_view rest, std::vector<Event>& even
 bool SlotReader::take_outcome(std::string_view rest, std::vector<Event>& events) {
   ++outcomes_;
   SlotOutcome outcome;
-  if (!take(rest, outcome)) return false;
+  if (!take(rest, outcome) || rest.empty()) return false;
   if (!words_.covers(outcome.station, outcome.generation, outcome.first, outcome.count)) return false;
   if (!is_time(outcome.busy_ns) || !is_time(outcome.longest_ns)) return false;
   Gather& gather = gathers_[outcome.station];
@@ -170,7 +171,8 @@ void SlotReader::drain_strip(std::vector<Event>& events) {
     last = part->last;
     outcomes_ += part->count;
     sane_ = words_.covers(part->station, part->generation, part->first, part->count) &&
-            !gathers_[part->station].fold && is_time(part->busy_ns) && is_time(part->longest_ns);
+            !gathers_[part->station].fold && is_time(part->busy_ns) && is_time(part->longest_ns) &&
+            is_square(part->busy_squares);
     if (sane_) take_part(*part, events);
     strip_.release();
   }

@@ -1,4 +1,6 @@
 // What explain() and status are made of.
+#include <limits>
+
 #include "runtime/codec.h"
 #include "scheduler/work_done.h"
 #include "tests/unit/scheduler/bus_fixture.h"
@@ -7,6 +9,23 @@ namespace betterbox::scheduler {
 namespace {
 
 using ::testing::HasSubstr;
+
+TEST(WorkDoneTest, TimesThatAreTooLongToAddUpAreTheLongestOne) {
+  constexpr std::int64_t kLongest = std::numeric_limits<std::int64_t>::max();
+  WorkDone done;
+  std::size_t seats_left = 1;
+  SeatWork work;
+  work.seat = SeatId{0};
+  work.items = 1;
+  work.busy_ns = kLongest - 1;
+  done.add({work, work}, 1, seats_left);
+  EXPECT_EQ(done.busy_ns, kLongest);
+  AgentStats all, other;
+  all.busy_ns = 5;
+  other.busy_ns = done.busy_ns;
+  merge(all, other);
+  EXPECT_EQ(all.busy_ns, kLongest);
+}
 
 TEST(MeasuredItemsTest, GreedyGivesTheNextItemToTheSlotThatIsFreeFirst) {
   MeasuredItems items;

@@ -7,19 +7,17 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
+#include <optional>
 #include <stdexcept>
 
 #include "cluster/mpi_state.h"
 #include "runtime/check.h"
-#include "runtime/limits.h"
 
 namespace betterbox {
 namespace {
 
 constexpr int kPacketTag = 1;
 constexpr int kFrameTag = 2;
-constexpr std::size_t kInlineBytes = 8U << 10;
 constexpr std::size_t kPartBytes = 1U << 30;  ///< MPI counts in int
 constexpr int kArrivalsPerTurn = 64;
 constexpr int kLooks = 4;
@@ -47,20 +45,8 @@ void MpiNode::State::send_packet(int to, PacketHead head, const Frames& frames) 
     arrived(rank, {head, frames, {}});
     return;
   }
-  std::size_t bytes = sizeof head + 8 * frames.size();
-  for (const Frame& frame : frames) bytes += frame.size() <= kInlineBytes ? frame.size() : 0;
-  std::string packet;
-  packet.reserve(bytes);
-  packet.append(reinterpret_cast<const char*>(&head), sizeof head);
-  for (const Frame& frame : frames) {
-    const std::uint64_t frame_bytes = frame.size();
-    packet.append(reinterpret_cast<const char*>(&frame_bytes), sizeof frame_bytes);
-  }
-  for (const Frame& frame : frames) {
-    if (frame.size() <= kInlineBytes) packet.append(frame.view());
-  }
   if (Bell* bell = bells[static_cast<std::size_t>(to)]) bell->packets.fetch_add(1);
-  post(to, kPacketTag, Frame(std::move(packet)));
+  post(to, kPacketTag, Frame(write_packet(head, frames)));
   for (const Frame& frame : frames) {
     for (std::size_t at = 0; frame.size() > kInlineBytes && at < frame.size(); at += kPartBytes) {
       post(to, kFrameTag, frame.slice(at, std::min(kPartBytes, frame.size() - at)));
@@ -119,30 +105,20 @@ bool MpiNode::State::receive_packet() {
   MPI_Mrecv(bytes.get(), packet_size, MPI_BYTE, &matched, MPI_STATUS_IGNORE);
 
   const std::byte* start = bytes.get();
-  const Frame packet(std::shared_ptr<const void>(std::move(bytes)), start,
-                     static_cast<std::size_t>(packet_size));
-  Incoming in;
-  BB_CHECK(packet.size() >= sizeof in.head);
-  std::memcpy(&in.head, packet.data(), sizeof in.head);
-  BB_CHECK(in.head.frames <= kMaxFrames + 1 && packet.size() >= sizeof in.head + 8 * in.head.frames);
-  std::size_t at = sizeof in.head + 8 * in.head.frames;
-  for (std::uint64_t i = 0; i < in.head.frames; ++i) {
-    std::uint64_t frame_size = 0;
-    std::memcpy(&frame_size, packet.data() + sizeof in.head + 8 * i, sizeof frame_size);
-    if (frame_size <= kInlineBytes) {
-      BB_CHECK(frame_size <= packet.size() - at);
-      in.frames.push_back(packet.slice(at, frame_size));
-      at += frame_size;
-      continue;
-    }
-    BB_CHECK(frame_size <= kMaxFrameBytes);
+  std::optional<Packet> packet = read_packet(
+      {std::shared_ptr<const void>(std::move(bytes)), start, static_cast<std::size_t>(packet_size)});
+  BB_CHECK(packet);  // ranks are of one build: what follows it cannot be told apart any more
+  Incoming in{packet->head, std::move(packet->frames), {}};
+  for (Frame& frame : in.frames) {
+    const std::size_t frame_size = frame.size();
+    if (frame_size <= kInlineBytes) continue;
     auto block = memory->take(frame_size);
     for (std::size_t part = 0; part < frame_size; part += kPartBytes) {
       MPI_Irecv(block.get() + part, static_cast<int>(std::min<std::size_t>(kPartBytes, frame_size - part)),
                 MPI_BYTE, status.MPI_SOURCE, kFrameTag, comm, &in.requests.emplace_back());
     }
     const std::byte* data = block.get();
-    in.frames.emplace_back(std::shared_ptr<const void>(std::move(block)), data, frame_size);
+    frame = Frame(std::shared_ptr<const void>(std::move(block)), data, frame_size);
   }
   auto& queue = incoming[static_cast<std::size_t>(status.MPI_SOURCE)];
   if (queue.empty() && in.requests.empty()) {

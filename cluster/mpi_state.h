@@ -1,8 +1,7 @@
 // What a rank's node and its transports share. Part of cluster/mpi_transport.h: nobody else includes it.
 //
-// A packet is one MPI message (tag kPacketTag): PacketHead, the sizes of the message's frames, and those of its frames that
-// are not larger than kInlineBytes. Larger ones follow as messages of their own (tag kFrameTag), in parts of at most
-// kPartBytes; MPI keeps the order of messages with the same tag between two ranks, so nothing has to name them.
+// A packet (cluster/mpi_packet.h) is one MPI message (tag kPacketTag). Frames larger than kInlineBytes follow as messages of
+// their own (tag kFrameTag), in parts of at most kPartBytes; MPI keeps the order of messages with the same tag between two ranks, so nothing has to name them.
 #pragma once
 
 #include <mpi.h>
@@ -22,20 +21,10 @@
 #include "cluster/mpi_broadcast.h"
 #include "cluster/mpi_doors.h"
 #include "cluster/mpi_memory.h"
+#include "cluster/mpi_packet.h"
 #include "cluster/mpi_transport.h"
 
 namespace betterbox {
-
-/// Of kBroadcast `from_initiator` is the word, and `connection` the sequence number.
-enum class PacketKind : std::uint32_t { kConnect = 1, kMessage = 2, kClose = 3, kBroadcast = 4 };
-
-/// `connection` is the number that the side gave it that connected.
-struct PacketHead {
-  PacketKind kind = PacketKind::kMessage;
-  std::uint32_t from_initiator = 0;
-  std::uint64_t connection = 0;
-  std::uint64_t frames = 0;
-};
 
 /// One per rank, in memory that the ranks of its node share.
 struct alignas(64) Bell {

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <set>
 #include <stdexcept>
-#include <string_view>
 
 #include "cluster/mpi_state.h"
 #include "runtime/check.h"
@@ -15,8 +14,6 @@
 
 namespace betterbox {
 namespace {
-
-constexpr std::string_view kScheme = "mpi://";
 
 class MpiTransport final : public Transport, public MpiEnd {
  public:
@@ -35,7 +32,7 @@ class MpiTransport final : public Transport, public MpiEnd {
 
   std::string listen(const std::string& endpoint) override {
     const std::lock_guard lock(node_->mutex);
-    const auto [rank, name] = parse(endpoint);
+    const auto [rank, name] = parse_mpi_endpoint(endpoint);
     if (rank != node_->rank)
       throw std::runtime_error("cannot listen at " + endpoint + ": this is rank " +
                                std::to_string(node_->rank));
@@ -47,7 +44,7 @@ class MpiTransport final : public Transport, public MpiEnd {
   ConnectionId connect(const std::string& endpoint) override {
     const std::lock_guard lock(node_->mutex);
     const ConnectionId id{++last_connection_};
-    const auto [rank, name] = parse(endpoint);
+    const auto [rank, name] = parse_mpi_endpoint(endpoint);
     if (rank < 0 || rank >= node_->size) {
       push_closed(id, "no rank of this job: " + endpoint, false);
       return id;
@@ -168,15 +165,6 @@ class MpiTransport final : public Transport, public MpiEnd {
     std::uint32_t initiator = 0;  ///< 1: we connected
     int peer = 0;                 ///< rank
   };
-
-  static std::pair<int, std::string> parse(const std::string& endpoint) {
-    const std::size_t slash = endpoint.find('/', kScheme.size());
-    if (!endpoint.starts_with(kScheme) || slash == std::string::npos) return {-1, {}};
-    const std::string rank = endpoint.substr(kScheme.size(), slash - kScheme.size());
-    if (rank.empty() || rank.size() > 9 || rank.find_first_not_of("0123456789") != std::string::npos)
-      return {-1, {}};
-    return {std::stoi(rank), endpoint.substr(slash + 1)};
-  }
 
   /// And tells the peer.
   void end_connection(ConnectionId id) {

@@ -2,7 +2,6 @@
 // small enough to meet each other (ids, serials, ports, ranges), and now and then very large ones.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <optional>
@@ -15,45 +14,9 @@
 #include "runtime/codec.h"
 #include "runtime/limits.h"
 #include "runtime/page.h"
+#include "tests/fuzz/input.h"
 
 namespace betterbox::fuzz {
-
-/// The input, byte by byte; zeros behind its end.
-class Input {
- public:
-  Input(const std::uint8_t* data, std::size_t size) : at_(data), end_(data + size) {}
-  bool empty() const { return at_ == end_; }
-  std::uint8_t byte() { return at_ == end_ ? std::uint8_t{0} : *at_++; }
-  /// A number below `bound`, at most 256.
-  unsigned below(unsigned bound) { return byte() % bound; }
-  std::uint64_t number() {
-    const std::uint8_t first = byte();
-    if (first < 224) return first % 8;
-    if (first < 244) return byte();
-    constexpr std::uint64_t kOdd[] = {~0ULL, ~0ULL - 1, 1ULL << 63, (1ULL << 63) - 1, 1ULL << 32, 0xFFFFFFFF,
-                                      65535, 65536,     1'000'000,  1ULL << 40,       4096,       4097};
-    return kOdd[(first - 244) % std::size(kOdd)];
-  }
-  std::string text() {
-    constexpr const char* kTexts[] = {"",
-                                      "here",
-                                      "boot",
-                                      "3.11",
-                                      "there",
-                                      "shm:0",
-                                      "ipc:///tmp/x/a-1",
-                                      "a",
-                                      "tcp://10.0.0.1:1",
-                                      "betterbox-0-1-1",
-                                      "static",
-                                      "mpi://1/a"};
-    return kTexts[below(std::size(kTexts))];
-  }
-
- private:
-  const std::uint8_t* at_;
-  const std::uint8_t* end_;
-};
 
 /// The body of a message: each field of it is drawn where an archive would write it.
 class BodyDrawer {
@@ -133,7 +96,7 @@ std::string draw_body(Input& input, std::size_t index, std::index_sequence<kInde
   return drawer.take();
 }
 
-/// Result: nothing where what was drawn is no message.
+/// A Relay carries another message, mostly. Result: nothing where what was drawn is no message.
 inline std::optional<Message> draw_message(Input& input, std::size_t index) {
   constexpr std::size_t kKinds = std::variant_size_v<AnyBody>;
   index %= kKinds;
@@ -157,6 +120,12 @@ inline std::optional<Message> draw_message(Input& input, std::size_t index) {
           }
         },
         message->body);
+    if (const auto* relay = std::get_if<Relay>(&message->body); relay != nullptr && !relay->over) {
+      const auto carried = draw_message(input, input.byte());
+      if (!carried || std::holds_alternative<Relay>(carried->body)) return std::move(*message);
+      message->frames = {Frame(encode(*carried))};
+      message->frames.insert(message->frames.end(), carried->frames.begin(), carried->frames.end());
+    }
     return std::move(*message);
   }
   return std::nullopt;

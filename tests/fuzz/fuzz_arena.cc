@@ -3,6 +3,7 @@
 // Input: operations of a few bytes each: the agent installs, cuts, sends and reads; a slot that works claims, writes and
 // finishes; and words of the arena are written over.
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -10,30 +11,17 @@
 
 #include "runtime/check.h"
 #include "runtime/page.h"
+#include "tests/fuzz/input.h"
 #include "worker/slot_reader.h"
 
 namespace {
 
 using namespace betterbox;
 
-struct Input {
-  const std::uint8_t* data;
-  std::size_t size;
-
-  std::uint64_t take(std::size_t bytes) {
-    std::uint64_t value = 0;
-    bytes = std::min(bytes, size);
-    if (bytes > 0) std::memcpy(&value, data, bytes);
-    data += bytes;
-    size -= bytes;
-    return value;
-  }
-};
-
 class Bench {
  public:
-  void run(Input input) {
-    while (input.size > 0) step(input);
+  void run(fuzz::Input& input) {
+    while (!input.empty()) step(input);
     for (int i = 0; i < 2; ++i) drain();
     for (std::uint32_t station = 0; station < kStations; ++station) {
       const auto end = words_.end_of(station);
@@ -43,13 +31,13 @@ class Bench {
   }
 
  private:
-  void step(Input& input) {
-    const auto station = static_cast<std::uint32_t>(input.take(1) & 1U);
-    switch (input.take(1) % 8) {
+  void step(fuzz::Input& input) {
+    const auto station = input.below(2);
+    switch (input.below(8)) {
       case 0: return write_over(input);
-      case 1: return install(station, static_cast<std::uint32_t>(input.take(1)));
-      case 2: return cut(station, static_cast<std::uint32_t>(input.take(1)));
-      case 3: return send(input.take(2));
+      case 1: return install(station, input.byte());
+      case 2: return cut(station, input.byte());
+      case 3: return send(input.word(2));
       case 4: return drain();
       case 5: return run_item(station);
       case 6: return raw_record(input);
@@ -57,11 +45,11 @@ class Bench {
     }
   }
 
-  void write_over(Input& input) {
+  void write_over(fuzz::Input& input) {
     auto* bytes = reinterpret_cast<std::byte*>(&header_);
     const std::size_t front = offsetof(ArenaHeader, strip.words);
-    const std::uint64_t at = input.take(3) % (front / 8) * 8;
-    const std::uint64_t value = input.take(8);
+    const std::uint64_t at = input.word(3) % (front / 8) * 8;
+    const std::uint64_t value = input.word();
     std::memcpy(bytes + at, &value, sizeof value);
   }
 
@@ -102,11 +90,9 @@ class Bench {
     if (item) header_.stations[station].done.store(*item + 1);
   }
 
-  void raw_record(Input& input) {
-    const auto kind = static_cast<FromSlot>(input.take(1) % 9);
-    std::string payload(std::min<std::size_t>(input.take(1) % 64, input.size), '\0');
-    for (char& byte : payload) byte = static_cast<char>(input.take(1));
-    record(kind, payload, {});
+  void raw_record(fuzz::Input& input) {
+    const auto kind = static_cast<FromSlot>(input.below(9));
+    record(kind, input.bytes(input.below(64)), {});
   }
 
   void record(FromSlot kind, const std::string& head, const std::string& tail) {
@@ -125,7 +111,11 @@ class Bench {
     for (const Event& event : events) {
       if (const auto* progress = std::get_if<SeatProgressed>(&event)) {
         BB_CHECK(progress->first + std::uint64_t{progress->count} <= installed_[progress->station]);
-        BB_CHECK(progress->busy_ns >= 0 && progress->longest_ns >= 0 && progress->busy_squares >= 0);
+        const auto page = PageView::parse(progress->page.bytes());
+        BB_CHECK(page && page->holds_outcomes_of(progress->count));
+        BB_CHECK(progress->busy_ns >= 0 && progress->longest_ns >= 0 &&
+                 std::isfinite(progress->busy_squares));
+        BB_CHECK(progress->busy_squares >= 0);
       }
       if (const auto* done = std::get_if<SubLeaseDone>(&event)) busy_[done->station] = false;
     }
@@ -146,7 +136,7 @@ class Bench {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  Bench bench;
-  bench.run({data, std::min<std::size_t>(size, 4096)});
+  betterbox::fuzz::Input input(data, std::min<std::size_t>(size, 4096));
+  Bench().run(input);
   return 0;
 }

@@ -10,6 +10,7 @@
 
 #include "runtime/check.h"
 #include "runtime/lane.h"
+#include "tests/fuzz/input.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace betterbox;
@@ -18,19 +19,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   LaneRing writer(counters, memory.data()), reader(counters, memory.data());
   bool touched = false;
   std::uint64_t written = 0, read = 0;
-  const auto take = [&](std::size_t bytes) {
-    std::uint64_t value = 0;
-    bytes = std::min(bytes, size);
-    if (bytes > 0) std::memcpy(&value, data, bytes);
-    data += bytes;
-    size -= bytes;
-    return value;
-  };
-  while (size > 0) {
-    switch (take(1) % 5) {
+  fuzz::Input input(data, size);
+  while (!input.empty()) {
+    switch (input.below(5)) {
       case 0:
       case 1: {
-        const std::string payload(take(2) % (kLaneRingBytes / 2), 'x');
+        const std::string payload(input.word(2) % (kLaneRingBytes / 2), 'x');
         written += writer.write(LaneRecord::kCall, {std::as_bytes(std::span(payload))}) ? 1 : 0;
         break;
       }
@@ -44,9 +38,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       }
       case 3:
         touched = true;
-        (take(1) % 2 == 0 ? counters.head : counters.tail).store(take(8));
+        (input.below(2) == 0 ? counters.head : counters.tail).store(input.word());
         break;
-      default: touched = true; memory[take(2) % kLaneRingBytes] = std::byte(take(1));
+      default: touched = true; memory[input.word(2) % kLaneRingBytes] = std::byte(input.byte());
     }
   }
   BB_CHECK(touched || (read <= written && !reader.broken() && !writer.broken()));

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <random>
 
+#include "cluster/mpi_packet.h"
 #include "runtime/codec.h"
 #include "runtime/page.h"
 #include "tests/golden/samples.h"
@@ -15,8 +16,14 @@ extern "C" int fuzz_bus_file(const std::uint8_t* data, std::size_t size);
 extern "C" int fuzz_client(const std::uint8_t* data, std::size_t size);
 extern "C" int fuzz_codec(const std::uint8_t* data, std::size_t size);
 extern "C" int fuzz_lane(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_link(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_mpi(const std::uint8_t* data, std::size_t size);
 extern "C" int fuzz_page(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_ring(const std::uint8_t* data, std::size_t size);
 extern "C" int fuzz_scheduler(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_strip(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_text(const std::uint8_t* data, std::size_t size);
+extern "C" int fuzz_value(const std::uint8_t* data, std::size_t size);
 extern "C" int fuzz_worker(const std::uint8_t* data, std::size_t size);
 
 namespace betterbox {
@@ -67,13 +74,19 @@ void run_random(Target target, int runs, std::size_t size) {
   }
 }
 
-TEST(Mutation, MemoryOfSlotsThatWasWrittenOverNeverHarmsTheirAgent) {
-  run_random(&fuzz_arena, 3000, 400);
+TEST(Mutation, MemoryOfSlotsThatWasWrittenOverNeverHarmsTheirAgent) { run_random(&fuzz_arena, 3000, 400); }
+
+TEST(Mutation, RingsOfLanesThatWereWrittenOverAreReadRightlyOrBroken) { run_random(&fuzz_lane, 3000, 200); }
+
+TEST(Mutation, RecordsOfRingsArriveInPiecesAndRingsThatWereWrittenOverAreNoticed) {
+  run_random(&fuzz_ring, 2000, 200);
 }
 
-TEST(Mutation, RingsOfLanesThatWereWrittenOverAreReadRightlyOrBroken) {
-  run_random(&fuzz_lane, 3000, 200);
-}
+TEST(Mutation, StripsThatWereWrittenOverGiveWholeOutcomesOrNothing) { run_random(&fuzz_strip, 4000, 200); }
+
+TEST(Mutation, MessagesOfLinksArriveInPiecesAndFalseClaimsEndTheLink) { run_random(&fuzz_link, 3000, 200); }
+
+TEST(Mutation, ValuesArriveWholeOrNotAtAllWhateverPeersAndFilesSay) { run_random(&fuzz_value, 2000, 80); }
 
 /// Inputs for targets that draw what happens from them: anything means something.
 void run_drawn(Target target, int runs, std::size_t most_bytes) {
@@ -111,6 +124,22 @@ TEST(Mutation, AnyMessagesAndSlotsInAnyOrderLeaveTheWorkersTablesInAgreement) {
 }
 
 TEST(Mutation, AnyAnswersInAnyOrderLeaveTheClientsCallsInAgreement) { run_drawn(&fuzz_client, 600, 1500); }
+
+TEST(Mutation, PacketsOverMpiThatWereChangedAreReadOrRefused) {
+  const Frame small(std::string("small")), large(std::string(kInlineBytes + 1, 'l'));
+  run_mutants({write_packet({PacketKind::kConnect, 1, 1, 1}, {small}),
+               write_packet({PacketKind::kMessage, 0, 2, 3}, {small, large, Frame()}),
+               write_packet({PacketKind::kClose, 1, 3, 0}, {}), "mpi://12/scheduler"},
+              &fuzz_mpi, false);
+}
+
+TEST(Mutation, TextsOfCommandLinesThatWereChangedAreReadOrRefused) {
+  std::vector<std::string> seeds;
+  const char* texts[] = {"1.5",    "8GiB", "0,2|a, b", "licence=2",       "0.5x", "1@0.5x:3", "20ms:2",
+                         "0@1.5s", "1-20", "nan",      "w\xc3\xa9\x1b[2J"};
+  for (const char* text : texts) seeds.push_back(static_cast<char>(seeds.size()) + std::string(text));
+  run_mutants(seeds, &fuzz_text, false);
+}
 
 TEST(Mutation, PagesThatWereChangedNeverCrashTheirReader) {
   PageBuilder builder;

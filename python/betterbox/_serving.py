@@ -493,6 +493,8 @@ def stop_on(bus: str) -> None:
 def _leave_with_code() -> None:
     # Registered early, so it runs last; the interpreter would end with 0 whatever happened in the hooks.
     stop_all()  # does nothing, unless a signal came before `_at_end` could begin, or cut it short
+    if _asked_at is not None:
+        _hold_signals(signal.SIG_IGN)  # the interpreter is about to give signals their defaults: one that comes late would kill
     if _exit_code or _interrupted:
         _end.leave()
         flush_standard_streams()

@@ -139,6 +139,8 @@ def find_class(target: str, on_slot: bool = True) -> type[Any]:
     module_name, colon, class_name = target.partition(":")
     if not colon or not module_name or not class_name:
         raise BetterBoxError(f"{target!r} does not name a class: write module:Class")
+    if "/" in module_name or module_name.startswith(".") or module_name.endswith(".py"):
+        raise BetterBoxError(f"{module_name} is no name of a module: write it as import does, without folder and .py")
     try:
         found: Any = importlib.import_module(module_name)
     except KeyboardInterrupt:
@@ -152,13 +154,26 @@ def find_class(target: str, on_slot: bool = True) -> type[Any]:
             found = getattr(found, part)
         except Exception as error:
             advice = nearest(part, [name for name, value in vars(found).items() if isinstance(value, type)])
-            where = getattr(sys.modules[module_name], "__file__", None)
+            where = vars(sys.modules[module_name]).get("__file__")
             raise BetterBoxError(f"module {module_name} ({where}) has no class {class_name!r}{advice}") from error
     try:
         check_servable(found, "betterbox serve")
     except TypeError as error:
         raise BetterBoxError(f"{target} cannot be served: {error}") from error
     return found  # type: ignore[no-any-return]
+
+
+def init_failure(payload: bytes, error: BaseException) -> BaseException:
+    """What is told where a slot could not make its box: of one that a command line names, which, why and where."""
+    target = pickle.loads(_surroundings.split(payload)[1])
+    if not isinstance(target, str) or isinstance(error, (BetterBoxError, ImportError)):
+        return error
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    return BetterBoxError(f"{target} cannot be served: {text}{_place_of(error)}")
+
+
+def _place_of(error: BaseException) -> str:
+    return "".join(f" ({frame.filename}, line {frame.lineno})" for frame in _frames_of_users(error)[-1:])
 
 
 def _import_failure(module: str, error: BaseException) -> BetterBoxError:
@@ -168,7 +183,7 @@ def _import_failure(module: str, error: BaseException) -> BetterBoxError:
             f"there is no module {error.name} in {os.getcwd()} nor elsewhere on sys.path; "
             f"run this where it can be imported from, or put its folder on PYTHONPATH"
         )
-    where = "".join(f" ({frame.filename}, line {frame.lineno})" for frame in _frames_of_users(error)[-1:])
+    where = _place_of(error)
     text = f"{type(error).__name__}: {error}".rstrip(": ")
     if isinstance(error, SyntaxError) and error.filename:
         text, where = f"{type(error).__name__}: {error.msg}", f" ({error.filename}, line {error.lineno})"

@@ -239,9 +239,11 @@ def init(payload: bytes, in_process: bool, instance: int, several: bool) -> tupl
             return "SandBox", True, []
         try:
             _make_box(state, _hosted_subject(payload), f".{instance}" if several else "")
-        except BaseException:
+        except BaseException as error:
             _discard(state)
-            raise
+            from betterbox._deploy import init_failure
+
+            raise init_failure(payload, error)
     # Where some methods run beside the others, a description does not wait for those either.
     methods = [*state.exported.items(), (DESCRIBE, CONCURRENT if any(state.exported.values()) else 0)]
     return type(state.box).__qualname__, is_sandbox(state.box), methods

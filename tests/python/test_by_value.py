@@ -13,7 +13,7 @@ from typing import Any
 import betterbox
 import pytest
 from betterbox import BetterBoxError
-from betterbox._deploy import find_class
+from betterbox._deploy import find_class, init_failure, make_payload
 from helpers import Scripts
 
 HERE = Path(__file__).parent
@@ -116,13 +116,21 @@ def test_a_class_that_cannot_be_served_is_told_why_and_where(tmp_path: Path, mon
         ("lacks", "import nowhere", r"lacks cannot be imported: ModuleNotFoundError: .*'nowhere' \(.*lacks.py, line 1"),
         ("other", "import betterbox\nclass Thingy(betterbox.Box): pass", r"other.py\) has no class 'Thing'; did you mean 'Thingy'"),
         ("plain", "class Thing: pass", r"plain:Thing cannot be served: .*derived from Box"),
+        ("odd", "import sys\nclass Odd:\n def __getattr__(self, _): 1 / 0\nsys.modules['odd'] = Odd()", r"^module odd .* has no"),
         ("gone", None, r"^there is no module gone in "),
+        ("./plain.py", None, r"^./plain.py is no name of a module"),
     ):
         if text is not None:
             (tmp_path / f"{name}.py").write_text(text)
         with pytest.raises(BetterBoxError, match=told) as caught:
             find_class(f"{name}:Thing", on_slot=False)
         assert "slot" not in str(caught.value) and "ship=" not in str(caught.value)
+    try:
+        exec(compile("raise ValueError('no data yet')", "box.py", "exec"))
+    except ValueError as error:
+        told = init_failure(make_payload("box:Thing"), error)
+        assert str(told) == "box:Thing cannot be served: ValueError: no data yet (box.py, line 1)"
+        assert init_failure(make_payload(error), error) is error
 
 
 def test_pytest_shows_none_of_our_frames(cluster: betterbox.LocalCluster) -> None:

@@ -293,6 +293,27 @@ def test_signals_that_come_together_stop_an_idle_box_cleanly(scripts: Scripts, h
     assert "Traceback" not in keeper.output and (home / "boxes/abox/current").exists()
 
 
+def test_a_signal_that_comes_while_the_interpreter_ends_leaves_the_exit_code(scripts: Scripts) -> None:
+    server = scripts.start(
+        "server.py",
+        """
+        import os, signal
+        from betterbox import Box, serve_box
+        class Last:
+            def __del__(self, kill=os.kill, process=os.getpid(), numbers=(signal.SIGINT, signal.SIGTERM)):
+                for number in numbers:
+                    kill(process, number)
+        last = Last()
+        @serve_box(8090)
+        class ABox(Box):
+            pass
+        print('ready')
+        """,
+    )
+    server.wait_for("ready")
+    assert server.end(signal.SIGTERM) == 0, server.output
+
+
 def test_an_async_box_that_stops_ends_its_calls_without_a_word(scripts: Scripts) -> None:
     server = scripts.start(
         "server.py",

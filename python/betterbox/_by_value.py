@@ -76,7 +76,9 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         used: dict[str, Any] = reduced[2][1]["__globals__"]
         names = (name for name in _names_in_class_bodies(func.__code__) if name in func.__globals__)
         used.update((name, func.__globals__[name]) for name in names)
-        return reduced
+        if not _is_of_script(func):
+            return reduced
+        return *reduced[:2], (reduced[5], reduced[2]), None, None, _complete
 
 
 def _names_in_class_bodies(code: types.CodeType) -> Iterator[str]:
@@ -92,6 +94,22 @@ def _names_in_class_bodies(code: types.CodeType) -> Iterator[str]:
                 elif step.opname in ("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS") and step.argval not in assigned:
                     yield step.argval
         yield from _names_in_class_bodies(inner)
+
+
+def _complete(func: types.FunctionType, state: tuple[Callable[..., None], Any]) -> None:
+    state[0](func, state[1])
+    _give_name(func)
+
+
+def _is_of_script(obj: Any) -> bool:
+    name = obj.__qualname__
+    return obj.__module__ == "__main__" and name.isidentifier() and _found("__main__", name) is obj
+
+
+def _give_name(obj: Any) -> None:
+    """`pickle` in user code, and children that it forks, look for what a script has by name in `__main__`."""
+    if _tracking.has_no_script:
+        setattr(sys.modules["__main__"], obj.__qualname__, obj)
 
 
 def _has_own_reducer(kind: type) -> bool:
@@ -111,7 +129,8 @@ def _reduce_class(cls: type) -> tuple[Any, ...]:
         made: tuple[Any, ...] = _enum, (name, type(cls), cls.__name__, cls.__bases__, *_enum_parts(cls))
     else:
         made = _class, (name, _metaclass(cls), cls.__name__, cls.__bases__, _first_attributes(cls))
-    return *made, (name, at_home, cls.__bases__, _attributes(cls), _virtual_subclasses(cls)), None, None, _fill
+    state = name, at_home, _is_of_script(cls), cls.__bases__, _attributes(cls), _virtual_subclasses(cls)
+    return *made, state, None, None, _fill
 
 
 def _metaclass(cls: type) -> type | None:
@@ -246,8 +265,10 @@ _unfilled: set[str] = set()
 """Identities of classes that were built here and have no attributes yet."""
 
 
-def _fill(cls: Any, state: tuple[str, bool, tuple[type, ...], dict[str, Any], tuple[type, ...]]) -> None:
-    name, from_home, bases, attributes, subclasses = state
+def _fill(cls: Any, state: tuple[str, bool, bool, tuple[type, ...], dict[str, Any], tuple[type, ...]]) -> None:
+    name, from_home, has_name, bases, attributes, subclasses = state
+    if has_name:
+        _give_name(cls)
     is_new = name in _unfilled
     known = _tracking.identify(cls)
     if not is_new and (not from_home or known.at_home):

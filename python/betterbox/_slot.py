@@ -251,8 +251,9 @@ def init(payload: bytes, in_process: bool, instance: int, several: bool) -> tupl
 
 def _settle_process() -> None:
     """Make a freshly forked process a slot."""
-    from betterbox import _bus
+    from betterbox import _bus, _tracking
 
+    _tracking.has_no_script = True
     _registry.recording = True
     _bus.background = True
     _surroundings.enter_slot()

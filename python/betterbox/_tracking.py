@@ -22,6 +22,9 @@ class Identity(NamedTuple):
     """The attributes of a copy that its home has told."""
 
 
+has_no_script = False
+"""This process is a slot: names in its `__main__` are free for what comes from the script of its client."""
+
 _of_object: dict[int, tuple[weakref.ref[Any], Identity]] = {}
 _by_name: dict[str, weakref.ref[Any]] = {}
 

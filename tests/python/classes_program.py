@@ -3,7 +3,7 @@
 The script's own classes stay as they are: no attribute of theirs is another object afterwards.
 """
 
-import abc, collections, ctypes, dataclasses, datetime, enum, functools, weakref
+import abc, collections, ctypes, dataclasses, datetime, enum, functools, multiprocessing, pickle, weakref
 from typing import ClassVar, Generic, NamedTuple, NewType, ParamSpec, Protocol, TypedDict, TypeVar, TypeVarTuple
 from dataclasses import field
 from typing import Any, Required, runtime_checkable
@@ -420,6 +420,14 @@ def made_in_a_slot():
     return Made(3)
 
 
+def pickled_in_a_slot(point):
+    kept = pickle.loads(pickle.dumps([point, Colour.RED, Pair(1)]))
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        back = pool.map(echo, kept)
+    assert kept == back == [point, Colour.RED, Pair(1)] and back[1] is Colour.RED
+    return pickle.dumps(kept), [type(each) for each in kept]
+
+
 def made_with_a_field():
     @dataclasses.dataclass
     class Made:
@@ -544,6 +552,8 @@ def main():
         assert Plugin.known == {"one": First} and Meta.made == ["WithMeta"]
         assert betterbox.map(kind, [1, "a", Point()]).result(20) == ["int", "object", "Point"]
 
+        data, kinds = betterbox.submit(pickled_in_a_slot, Point(4)).result(20)
+        assert [type(each) for each in pickle.loads(data)] == kinds == [Point, Colour, Pair]
         assert betterbox.submit(made_with_a_field).result(20) == (3, True)
         made = betterbox.submit(made_in_a_slot).result(20)
         assert isinstance(made, Point) and type(betterbox.submit(echo, made).result(20)) is type(made)

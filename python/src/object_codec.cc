@@ -96,13 +96,19 @@ int encode_array(PyObject* array, std::string& out, LargeBuffers* large) {
   return 1;
 }
 
+/// True for the .str of a number: bytes become no objects, whatever an item says.
+bool is_dtype_of_numbers(std::string_view dtype) {
+  return dtype.size() >= 3 && dtype.size() <= 4 && std::string_view("<>|=").find(dtype[0]) != dtype.npos &&
+         std::string_view("biufc").find(dtype[1]) != dtype.npos;
+}
+
 /// Reads dtype and shape. Null with a Python error.
 PyObject* decode_shape(ItemBytes item, std::size_t& at, std::string& name) {
   std::uint8_t name_size = 0, ndim = 0;
   if (!read(item, at, name_size) || item.size() - at < name_size) return unreadable();
   name.assign(reinterpret_cast<const char*>(item.data()) + at, name_size);
   at += name_size;
-  if (!read(item, at, ndim)) return unreadable();
+  if (!is_dtype_of_numbers(name) || !read(item, at, ndim)) return unreadable();
   PyRef shape(PyTuple_New(ndim));
   if (!shape) return nullptr;
   for (int i = 0; i < ndim; ++i) {

@@ -43,6 +43,7 @@ def make(
     places: tuple[Place, ...],
     fold: Callable[..., Any] | None,
     may_share: bool = True,
+    around: _surroundings.Surroundings | None = None,
 ) -> tuple[bytes, _core.SharedBuffers | None]:
     """Pickle a context; its large buffers, and a large pickle, go into shared memory.
 
@@ -60,6 +61,8 @@ def make(
         `reduce=`.
     may_share : bool
         What is large may go into shared memory.
+    around : Surroundings, optional
+        What a slot must be. Default: as this process is now.
 
     Returns
     -------
@@ -102,7 +105,7 @@ def make(
         carried = [(*ref, *about) for ref in shared.refs]
     large = _LARGE_BYTES if may_share else sys.maxsize  # these pickles come last among what is carried
     described = [(b"" if len(inner) > large else inner, len(buffers)) for inner, buffers in layers]
-    return packed((described, carried, _core.store_id())), shared
+    return packed((described, carried, _core.store_id()), around), shared
 
 
 def _flat(
@@ -129,10 +132,10 @@ def _divided(
     return (target, args, kwargs), apart
 
 
-def packed(content: Any) -> bytes:
-    """`content`, with this process's surroundings in front of it."""
+def packed(content: Any, around: _surroundings.Surroundings | None = None) -> bytes:
+    """`content`, with surroundings in front of it: this process's."""
     file = io.BytesIO()
-    file.write(_surroundings.current().wire)
+    file.write((around or _surroundings.current()).wire)
     pickle.dump(content, file, protocol=5)
     return file.getvalue()
 

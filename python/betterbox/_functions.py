@@ -18,7 +18,7 @@ from betterbox._links import spread_call
 from betterbox._options import DEFAULTS, OPTION_NAMES, Options
 from betterbox._promise import SINGLE, Promise
 from betterbox._spread import has_spread, spread
-from betterbox._submissions import submit_now
+from betterbox._submissions import prepare, submit_now
 from betterbox._submissions import submitters as _submitters
 from betterbox._surroundings import FOLLOWS
 
@@ -190,7 +190,10 @@ def _submit(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     label = label_of(fn)
     promise: Promise[Any] = Promise(connection, label, SINGLE, progress=options.progress, name=options.name)
     if has_promise(args, kwargs):
-        return promise.defer(Deferred(args, kwargs, lambda a, k: submit_now(connection, label, fn, a, k, options)))
+        prepared = prepare(fn, options)
+        return promise.defer(
+            Deferred(args, kwargs, lambda a, k: submit_now(connection, label, fn, a, k, options, prepared))
+        )
     return promise.start(lambda: submit_now(connection, label, fn, args, kwargs, options))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
-from betterbox import _bus, _core, _end
+from betterbox import _bus, _core, _end, _pickling, _surroundings
 from betterbox._deferred import Deferred, has_promise
 from betterbox._described import DESCRIBE, Described
 from betterbox._errors import NoBoxFoundError, nearest
@@ -251,11 +252,20 @@ def spread_call(
         folded=None if options.reduce is None else options.folded,
     )
     if has_promise(args, kwargs):
+        kept, around = _as_it_is(target, options), _surroundings.current()
         return promise.defer(
-            Deferred(args, kwargs, lambda a, k: Plan(target, a, k, options).start(connection, port, promise))
+            Deferred(args, kwargs, lambda a, k: Plan(kept, a, k, options, around).start(connection, port, promise))
         )
     plan = Plan(target, args, kwargs, options)
     return promise.start(lambda: plan.start(connection, port, promise))
+
+
+def _as_it_is(target: str | Callable[..., Any], options: Options) -> str | Callable[..., Any]:
+    """What is to be called later, as it is now."""
+    if isinstance(target, str) or _pickling.goes_by_name(target):
+        return target
+    with _pickling.shipping(options.ship):
+        return _pickling.snapshot(target, "fn")  # type: ignore[no-any-return]
 
 
 def _unwatch(client: _core.Client, port: int) -> None:

@@ -10,7 +10,7 @@ from itertools import count, cycle, islice, repeat
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from betterbox import _bus, _context, _core, _end, _pickling
+from betterbox import _bus, _context, _core, _end, _pickling, _surroundings
 from betterbox._labels import label_of
 from betterbox._options import Options, packed_costs
 from betterbox._promise import FOLD, LIST, Promise, Shape
@@ -83,9 +83,15 @@ class Plan:
     """A spread call ready to go: its items encoded (or a generator to be fed), its context pickled."""
 
     def __init__(
-        self, target: str | Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+        self,
+        target: str | Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        around: _surroundings.Surroundings | None = None,
     ) -> None:
         self.options = options
+        self.around = around
         self.label = label_of(target)
         spreads: dict[_context.Place, Any] = {i: v.iterable for i, v in enumerate(args) if type(v) is spread}
         spreads.update({name: v.iterable for name, v in kwargs.items() if type(v) is spread})
@@ -129,7 +135,9 @@ class Plan:
             items = 0 if self.taken is None else len(self.taken.refs)
             fixed = tuple(None if type(v) is spread else v for v in args)
             named = {name: None if type(v) is spread else v for name, v in kwargs.items()}
-            self.context, self.shared = _context.make(target, fixed, named, tuple(spreads), options.reduce)
+            self.context, self.shared = _context.make(
+                target, fixed, named, tuple(spreads), options.reduce, around=self.around
+            )
             if self.taken is not None:
                 self.values = self.taken.named(self.taken.refs[items:])
 

@@ -8,11 +8,12 @@ is, and the native `Submitter` looks at it before each submission.
 from __future__ import annotations
 
 import builtins
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
 from types import CodeType, FunctionType, ModuleType, NoneType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from betterbox import _bus, _captures, _context, _core, _pickling, _surroundings
 from betterbox._options import DEFAULTS, Options
@@ -21,6 +22,7 @@ __tracebackhide__ = True  # pytest shows the user's lines
 
 _LOOK_SECONDS = 5.0  # how long a submitter is used before the long way looks whether anybody works
 _MOST_SUBMITTERS = 1000
+_KEPT_BYTES = 64 << 10  # of a context that is kept for further calls
 _MOST_WATCHED = 200  # names; beyond these, pickling is as quick
 _ATOMS = (type(None), bool, int, float, complex, str, bytes)
 _MODULE_FACTS = ("__name__", "__package__", "__path__", "__file__")
@@ -91,6 +93,35 @@ class Submitted(_core.Submission):
         return 0 if self.done() and self.get(0)[0] else None
 
 
+class Prepared(NamedTuple):
+    """A function as it was when it was submitted, for a call that begins later."""
+
+    context: bytes
+    refs: list[Any]
+    """What is in it and must live until the call is done."""
+
+
+def prepare(fn: Callable[..., Any], options: Options) -> Prepared:
+    """Pickle the function, and what is around it now."""
+    refs: list[Any] = []
+    with _pickling.shipping(options.ship):
+        if _pickling.REFS not in sys.modules:
+            context, _ = _context.make(fn, (), {}, (), None, may_share=False)
+        else:
+            from betterbox._refs import as_argument, taking
+
+            with taking() as taken:
+                context, _ = _context.make(as_argument(fn), (), {}, (), None, may_share=False)
+            refs = taken.refs
+    return Prepared(_kept_once(context) if len(context) <= _KEPT_BYTES else context, refs)
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_once(context: bytes) -> bytes:
+    """Many calls that wait have the same."""
+    return context
+
+
 def submit_now(
     connection: _bus.Connection,
     label: str,
@@ -98,15 +129,19 @@ def submit_now(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     options: Options,
+    prepared: Prepared | None = None,
 ) -> Submitted:
     """The long way: pickles the function, and leaves a submitter behind if others may use the pickle."""
     if _pickling.REFS not in sys.modules:
-        return _submit_now(connection, label, fn, args, kwargs, options)
+        return _submit_now(connection, label, fn, args, kwargs, options, (), prepared)
     from betterbox._refs import Ref, as_argument, taking
 
     with taking() as taken:
         needed = taken.named([value for value in (*args, *kwargs.values()) if isinstance(value, Ref)])
-        call = _submit_now(connection, label, as_argument(fn), *taken.arguments(args, kwargs), options, needed)
+        args, kwargs = taken.arguments(args, kwargs)
+        call = _submit_now(connection, label, as_argument(fn), args, kwargs, options, needed, prepared)
+    if prepared is not None:
+        taken.refs.extend(prepared.refs)
     taken.until_done(connection, call)
     return call
 
@@ -118,15 +153,19 @@ def _submit_now(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     options: Options,
-    values: Sequence[tuple[str, int, int, str]] = (),
+    values: Sequence[tuple[str, int, int, str]],
+    prepared: Prepared | None,
 ) -> Submitted:
     with _pickling.shipping(options.ship):
         by_name = _pickling.goes_by_name(fn)
         names = None
         functions: list[FunctionType] = []
-        if options is DEFAULTS and not _pickling._shipped and not values:
-            names = [] if by_name else watched(fn, functions)
-        context, _ = _context.make(fn, (), {}, (), None, may_share=False)
+        if prepared is not None:
+            context = prepared.context
+        else:
+            if options is DEFAULTS and not _pickling._shipped and not values:
+                names = [] if by_name else watched(fn, functions)
+            context, _ = _context.make(fn, (), {}, (), None, may_share=False)
         wire = options.wire(True)
         submitter = _core.make_submitter(connection.client, Submitted, label, context, values=values, **wire)
         if names is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import os
 import signal
@@ -237,6 +238,31 @@ def test_a_deferred_call_sees_its_other_arguments_as_they_were(tmp_path: Path) -
     gate.touch()
     assert third.result() == 0
     assert second.result() == f"{gate}-['before']"
+
+
+def test_a_deferred_call_runs_what_was_called_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, here, seen = tmp_path / "gate", os.getcwd(), ["before"]
+    ref = betterbox.put("value")
+
+    def look(*_: Any) -> tuple[list[str], str, str, str]:
+        return seen, os.getcwd(), os.environ["MOMENT"], ref.get()
+
+    monkeypatch.setenv("MOMENT", "then")
+    first = betterbox.submit(work.wait_for_file, str(gate))
+    waiting = [
+        betterbox.submit(look, first),
+        betterbox.map(functools.partial(look, []), [1], itertools.repeat(first)),
+        betterbox.submit(functools.partial(look, seen), first),
+    ]
+    with pytest.raises(SerializationError, match="^fn.*gate_lock"):
+        gate_lock = threading.Lock()
+        betterbox.submit(lambda _: gate_lock, first)
+    seen.append("after")
+    monkeypatch.setenv("MOMENT", "now")
+    monkeypatch.chdir("/")
+    gate.touch()
+    expected = (["before"], here, "then", "value")
+    assert [promise.all() for promise in waiting] == [[expected]] * 3
 
 
 def test_a_promise_inside_of_an_argument_does_not_travel() -> None:

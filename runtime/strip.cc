@@ -8,9 +8,17 @@ namespace betterbox {
 std::size_t scalar_size(std::uint64_t dtype) {
   char text[8];
   std::memcpy(text, &dtype, sizeof text);
-  const bool number = (text[0] == '<' || text[0] == '|') && text[1] != 0 && text[3] == 0;
+  if ((text[0] != '<' && text[0] != '|') || text[3] != 0) return 0;
   const int size = text[2] - '0';
-  return number && (size == 1 || size == 2 || size == 4 || size == 8) ? static_cast<std::size_t>(size) : 0;
+  const bool power = size == 1 || size == 2 || size == 4 || size == 8;
+  switch (text[1]) {
+    case 'b': return size == 1 ? 1 : 0;
+    case 'i':
+    case 'u': return power ? static_cast<std::size_t>(size) : 0;
+    case 'f': return power && size > 1 ? static_cast<std::size_t>(size) : 0;
+    case 'c': return size == 8 ? 8 : 0;
+    default: return 0;
+  }
 }
 
 bool StripWriter::open(std::uint32_t station, std::uint32_t generation, std::uint32_t offset,

@@ -142,6 +142,20 @@ TEST_F(StripTest, SurvivesAWriterThatWritesOverIt) {
   }
 }
 
+TEST(ScalarSizeTest, OnlyNumbersThatFitIntoAWordHaveOne) {
+  const auto size_of = [](const char* text) {
+    std::uint64_t dtype = 0;
+    std::memcpy(&dtype, text, std::strlen(text));
+    return scalar_size(dtype);
+  };
+  for (const char* number : {"|b1", "|i1", "|u1"}) EXPECT_EQ(size_of(number), 1U) << number;
+  for (const char* number : {"<i8", "<u8", "<f8", "<c8"}) EXPECT_EQ(size_of(number), 8U) << number;
+  EXPECT_EQ(size_of("<f2"), 2U);
+  EXPECT_EQ(size_of("<i4"), 4U);
+  for (const char* other : {"", "|O8", "<M8", "<x4", "<f1", "<b2", "<i3", "<c4", ">i4", "<f16", "<i"})
+    EXPECT_EQ(size_of(other), 0U) << other;
+}
+
 TEST_F(StripTest, CarriesManyBetweenTwoThreads) {
   constexpr std::uint32_t kMany = 2'000'000;
   std::thread slot([this] {

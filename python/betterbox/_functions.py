@@ -190,7 +190,7 @@ def _submit(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     label = label_of(fn)
     promise: Promise[Any] = Promise(connection, label, SINGLE, progress=options.progress, name=options.name)
     if has_promise(args, kwargs):
-        prepared = prepare(fn, options)
+        prepared = prepare(fn, args, kwargs, options)
         return promise.defer(
             Deferred(args, kwargs, lambda a, k: submit_now(connection, label, fn, a, k, options, prepared))
         )

@@ -101,8 +101,9 @@ class Prepared(NamedTuple):
     """What is in it and must live until the call is done."""
 
 
-def prepare(fn: Callable[..., Any], options: Options) -> Prepared:
+def prepare(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Prepared:
     """Pickle the function, and what is around it now."""
+    _captures.look_at_arguments(fn, args, kwargs)
     refs: list[Any] = []
     with _pickling.shipping(options.ship):
         if _pickling.REFS not in sys.modules:
@@ -173,7 +174,8 @@ def _submit_now(
             if len(submitters) >= _MOST_SUBMITTERS:
                 submitters.clear()
             submitters[fn] = submitter, connection
-        _captures.look_at_arguments(fn, args, kwargs)
+        if prepared is None:  # else they are copies
+            _captures.look_at_arguments(fn, args, kwargs)
         return submitter.submit_now(args, kwargs)
 
 

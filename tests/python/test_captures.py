@@ -100,6 +100,7 @@ def test_larger_arguments_are_named_when_they_come_again(cluster):
     for call, named in (
         (lambda: betterbox.submit(np.size, array), "args[0] (ndarray, 8.4 MB)"),
         (lambda: betterbox.submit(len, data), "args[0] (bytes, 5.2 MB)"),
+        (lambda: betterbox.submit(np.add, betterbox.submit(abs, 1), array), "args[1] (ndarray, 8.4 MB)"),
         (lambda: betterbox.map(np.add, [1], out=array), "kwargs['out'] (ndarray, 8.4 MB)"),
     ):
         with warnings.catch_warnings():

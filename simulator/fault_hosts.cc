@@ -5,11 +5,11 @@
 
 #include "simulator/fault_notes.h"
 #include "simulator/fault_world.h"
+#include "simulator/units.h"
 
 namespace betterbox::sim {
 namespace {
 
-constexpr std::int64_t kMs = 1'000'000, kSecond = 1'000'000'000;
 constexpr std::int64_t kRetry = 200 * kMs;
 
 }  // namespace

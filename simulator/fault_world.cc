@@ -5,11 +5,11 @@
 #include <utility>
 
 #include "simulator/fault_notes.h"
+#include "simulator/units.h"
 
 namespace betterbox::sim {
 namespace {
 
-constexpr std::int64_t kMs = 1'000'000, kSecond = 1'000'000'000;
 constexpr std::uint64_t kMostEvents = 3'000'000;
 /// From the end of all faults until every call must be settled: two graces and more, and all the work several times over.
 constexpr std::int64_t kConvergence = 60 * kSecond;

@@ -2,12 +2,9 @@
 
 #include <algorithm>
 
+#include "simulator/units.h"
+
 namespace betterbox::sim {
-namespace {
-
-constexpr std::int64_t kUs = 1000, kMs = 1'000'000;
-
-}  // namespace
 
 void FaultCounts::add(const FaultCounts& other) {
   loss += other.loss;

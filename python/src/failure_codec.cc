@@ -1,30 +1,12 @@
 // Failures: error and lost items to exceptions (betterbox._remote) and back (betterbox._slot.describe_error).
-#include <cstring>
-
+#include "python/src/item_bytes.h"
 #include "python/src/object_codec.h"
 #include "python/src/py_ref.h"
 
 namespace betterbox {
 namespace {
 
-void append_text(std::string& out, std::string_view text) {
-  const auto size = static_cast<std::uint32_t>(text.size());
-  out.append(reinterpret_cast<const char*>(&size), sizeof size);
-  out.append(text);
-}
-
-bool read_text(ItemBytes item, std::size_t& at, std::string_view& text) {
-  std::uint32_t size = 0;
-  if (item.size() - at < sizeof size) return false;
-  std::memcpy(&size, item.data() + at, sizeof size);
-  at += sizeof size;
-  if (item.size() - at < size) return false;
-  text = {reinterpret_cast<const char*>(item.data()) + at, size};
-  at += size;
-  return true;
-}
-
-PyObject* unreadable() {
+PyObject* no_failure() {
   PyErr_SetString(PyExc_ValueError,
                   "betterbox: a failure arrived that is none (a bug, or another version at the other end)");
   return nullptr;
@@ -50,14 +32,14 @@ PyObject* decode_failure(ItemBytes item, std::string_view method, Port port) {
     std::size_t at = 1;
     std::string_view type, message, traceback;
     if (!read_text(item, at, type) || !read_text(item, at, message) || !read_text(item, at, traceback))
-      return unreadable();
+      return no_failure();
     return call_remote_hook("rebuild_error", Py_BuildValue("(NNNy#)", text_object(type), text_object(message),
                                                            text_object(traceback),
                                                            reinterpret_cast<const char*>(item.data()) + at,
                                                            static_cast<Py_ssize_t>(item.size() - at)));
   }
   const auto lost = parse_lost_item(item);
-  if (!lost) return unreadable();
+  if (!lost) return no_failure();
   return call_remote_hook(
       "lost_error",
       Py_BuildValue("(iKiiIKNNNNi)", static_cast<int>(lost->code),

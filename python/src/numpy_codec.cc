@@ -21,19 +21,13 @@ PyObject* numpy_if_there(const char* name) {
   return found.release();  // kept for good: who asks does so once
 }
 
-PyTypeObject* ndarray_type() {
-  static PyObject* type = nullptr;
-  if (type == nullptr) type = numpy_if_there("ndarray");
-  return reinterpret_cast<PyTypeObject*>(type);
-}
-
 PyTypeObject* generic_type() {
   static PyObject* type = nullptr;
   if (type == nullptr) type = numpy_if_there("generic");
   return reinterpret_cast<PyTypeObject*>(type);
 }
 
-PyObject* unreadable() {
+PyObject* no_column() {
   PyErr_SetString(PyExc_ValueError, "betterbox: a column arrived that is none");
   return nullptr;
 }
@@ -74,7 +68,7 @@ PyObject* filled_array(PyObject* shape, const std::string& dtype, std::span<cons
   const bool fits = static_cast<std::size_t>(buffer.len) == data.size();
   if (fits) std::memcpy(buffer.buf, data.data(), data.size());
   PyBuffer_Release(&buffer);
-  return fits ? array.release() : unreadable();
+  return fits ? array.release() : no_column();
 }
 
 /// True for the .str of a number: nothing that numpy would take for a structure.
@@ -84,6 +78,12 @@ bool is_number(std::string_view dtype) {
 }
 
 }  // namespace
+
+PyTypeObject* ndarray_type() {
+  static PyObject* type = nullptr;
+  if (type == nullptr) type = numpy_if_there("ndarray");
+  return reinterpret_cast<PyTypeObject*>(type);
+}
 
 bool array_columns(PyObject* array, const std::function<void(Frame page, std::uint64_t count)>& give) {
   if (ndarray_type() == nullptr || Py_TYPE(array) != ndarray_type()) return false;
@@ -128,17 +128,16 @@ PyObject* column_array(const PageView& column) {
   const auto text = column.description();
   const bool rows = column.column_type() == ColumnType::kArrays;
   const std::size_t length = text.empty() ? 0 : std::to_integer<std::size_t>(text[0]);
-  if (1 + length + (rows ? 1 : 0) > text.size()) return unreadable();
+  if (1 + length + (rows ? 1 : 0) > text.size()) return no_column();
   const std::string dtype(reinterpret_cast<const char*>(text.data()) + 1, length);
   const std::size_t dimensions = rows ? std::to_integer<std::size_t>(text[1 + length]) : 0;
-  if (!is_number(dtype) || dimensions > 31 || (text.size() - 1 - length) / 8 < dimensions)
-    return unreadable();
+  if (!is_number(dtype) || dimensions > 31 || (text.size() - 1 - length) / 8 < dimensions) return no_column();
   PyRef shape(PyTuple_New(static_cast<Py_ssize_t>(1 + dimensions)));
   if (!shape) return nullptr;
   PyTuple_SET_ITEM(shape.get(), 0, PyLong_FromUnsignedLongLong(column.count()));
   for (std::size_t i = 0; i < dimensions; ++i) {
     std::uint64_t extent = 0;
-    if (2 + length + 8 * (i + 1) > text.size()) return unreadable();
+    if (2 + length + 8 * (i + 1) > text.size()) return no_column();
     std::memcpy(&extent, text.data() + 2 + length + 8 * i, sizeof extent);
     PyTuple_SET_ITEM(shape.get(), static_cast<Py_ssize_t>(1 + i), PyLong_FromUnsignedLongLong(extent));
   }
@@ -153,9 +152,9 @@ PyObject* array_item(PyObject* array, std::uint64_t i, ColumnType type) {
 
 PyObject* decode_scalar(ItemBytes item) {
   const std::size_t length = item.size() < 2 ? 0 : std::to_integer<std::size_t>(item[1]);
-  if (item.size() < 2 + length) return unreadable();
+  if (item.size() < 2 + length) return no_column();
   const std::string dtype(reinterpret_cast<const char*>(item.data()) + 2, length);
-  if (!is_number(dtype)) return unreadable();
+  if (!is_number(dtype)) return no_column();
   PyRef shape(Py_BuildValue("(i)", 1));
   PyRef array(shape ? filled_array(shape.get(), dtype, item.subspan(2 + length)) : nullptr);
   return array ? PySequence_GetItem(array.get(), 0) : nullptr;

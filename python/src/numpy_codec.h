@@ -15,6 +15,9 @@
 
 namespace betterbox {
 
+/// numpy.ndarray if NumPy has been imported, else null. Borrowed.
+PyTypeObject* ndarray_type();
+
 /// Gives the items of an array as columns of at most about kPageBytes, copied now. Result: false (and nothing given,
 /// no Python error) if it must travel item by item: not exactly an ndarray, of objects, structures, dates or text,
 /// without a length, of rows without bytes or large ones, or in the other byte order.

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "python/src/item_bytes.h"
 #include "python/src/numpy_codec.h"
 #include "python/src/py_ref.h"
 #include "python/src/shared_buffers.h"
@@ -13,16 +14,7 @@ namespace {
 
 constexpr std::size_t kAlignment = 64;
 
-template <class T> void append(std::string& out, T value) {
-  out.append(reinterpret_cast<const char*>(&value), sizeof value);
-}
-
 void append_tag(std::string& out, ItemTag tag) { out.push_back(static_cast<char>(tag)); }
-
-void append_text(std::string& out, std::string_view text) {
-  append(out, static_cast<std::uint32_t>(text.size()));
-  out.append(text);
-}
 
 /// Pads to a multiple of 64 from where the item began.
 void align(std::string& out, std::size_t item_start) {
@@ -32,37 +24,10 @@ void align(std::string& out, std::size_t item_start) {
 
 std::size_t aligned(std::size_t offset) { return (offset + kAlignment - 1) / kAlignment * kAlignment; }
 
-template <class T> bool read(ItemBytes item, std::size_t& at, T& value) {
-  if (item.size() - at < sizeof value) return false;
-  std::memcpy(&value, item.data() + at, sizeof value);
-  at += sizeof value;
-  return true;
-}
-
-bool read_text(ItemBytes item, std::size_t& at, std::string_view& text) {
-  std::uint32_t size = 0;
-  if (!read(item, at, size) || item.size() - at < size) return false;
-  text = {reinterpret_cast<const char*>(item.data()) + at, size};
-  at += size;
-  return true;
-}
-
 PyObject* unreadable() {
   PyErr_SetString(PyExc_ValueError,
                   "betterbox: an item arrived that is no item (a bug, or another version at the other end)");
   return nullptr;
-}
-
-/// numpy.ndarray if numpy has been imported, else null. Borrowed.
-PyTypeObject* ndarray_type() {
-  static PyTypeObject* type = nullptr;
-  if (type != nullptr) return type;
-  PyObject* modules = PyImport_GetModuleDict();
-  PyObject* numpy = PyDict_GetItemString(modules, "numpy");
-  if (numpy == nullptr) return nullptr;
-  PyObject* found = PyObject_GetAttrString(numpy, "ndarray");
-  if (found == nullptr) PyErr_Clear();
-  return type = reinterpret_cast<PyTypeObject*>(found);  // kept for good
 }
 
 /// Result: 1 encoded, 0 not a plain array (nothing appended), -1 error.

@@ -9,9 +9,9 @@
 namespace betterbox {
 namespace {
 
-using Items = std::set<std::uint64_t>;
+using ItemSet = std::set<std::uint64_t>;
 
-std::vector<Range> ranges_of(const Items& items, Range within) {
+std::vector<Range> ranges_of(const ItemSet& items, Range within) {
   std::vector<Range> ranges;
   for (const std::uint64_t item : items) {
     if (!within.contains(item)) continue;
@@ -24,8 +24,8 @@ std::vector<Range> ranges_of(const Items& items, Range within) {
   return ranges;
 }
 
-std::vector<Range> gaps_of(const Items& items, Range within) {
-  Items missing;
+std::vector<Range> gaps_of(const ItemSet& items, Range within) {
+  ItemSet missing;
   for (std::uint64_t i = within.begin; i < within.end; ++i) {
     if (!items.contains(i)) missing.insert(i);
   }
@@ -37,7 +37,7 @@ TEST(RangeSetTest, AgreesWithASetOfItemsInRandomOperations) {
   for (std::uint32_t seed = 0; seed < 200; ++seed) {
     std::mt19937 random(seed);
     RangeSet set;
-    Items model;
+    ItemSet model;
     for (int step = 0; step < 100; ++step) {
       const std::uint64_t a = random() % kUniverse;
       const std::uint64_t b = random() % kUniverse;
@@ -73,7 +73,7 @@ TEST(RangeSetTest, AgreesWithASetOfItemsWhileItHasThousandsOfRanges) {
   constexpr std::uint64_t kUniverse = 6000;
   std::mt19937 random(1);
   RangeSet set;
-  Items model;
+  ItemSet model;
   for (int step = 0; step < 20'000; ++step) {
     const std::uint64_t begin = random() % kUniverse;
     const bool mostly_grows = step % 10'000 < 6'000;

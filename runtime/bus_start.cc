@@ -6,16 +6,22 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 #include <stdexcept>
 #include <string_view>
 #include <system_error>
@@ -54,13 +60,43 @@ std::string folder_of(const std::string& path) { return fs::absolute(path).paren
 
 // --- the daemon -------------------------------------------------------------------------------------
 
+/// A batch system may have bound the processes of its jobs to what it gave them.
+bool in_batch_job() {
+  constexpr const char* kNames[] = {"SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID"};
+  return std::any_of(std::begin(kNames), std::end(kNames),
+                     [](const char* name) { return std::getenv(name) != nullptr; });
+}
+
 /// What the child needs, made ready before the fork: behind it nothing may be allocated.
 struct Launch {
   std::vector<char*> argv;
   int null_fd = -1;
   int log_fd = -1;
   int ready_fd = -1;
+  bool keep_affinity = false;
 };
+
+using CpuMask = std::array<unsigned long, 16384 / (8 * sizeof(unsigned long))>;
+
+/// Of this thread. The kernel leaves out what is not there, or not allowed.
+void use_all_cpus() {
+  CpuMask cpus;
+  cpus.fill(~0UL);
+  ::syscall(SYS_sched_setaffinity, 0, sizeof cpus, cpus.data());
+}
+
+/// Whoever starts a daemon does so for all that come later: what narrows the one is not to narrow the others.
+void widen(bool keep_affinity) {
+  ::umask(077);
+  ::setpriority(PRIO_PROCESS, 0, 0);
+  for (const auto which : {RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_NPROC}) {
+    rlimit limit{};
+    if (::getrlimit(which, &limit) != 0) continue;
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(which, &limit);
+  }
+  if (!keep_affinity) use_all_cpus();
+}
 
 void reset_signals() {
   struct sigaction standard {};
@@ -84,6 +120,7 @@ void reset_signals() {
   if (placed && ::chdir("/") == 0) {
     ::close_range(kReadyFd + 1, ~0U, 0);
     reset_signals();
+    widen(launch.keep_affinity);
     ::execv(launch.argv[0], launch.argv.data());
   }
   const int error = errno;
@@ -245,6 +282,21 @@ std::optional<std::string> reach_bus(const BusInfo& info, Duration patience) {
   return std::nullopt;
 }
 
+unsigned daemon_cpus() {
+  CpuMask mine{}, usable{};
+  const long size = ::syscall(SYS_sched_getaffinity, 0, sizeof mine, mine.data());
+  if (size < 0) return 1;
+  usable = mine;
+  if (!in_batch_job()) {
+    use_all_cpus();
+    ::syscall(SYS_sched_getaffinity, 0, sizeof usable, usable.data());
+    ::syscall(SYS_sched_setaffinity, 0, size, mine.data());
+  }
+  int count = 0;
+  for (const unsigned long word : usable) count += std::popcount(word);
+  return static_cast<unsigned>(std::max(count, 1));
+}
+
 std::string start_daemon(const std::vector<std::string>& argv, const std::string& log_file,
                          TimePoint deadline) {
   if (argv.empty()) throw std::runtime_error("nothing to start");
@@ -260,7 +312,7 @@ std::string start_daemon(const std::vector<std::string>& argv, const std::string
 
   std::vector<std::string> arguments = argv;
   arguments.insert(arguments.end(), {"--ready-fd", std::to_string(kReadyFd)});
-  Launch launch{{}, null.get(), log.get(), write_end.get()};
+  Launch launch{{}, null.get(), log.get(), write_end.get(), in_batch_job()};
   for (std::string& argument : arguments) launch.argv.push_back(argument.data());
   launch.argv.push_back(nullptr);
   fork_daemon(launch);

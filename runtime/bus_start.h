@@ -23,8 +23,12 @@ struct FoundBus {
 std::optional<std::string> reach_bus(const BusInfo& info, Duration patience = kReachTimeout);
 inline bool bus_answers(const BusInfo& info) { return reach_bus(info).has_value(); }
 
-/// Starts `argv` as a daemon: double fork, setsid, working folder /, stdio to `log_file`, every other
-/// descriptor closed except a pipe given as --ready-fd N appended to argv. Result: the line written to
+/// CPUs that a daemon may use which this process starts: all that there are for it, in a batch job those of the job.
+unsigned daemon_cpus();
+
+/// Starts `argv` as a daemon: double fork, setsid, working folder /, umask 077, stdio to `log_file`; affinity (unless in
+/// a batch job), priority and soft limits of the caller do not stay with it, where that needs no privilege. Every other
+/// descriptor is closed except a pipe given as --ready-fd N appended to argv. Result: the line written to
 /// that pipe; throws std::runtime_error with what it says behind "error: ", or with the end of the log if it
 /// ends or says nothing until the deadline. Safe in a process with threads (the child only calls async-signal-safe functions).
 std::string start_daemon(const std::vector<std::string>& argv, const std::string& log_file,

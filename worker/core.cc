@@ -160,7 +160,10 @@ void WorkerCore::on(ContextArrived&& e) {
       for (const Station& place : seat.stations) call.stations += place.busy && place.call == id;
       call.seats += seat.runs == id;
     }
-    call.crowd = &crowd_of(e.context.port, id.client);
+    ContextHead head = ContextHead::of(e.frame);
+    call.kin = {id.client, head.birth};
+    call.surroundings = std::move(head.surroundings);
+    call.crowd = &crowd_of(e.context.port, call.kin);
     call.report_interval = kLongestInterval;
     // Equal needs are one object: what is reserved for one call in a seat then does for another.
     auto same = std::find_if(calls_.begin(), calls_.end(), [&](const auto& entry) {
@@ -392,7 +395,7 @@ void WorkerCore::on(CallDropped&& e) {
   const auto priority = priorities_.find(call->context.priority);
   if (--priority->second == 0) priorities_.erase(priority);
   calls_.erase(e.call);
-  forget_crowd(e.call.client);
+  forget_crowds(e.call.client);
 }
 
 void WorkerCore::forget_lease(Leases::iterator at) {

@@ -26,6 +26,7 @@
 #include "runtime/policy.h"
 #include "runtime/range.h"
 #include "runtime/resources.h"
+#include "worker/context_head.h"
 #include "worker/effects.h"
 #include "worker/events.h"
 #include "worker/seat_set.h"
@@ -40,7 +41,7 @@ inline constexpr std::int64_t kSoonDivisor = 16;
 /// Outboxes are looked at no more rarely and (without a bell) no more often than this.
 inline constexpr Duration kLongestDrainInterval = milliseconds(100);
 inline constexpr Duration kShortestDrainInterval = microseconds(200);
-/// A seat changes its client (a process is made anew) or is taken from a call at most once in this time.
+/// A seat changes its kin (a process is made anew) or is taken from a call at most once in this time.
 inline constexpr Duration kSwitchInterval = milliseconds(100);
 /// What a slot's policy is told: from the end of a part to having the next, and the shortest part worth its cost.
 inline constexpr Duration kSeatRoundTrip = microseconds(100);
@@ -112,6 +113,12 @@ class WorkerCore {
   /// kStopping: was asked to stop. kKilled: a kill is on its way. kGone: for good.
   enum class SeatState : std::uint8_t { kEmpty, kStarting, kUp, kStopping, kKilled, kGone };
   using Needs = std::shared_ptr<const Resources>;
+  /// Function seats: whose code the process has seen, and what it was started with (worker/context_head.h).
+  struct Kin {
+    PeerId client;
+    std::uint64_t birth = 0;
+    friend auto operator<=>(const Kin&, const Kin&) = default;
+  };
 
   struct Station {
     LeaseId lease;
@@ -129,7 +136,7 @@ class WorkerCore {
     Range range() const { return {base, base + count}; }
     std::uint32_t left() const { return count > finished ? count - finished : 0; }
   };
-  /// Seats that suit the same calls: those of a port, and in the function pool those of one client.
+  /// Seats that suit the same calls: those of a port, and in the function pool those of one kin.
   struct Crowd {
     SeatSet idle;
     SeatSet hungry;  // they run, and their second station had better be filled now
@@ -179,10 +186,10 @@ class WorkerCore {
     CallId runs;                  // counted in CallState::seats
     TimePoint retry_at{};
     TimePoint kill_at = TimePoint::never();
-    TimePoint since{};  // last change of client or reservation
+    TimePoint since{};  // last change of kin or reservation
     TimePoint idle_since{};
-    TimePoint heard{};               // when it was given work, or its last outcomes came
-    PeerId client;                   // function seats: whose code the process has seen
+    TimePoint heard{};  // when it was given work, or its last outcomes came
+    Kin kin;
     std::uint64_t devices = 0;       // a bit for each that this life's process sees
     std::uint32_t device_milli = 0;  // of each of these is taken for what this seat runs
     CallId reserved;                 // taken from another call for this one (serial 0: not reserved)
@@ -241,6 +248,8 @@ class WorkerCore {
     Frame frame;
     Needs needs;
     const Policy* policy = nullptr;
+    Kin kin;
+    Frame surroundings;  // for slots at their start
     Crowd* crowd = nullptr;
     std::vector<LeaseId> leases;
     std::set<LeaseId> divisible;    // leases with undivided items
@@ -348,11 +357,9 @@ class WorkerCore {
   std::uint8_t sets_of(const Seat& seat) const;
   bool is_hungry(const Seat& seat) const;
   void set_state(Seat& seat, SeatState state);
-  void set_client(Seat& seat, PeerId client);
-  Crowd& crowd_of(Port port, PeerId client) {
-    return crowds_[{port, port == kFunctionPool ? client : PeerId{}}];
-  }
-  void forget_crowd(PeerId client);
+  void set_kin(Seat& seat, Kin kin);
+  Crowd& crowd_of(Port port, Kin kin) { return crowds_[{port, port == kFunctionPool ? kin : Kin{}}]; }
+  void forget_crowds(PeerId client);
   void put_undivided(LeaseState& lease, Range range);
   void take_undivided(LeaseState& lease, Range range);
   void undivided_changed(LeaseState& lease, std::uint64_t before);
@@ -366,12 +373,12 @@ class WorkerCore {
   std::uint64_t items_of_cost(const LeaseState& lease, std::uint64_t count) const;
   void give_part(CallId id, CallState& call, LeaseState& lease, Seat& seat, std::uint64_t count);
   Seat* choose_foreign_seat(const CallState& call);
-  void seat_client(CallId id, const CallState& call, Seat& seat);
+  void seat_kin(const CallState& call, Seat& seat);
   std::vector<PagePart> page_parts(const LeaseState& lease, Range range) const;
   std::uint64_t seats_for(const CallState& call) const;
   bool fits(const CallState& call) const;
-  bool may_switch_client(const Seat& seat);
-  bool client_has_work(PeerId client) const;
+  bool may_switch_kin(const Seat& seat);
+  bool has_work(Kin kin) const;
   std::uint32_t seats_of(Port port) const;
 
   // core_devices.cc: which process may use which GPU
@@ -438,7 +445,7 @@ class WorkerCore {
   void on(SeatDied&& e);
   void on(StopAsked&& e);
   Seat& add_seat(Port port, SeatKind kind);
-  void spawn(Seat& seat);
+  void spawn(Seat& seat, Frame surroundings = {});
   void stop_seat(Seat& seat);
   void kill_seat(Seat& seat);
   void set_kill_at(Seat& seat, TimePoint at);
@@ -469,7 +476,7 @@ class WorkerCore {
   std::vector<Message> to_say_;  // answers that wait for a session
 
   std::deque<Seat> seats_;  // place = SeatId
-  std::map<std::pair<Port, PeerId>, Crowd> crowds_;
+  std::map<std::pair<Port, Kin>, Crowd> crowds_;
   std::map<Port, PortState> ports_;
   std::set<std::pair<TimePoint, SeatId>> seat_timers_;  // a seat may want something (or no longer)
   TimePoint idle_check_at_ = TimePoint::never();

@@ -73,7 +73,7 @@ WorkerCore::Seat& WorkerCore::add_seat(Port port, SeatKind kind) {
   return seat;
 }
 
-void WorkerCore::spawn(Seat& seat) {
+void WorkerCore::spawn(Seat& seat, Frame surroundings) {
   ++seat.life;
   seat.ready = seat.served = seat.waits = false;
   seat.retry_at = {};
@@ -82,7 +82,8 @@ void WorkerCore::spawn(Seat& seat) {
   if (seat.kind == SeatKind::kFunction) {
     idle_check_at_ = std::min(idle_check_at_, now_ + kIdleSeatLife);
     set_state(seat, SeatState::kUp);
-    effect(SpawnSeat{seat.id, seat.life, init_head(kFunctionInstance, 0, environment_of(seat), {}), {}});
+    effect(SpawnSeat{seat.id, seat.life, init_head(kFunctionInstance, 0, environment_of(seat), {}),
+                     std::move(surroundings)});
     return;
   }
   seat.box->failed = false;
@@ -159,7 +160,7 @@ void WorkerCore::discard(Seat& seat) {
   unreserve(seat);
   unlearn(seat);
   set_state(seat, SeatState::kEmpty);
-  set_client(seat, {});
+  set_kin(seat, {});
 }
 
 void WorkerCore::on(SeatReady&& e) {
@@ -259,7 +260,7 @@ void WorkerCore::empty_seat(Seat& seat, const SeatDied& e) {
   unlearn(seat);
   seat.kill_at = TimePoint::never();
   seat.state = SeatState::kEmpty;
-  set_client(seat, {});
+  set_kin(seat, {});
   reindex(seat);
 }
 

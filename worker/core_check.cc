@@ -10,7 +10,7 @@ namespace betterbox {
 void WorkerCore::check_indices(const Seat& seat) const {
   constexpr std::uint8_t kOlder = kHungry | kVacant;
   BB_CHECK(((sets_of(seat) ^ seat.indexed) & ~kOlder) == 0);
-  const auto crowd = crowds_.find({seat.port, seat.port == kFunctionPool ? seat.client : PeerId{}});
+  const auto crowd = crowds_.find({seat.port, seat.port == kFunctionPool ? seat.kin : Kin{}});
   for (const auto& [key, other] : crowds_) {
     const bool here = crowd != crowds_.end() && &other == &crowd->second;
     BB_CHECK(other.idle.contains(seat.id.value) == (here && (seat.indexed & kIdle) != 0));

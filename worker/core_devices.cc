@@ -118,7 +118,7 @@ WorkerCore::Seat* WorkerCore::choose_by_devices(CallState& call) {
   for (const SeatId kept : call.reserved) {
     Seat& seat = seats_[kept.value];
     if (seat.state != SeatState::kUp || !seat.is_free()) continue;
-    if (seat.client == call.context.call.client && suits(seat, call)) return &seat;
+    if (seat.kin == call.kin && suits(seat, call)) return &seat;
     other = &seat;
   }
   if (other != nullptr) return other;

@@ -50,8 +50,7 @@ void WorkerCore::reindex(Seat& seat) {
   const auto changed = static_cast<std::uint8_t>(sets ^ seat.indexed);
   if (changed == 0) return;
   constexpr std::uint8_t kInCrowd = kIdle | kHungry;
-  if ((seat.indexed & kInCrowd) == 0 && (sets & kInCrowd) != 0)
-    seat.crowd = &crowd_of(seat.port, seat.client);
+  if ((seat.indexed & kInCrowd) == 0 && (sets & kInCrowd) != 0) seat.crowd = &crowd_of(seat.port, seat.kin);
   auto update = [&](SeatSet& set, std::uint8_t bit) {
     if ((changed & bit) == 0) return;
     (sets & bit) != 0 ? set.insert(seat.id.value) : set.erase(seat.id.value);
@@ -76,27 +75,31 @@ void WorkerCore::set_state(Seat& seat, SeatState state) {
   reindex(seat);
 }
 
-/// Another client's code will be, or nobody's code is, in this seat.
-void WorkerCore::set_client(Seat& seat, PeerId client) {
-  if (seat.client == client) return;
-  const PeerId before = seat.client;
+/// Another client's code will be, or nobody's code is, in this seat; or its process is started with other things.
+void WorkerCore::set_kin(Seat& seat, Kin kin) {
+  if (seat.kin == kin) return;
+  const PeerId before = seat.kin.client;
   if ((seat.indexed & (kIdle | kHungry)) != 0) {
     seat.crowd->idle.erase(seat.id.value);
     seat.crowd->hungry.erase(seat.id.value);
     if ((seat.indexed & kIdle) != 0) --ports_[seat.port].idle;
     seat.indexed &= static_cast<std::uint8_t>(~(kIdle | kHungry));
   }
-  seat.client = client;
+  seat.kin = kin;
   reindex(seat);
-  forget_crowd(before);
+  forget_crowds(before);
 }
 
-void WorkerCore::forget_crowd(PeerId client) {
-  const auto crowd = crowds_.find({kFunctionPool, client});
+/// Those of a client that has no call here, once they are empty.
+void WorkerCore::forget_crowds(PeerId client) {
   const auto call = calls_.lower_bound({client, 0});
-  const bool known = call != calls_.end() && call->first.client == client;
-  if (crowd == crowds_.end() || known || !crowd->second.idle.empty() || !crowd->second.hungry.empty()) return;
-  crowds_.erase(crowd);
+  if (call != calls_.end() && call->first.client == client) return;
+  auto crowd = crowds_.lower_bound({kFunctionPool, Kin{client, 0}});
+  while (crowd != crowds_.end() && crowd->first.first == kFunctionPool &&
+         crowd->first.second.client == client) {
+    const bool used = !crowd->second.idle.empty() || !crowd->second.hungry.empty();
+    crowd = used ? std::next(crowd) : crowds_.erase(crowd);
+  }
 }
 
 /// Its last items are running, or will be by the time that anybody looks.
@@ -224,7 +227,7 @@ WorkerCore::Seat* WorkerCore::choose_foreign_seat(const CallState& call) {
     if (key.first != kFunctionPool) break;
     if (&crowd == call.crowd) continue;
     for (std::uint32_t s = crowd.idle.next(); s != SeatSet::kNone; s = crowd.idle.next(s + 1)) {
-      if (may_switch_client(seats_[s])) return &seats_[s];
+      if (may_switch_kin(seats_[s])) return &seats_[s];
       if (others == nullptr) others = &seats_[s];
     }
   }
@@ -252,16 +255,17 @@ std::uint64_t WorkerCore::seats_for(const CallState& call) const {
   return items_that_fit(capacity_, *call.needs, seats_of(call.context.port));
 }
 
-bool WorkerCore::client_has_work(PeerId client) const {
-  for (auto at = calls_.lower_bound({client, 0}); at != calls_.end() && at->first.client == client; ++at) {
-    if (!at->second.leases.empty()) return true;
+bool WorkerCore::has_work(Kin kin) const {
+  for (auto at = calls_.lower_bound({kin.client, 0}); at != calls_.end() && at->first.client == kin.client;
+       ++at) {
+    if (at->second.kin == kin && !at->second.leases.empty()) return true;
   }
   return false;
 }
 
-bool WorkerCore::may_switch_client(const Seat& seat) {
+bool WorkerCore::may_switch_kin(const Seat& seat) {
   const TimePoint allowed = seat.since + kSwitchInterval;
-  if (allowed <= now_ || !client_has_work(seat.client)) return true;
+  if (allowed <= now_ || !has_work(seat.kin)) return true;
   switch_at_ = std::min(switch_at_, allowed);
   return false;
 }
@@ -307,22 +311,23 @@ std::uint64_t WorkerCore::items_of_cost(const LeaseState& lease, std::uint64_t c
   return std::max<std::uint64_t>(1, static_cast<std::uint64_t>(at - from) - 1);
 }
 
-/// The process of this seat will have seen no other client's code, and sees the devices that it may use.
-void WorkerCore::seat_client(CallId id, const CallState& call, Seat& seat) {
+/// The process of this seat will have seen no other client's code, was started with what the call needs, and sees the
+/// devices that it may use.
+void WorkerCore::seat_kin(const CallState& call, Seat& seat) {
   if (seat.kind != SeatKind::kFunction || !seat.is_free()) return;
-  if (seat.state != SeatState::kEmpty && seat.client == id.client && suits(seat, call)) return;
+  if (seat.state != SeatState::kEmpty && seat.kin == call.kin && suits(seat, call)) return;
   if (seat.state != SeatState::kEmpty) {
     effect(DiscardSeat{seat.id});
     seat.contexts.clear();
   }
-  set_client(seat, id.client);
+  set_kin(seat, call.kin);
   seat.since = now_;
   seat.devices = devices_for(seat, call);
-  spawn(seat);
+  spawn(seat, call.surroundings);
 }
 
 void WorkerCore::give_part(CallId id, CallState& call, LeaseState& lease, Seat& seat, std::uint64_t count) {
-  seat_client(id, call, seat);
+  seat_kin(call, seat);
   if (seat.reserved == id) unreserve(seat);
   const auto context = std::lower_bound(seat.contexts.begin(), seat.contexts.end(), id);
   if (context == seat.contexts.end() || *context != id) {

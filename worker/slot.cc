@@ -103,6 +103,7 @@ class Slot {
     }
     direct_ = PyRef(PyObject_GetAttrString(hooks_.get(), "direct"));
     finish_ = PyRef(PyObject_GetAttrString(hooks_.get(), "finish"));
+    surroundings_ = std::make_unique<SlotSurroundings>(hooks_.get());
     BB_CHECK(direct_ && finish_);
     outlet_->write(FromSlot::kReady, bytes_of(ready));
     tick();
@@ -224,13 +225,14 @@ class Slot {
         plan.depth = context.depth;
         place_->enter({PeerId{context.client}, context.serial},
                       plan.depth);  // what is imported now may make calls and wait for them
-        plan.load(hooks_.get(), rest);
+        plan.load(hooks_.get(), *surroundings_, rest);
         end_if_forked();
         return place_->leave();
       }
       case ToSlot::kDropContext: {
         const auto context = take<SlotContext>(rest);
         plans_.erase({PeerId{context.client}, context.serial});
+        last_run_ = nullptr;  // another plan may come to lie there
         return;
       }
       case ToSlot::kLease: return accept_lease(take<SlotLease>(rest), std::move(record.payload));
@@ -286,6 +288,7 @@ class Slot {
     ItemClock clock(monotonic_now());
     Fold fold{clock.last()};
     bool pause = arrivals_.any();
+    bool settled = pause || settle(*active.plan);
     while (!pause) {
       const auto offset = station.word.claim();
       if (offset) outlet_->ring_after_claim();
@@ -297,6 +300,7 @@ class Slot {
         outlet_->write(FromSlot::kLeaseDone, bytes_of_struct(done));
         return;
       }
+      if (active.plan->submissions() && !std::exchange(settled, false)) settle(*active.plan);
       PyRef result(run_item(active, active.lease.base + *offset));
       end_if_forked();
       pause = arrivals_.any();
@@ -313,6 +317,15 @@ class Slot {
     place_->leave();
     outlet_->ring();
     tick_if_due();
+  }
+
+  /// As the client of these items has its process.
+  bool settle(const SlotPlan& plan) {
+    const bool other = std::exchange(last_run_, &plan) != &plan;
+    const bool done =
+        other ? surroundings_->enter(plan.surroundings()) : surroundings_->stay(plan.surroundings());
+    if (!done) PyErr_WriteUnraisable(hooks_.get());  // it was possible when the call was loaded
+    return true;
   }
 
   PyObject* run_item(ActiveLease& active, std::uint64_t index) {
@@ -530,7 +543,9 @@ class Slot {
   SlotArrivals arrivals_;
   SlotPlace* const place_;
   PyRef hooks_, direct_, finish_, promise_type_;
+  std::unique_ptr<SlotSurroundings> surroundings_;
   std::map<CallId, SlotPlan> plans_;
+  const SlotPlan* last_run_ = nullptr;
   std::deque<ActiveLease> leases_;
   std::string item_;
   TimePoint next_tick_ = TimePoint::never();

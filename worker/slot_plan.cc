@@ -4,9 +4,12 @@
 
 namespace betterbox {
 
-void SlotPlan::load(PyObject* hooks, std::span<const std::byte> context) {
-  PyRef loaded(PyObject_CallMethod(hooks, "load_call", "y#", reinterpret_cast<const char*>(context.data()),
-                                   static_cast<Py_ssize_t>(context.size())));
+void SlotPlan::load(PyObject* hooks, SlotSurroundings& process, std::span<const std::byte> context) {
+  const PyRef bytes(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(context.data()),
+                                              static_cast<Py_ssize_t>(context.size())));
+  surroundings_ = PyRef(PyObject_CallMethod(hooks, "surroundings_of", "O", bytes.get()));
+  const bool settled = surroundings_ && process.enter(surroundings_.get());
+  PyRef loaded(settled ? PyObject_CallMethod(hooks, "load_call", "O", bytes.get()) : nullptr);
   PyObject *callable = nullptr, *args = nullptr, *kwargs = nullptr, *places = nullptr, *fold = nullptr;
   int near = 0;
   if (!loaded || !PyArg_ParseTuple(loaded.get(), "OO!O!O!Op", &callable, &PyTuple_Type, &args, &PyDict_Type,
@@ -20,6 +23,7 @@ void SlotPlan::load(PyObject* hooks, std::span<const std::byte> context) {
   kwargs_ = PyRef::borrow(kwargs);
   places_ = PyRef::borrow(places);
   near_ = near != 0;
+  submissions_ = PyTuple_GET_SIZE(places) == 0;
   if (fold != Py_None) fold_ = PyRef::borrow(fold);
   if (PyTuple_GET_SIZE(places) == 1 && PyLong_CheckExact(PyTuple_GET_ITEM(places, 0))) prepare_vectorcall();
 }

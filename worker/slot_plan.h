@@ -7,14 +7,21 @@
 #include <vector>
 
 #include "python/src/py_ref.h"
+#include "worker/slot_surroundings.h"
 
 namespace betterbox {
 
 /// Unpickled once per call and slot.
 class SlotPlan {
  public:
-  /// Loads a context by `betterbox._slot.load_call`. One that cannot be loaded makes an error of every item.
-  void load(PyObject* hooks, std::span<const std::byte> context);
+  /// Loads a context by `betterbox._slot.load_call`, in its surroundings. One that cannot be loaded makes an error of every
+  /// item.
+  void load(PyObject* hooks, SlotSurroundings& process, std::span<const std::byte> context);
+
+  /// What the process must match when items run; None: it does not matter.
+  PyObject* surroundings() const { return surroundings_.get(); }
+  /// Its items are calls of their own.
+  bool submissions() const { return submissions_; }
 
   /// bytes: the error item that stands for every item; null: the context was loaded.
   PyObject* single_error() const { return single_error_.get(); }
@@ -39,7 +46,9 @@ class SlotPlan {
   PyRef places_;  // tuple of int (position) or str (keyword)
   PyRef fold_;
   PyRef single_error_;
+  PyRef surroundings_;
   bool near_ = false;
+  bool submissions_ = false;
   int simple_place_ = -1;          // one spread argument, positional: the fast way
   std::vector<PyObject*> vector_;  // borrowed from args_, for vectorcall; one free place in front
   PyRef kwnames_;

@@ -51,6 +51,9 @@ def find_or_start_bus(
 ) -> dict[str, Any]:
     """The bus behind a bus file; started if nobody answers and `scheduler_argv` is given. Raises BusError."""
 
+def daemon_cpus() -> int:
+    """CPUs that a daemon may use which this process starts."""
+
 def start_daemon(argv: Sequence[str], log_file: str, timeout: float) -> str:
     """Start a detached process; returns the line it wrote to its --ready-fd. Raises BusError."""
 

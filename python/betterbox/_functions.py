@@ -263,13 +263,13 @@ def _start_worker(connection: _bus.Connection) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _has_worker(connection):
             return  # somebody else has started one meanwhile
-        _settings.for_all(lambda: _launch_worker(connection.bus))
+        _launch_worker(connection.bus)
     finally:
         os.close(lock)
 
 
 def _launch_worker(bus: str) -> None:
-    slots = _settings.cpu_count()
+    slots = _core.daemon_cpus()
     command = _settings.worker_command(bus, slots=slots, name=f"auto-{host_name()}")
     log = os.path.join(_settings.log_folder(), "worker.log")
     _core.start_daemon(["/usr/bin/env", FOLLOWS + "=1", *command, "--background"], log, _WORKER_TIMEOUT)

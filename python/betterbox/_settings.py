@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import sys
-import threading
 
 from betterbox._errors import BusError
 from betterbox._printable import printable
 
 __tracebackhide__ = True  # pytest shows the user's lines
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeVar
-
-    R = TypeVar("R")
-
-_BATCH_JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID")
 
 
 def home_path() -> str:
@@ -96,31 +85,6 @@ def python_version() -> str:
 def cpu_count() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) or 1
-
-
-def for_all(start: Callable[[], R]) -> R:
-    """Call `start`, which starts a process for all that come later, so that it keeps neither the affinity nor the priority
-    of this process: on a thread of its own, whose they are its own, too. In a job of a batch system cores stay bound."""
-    given: list[R] = []
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        if not any(name in os.environ for name in _BATCH_JOBS):
-            with contextlib.suppress(OSError):  # the kernel leaves out what is not allowed
-                os.sched_setaffinity(0, range(os.cpu_count() or 1))
-        with contextlib.suppress(OSError):  # may need a privilege
-            os.setpriority(os.PRIO_PROCESS, 0, 0)
-        try:
-            given.append(start())
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if raised:
-        raise raised[0]
-    return given[0]
 
 
 def peer_name() -> str:

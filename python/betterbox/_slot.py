@@ -12,12 +12,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Any, NoReturn
 
 from betterbox import _context, _registry, _serving, _surroundings
 from betterbox._boxes import Box, RemoteBox, make_instance
 from betterbox._described import DESCRIBE, describe
+from betterbox._errors import BetterBoxError
 from betterbox._exports import CONCURRENT, exports, find_method, is_sandbox
 from betterbox._printable import printable_lines
 
@@ -236,6 +238,9 @@ def init(payload: bytes, in_process: bool, instance: int, several: bool) -> tupl
     else:
         _settle_process()
         if instance == FUNCTION_SLOT:
+            if payload:  # of the first call: what it must be given before it imports anything
+                with suppress(BetterBoxError):  # the call will be told
+                    _surroundings.settle(_surroundings.split(payload)[0])
             return "SandBox", True, []
         try:
             _make_box(state, _hosted_subject(payload), f".{instance}" if several else "")
@@ -338,15 +343,23 @@ def stop() -> None:
 # --- calls ------------------------------------------------------------------------------------------
 
 
-def load_call(context: bytes) -> _context.Loaded:
-    """What the items of a spread call run (see `_context.make`), once this process is what they expect."""
+def surroundings_of(context: bytes) -> _surroundings.Surroundings | None:
+    """What this process must match while it runs items of a call. None: it keeps its own, as boxes and scripts do."""
     state = _state()
     wanted, _ = _surroundings.split(context)
     if state.box is None:
-        _surroundings.settle(wanted)
-    elif not state.in_process:
+        return wanted
+    if not state.in_process:
         _surroundings.widen_path(wanted)
-    return _context.load(context, state.find)
+    return None
+
+
+settle = _surroundings.settle
+
+
+def load_call(context: bytes) -> _context.Loaded:
+    """What the items of a spread call run (see `_context.make`). REQUIRES: the process is as they expect it."""
+    return _context.load(context, _state().find)
 
 
 def direct(method: str) -> Callable[..., Any]:

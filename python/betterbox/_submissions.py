@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from types import CodeType, FunctionType, ModuleType, NoneType
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
-from betterbox import _bus, _captures, _context, _core, _pickling, _surroundings
+from betterbox import _bus, _captures, _context, _core, _pickling
 from betterbox._options import DEFAULTS, Options
 
 __tracebackhide__ = True  # pytest shows the user's lines
@@ -30,7 +30,6 @@ _MODULE_FACTS = ("__name__", "__package__", "__path__", "__file__")
 submitters: dict[Callable[..., Any], tuple[_core.Submitter[Submitted], _bus.Connection]] = {}
 """By function, with default options."""
 
-_surroundings.watch_environ(submitters.clear)
 os.register_at_fork(after_in_child=submitters.clear)  # the long way refuses to go on
 
 

@@ -8,8 +8,8 @@ On the wire it is named by its content, and opens a context and the definition o
 
     u64 birth, u64 size, `size` bytes: 8 of the name, then a compressed pickle
 
-`birth` stands for what a process must be given before it imports anything. (No agent looks at it yet: all is set in
-place, before the slot's first call is unpickled.)
+`birth` stands for what a process must be given before it imports anything. The agent forks a slot afresh where it differs
+(worker/context_head.h).
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import resource
 import struct
 import sys
 import zlib
-from collections.abc import Callable
 from time import tzset
 from typing import Any, NamedTuple
 
@@ -114,28 +113,9 @@ def current() -> Surroundings:
 _current: Surroundings | None = None
 
 
-class _WatchedDict(dict[bytes, bytes]):
-    """What `os.environ` keeps its variables in; tells of each change."""
-
-    tell: Callable[[], object]
-
-    def __setitem__(self, name: bytes, value: bytes) -> None:
-        super().__setitem__(name, value)
-        self.tell()
-
-    def __delitem__(self, name: bytes) -> None:
-        super().__delitem__(name)
-        self.tell()
-
-    def __reduce__(self) -> Any:
-        return dict, (dict(self),)
-
-
-def watch_environ(tell: Callable[[], object]) -> None:
-    """Have `tell` called after each change of `os.environ`: a submission has no time to look."""
-    watched = _WatchedDict(os.environ._data)  # type: ignore[attr-defined]
-    watched.tell = tell
-    os.environ._data = os.environb._data = watched  # type: ignore[attr-defined]
+def changed() -> bool:
+    """True if what `current` gave last is not so any more. Called by the native submitter now and then."""
+    return _current is None or _current.facts != look()
 
 
 def look() -> Facts:

@@ -147,6 +147,7 @@ void register_bus(py::module_& module) {
       },
       py::arg("bus_file"), py::arg("scheduler_argv"), py::arg("log_file"), py::arg("timeout"),
       "The bus behind a bus file; started if nobody answers and `scheduler_argv` is given. Raises BusError.");
+  module.def("daemon_cpus", &daemon_cpus);
   module.def(
       "start_daemon",
       [](const std::vector<std::string>& argv, const std::string& log_file, double timeout) {

@@ -8,15 +8,12 @@
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-#include <unistd.h>
-
-#include <climits>
-#include <cstdlib>
 #include <new>
 
 #include "python/src/bindings.h"
 #include "python/src/client_bindings.h"
 #include "python/src/object_codec.h"
+#include "python/src/process_state.h"
 #include "python/src/py_ref.h"
 #include "python/src/report_dicts.h"
 #include "runtime/client.h"
@@ -70,41 +67,32 @@ struct WatchedName {
   bool same() const { return PyDict_GetItemWithError(dict.get(), name.get()) == value.get(); }
 };
 
-/// What says which bus is current, and the working folder.
-std::string environment() {
-  std::string text;
-  for (const char* name : {"BETTERBOX_BUS", "BETTERBOX_HOME", "HOME"}) {
-    const char* value = std::getenv(name);
-    text += value != nullptr ? value : "";
-    text.push_back('\0');
-  }
-  char folder[PATH_MAX];
-  if (::getcwd(folder, sizeof folder) != nullptr) text += folder;
-  return text;
-}
+/// Between two looks at what `_surroundings.changed` looks at, and ProcessState does not.
+constexpr Duration kLookInterval = milliseconds(10);
 
+/// What a context carries of this process, and says which bus is current.
 struct Surroundings {
-  std::string environment_text;
-  std::vector<PyRef> path;
-  PyRef modules;
+  ProcessState process;
+  PyRef modules, changed;
   Py_ssize_t module_count = 0;
+  TimePoint look_at{};
 
   void note() {
-    environment_text = environment();
-    PyObject* now = PySys_GetObject("path");
-    for (Py_ssize_t i = 0; now != nullptr && PyList_CheckExact(now) && i < PyList_GET_SIZE(now); ++i)
-      path.push_back(PyRef::borrow(PyList_GET_ITEM(now, i)));
+    process.note();
     modules = PyRef::borrow(PyImport_GetModuleDict());
     module_count = PyDict_Size(modules.get());
+    PyRef module(PyImport_ImportModule("betterbox._surroundings"));
+    changed = PyRef(module ? PyObject_GetAttrString(module.get(), "changed") : nullptr);
+    PyErr_Clear();
+    look_at = monotonic_now() + kLookInterval;
   }
-  bool same() const {
-    PyObject* now = PySys_GetObject("path");
-    if (now == nullptr || !PyList_CheckExact(now)) return false;
-    if (PyList_GET_SIZE(now) != static_cast<Py_ssize_t>(path.size())) return false;
-    for (std::size_t i = 0; i < path.size(); ++i) {
-      if (PyList_GET_ITEM(now, static_cast<Py_ssize_t>(i)) != path[i].get()) return false;
-    }
-    return PyDict_Size(modules.get()) == module_count && environment() == environment_text;
+  bool same(TimePoint now) {
+    if (PyDict_Size(modules.get()) != module_count || !process.same()) return false;
+    if (now < look_at) return true;
+    look_at = now + kLookInterval;
+    PyRef answer(changed ? PyObject_CallNoArgs(changed.get()) : nullptr);
+    if (!answer) PyErr_Clear();
+    return answer.get() == Py_False;
   }
 };
 
@@ -121,12 +109,13 @@ struct SubmitterObject {
     TimePoint until{};
     std::string item;
 
-    bool same() const {
+    bool same() {
       for (const FunctionState& function : functions)
         if (!function.same()) return false;
       for (const WatchedName& name : names)
         if (!name.same()) return false;
-      return surroundings.same() && monotonic_now() < until;
+      const TimePoint now = monotonic_now();
+      return now < until && surroundings.same(now);
     }
   };
   Body* body;

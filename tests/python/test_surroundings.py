@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,20 +67,65 @@ def test_each_submission_sees_the_environment_of_its_moment(cluster: Any, monkey
     assert betterbox.submit(environment, "DATASET").result() is None
 
 
+def test_variables_that_count_at_the_start_get_a_slot_of_their_own(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seen(_: int) -> tuple[str | None, int]:
+        return os.environ.get("OMP_NUM_THREADS"), os.getpid()
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    [(threads, first)] = betterbox.map(seen, [0]).result()
+    assert threads == "1"  # slots are the parallelism
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    [(threads, second)] = betterbox.map(seen, [0]).result()
+    assert threads == "3" and second != first
+
+
 def leave_a_mess(folder: str) -> None:
     os.chdir(folder)
     os.umask(0)
     os.environ["DATASET"] = "left"
     os.environ.pop("HOME", None)
     sys.path.insert(0, "/left")
+    signal.signal(signal.SIGUSR2, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+
+
+def handlers() -> tuple[Any, ...]:
+    status = Path("/proc/self/status").read_text().splitlines()
+    return tuple(line for line in status if line.startswith(("SigCgt", "SigIgn", "SigBlk")))
 
 
 def test_what_an_item_leaves_behind_is_not_there_for_later_calls(home: Path, tmp_path: Path) -> None:
     with betterbox.LocalCluster(slots=1):
-        betterbox.submit(leave_a_mess, str(tmp_path)).result()
-        assert betterbox.submit(look).result() == look()
+        before = betterbox.submit(handlers).result()
+        for _ in range(2):
+            betterbox.submit(leave_a_mess, str(tmp_path)).result()
+            assert betterbox.submit(look).result() == look()
+            assert betterbox.submit(handlers).result() == before
         betterbox.submit(leave_a_mess, str(tmp_path)).result()
         assert betterbox.map(lambda _: os.getcwd(), range(2)).result() == [os.getcwd()] * 2
+        betterbox.submit(time.sleep, 0.4).result()  # the timer does not end it
+
+
+def test_submissions_of_one_function_do_not_meet(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+
+    def enter_sub() -> str:
+        found = os.environ.get("DATASET", "")
+        os.chdir("sub")
+        os.environ["DATASET"] = found + "x"
+        sys.path.append("x")
+        return found + str(sys.path.count("x")) + oct(os.umask(0o7))
+
+    here = os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        with betterbox.LocalCluster(slots=1):
+            assert [p.result() for p in [betterbox.submit(enter_sub) for _ in range(20)]] == ["1" + oct(look()["umask"])] * 20
+    finally:
+        os.chdir(here)
 
 
 class Wanderer(betterbox.Box):
@@ -122,7 +168,7 @@ def test_the_first_script_narrows_nobody_but_itself(scripts: Scripts, home: Path
     script = str(scripts.write("show.py", SHOW))
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--system-site-packages", tmp_path / "venv"], check=True)
     cpu = str(min(os.sched_getaffinity(0)))
-    narrow = ["/bin/sh", "-c", f'umask 077; exec taskset -c {cpu} "$@"', "sh"]
+    narrow = ["/bin/sh", "-c", f'umask 077; ulimit -S -t 1000; exec nice -n 3 taskset -c {cpu} "$@"', "sh"]
     package = str(Path(betterbox.__file__).parent.parent)
     for command, env in (
         ([*narrow, sys.executable], {"DATASET": "small", "OMP_NUM_THREADS": "1"}),
@@ -132,7 +178,12 @@ def test_the_first_script_narrows_nobody_but_itself(scripts: Scripts, home: Path
         full = {**os.environ, "PYTHONPATH": package, "BETTERBOX_IDLE_TIMEOUT": "5", **env}
         done = subprocess.run([*command, script], env=full, capture_output=True, text=True, timeout=60)
         assert done.stdout == "same\n", done
-    assert len([name for name in processes_of(home).values() if "betterbox-worker" in name]) >= 1
+    daemons = [pid for pid, name in processes_of(home).items() if "/_bin/betterbox-" in name]
+    assert len(daemons) >= 2
+    for pid in daemons:
+        assert os.sched_getaffinity(pid) == os.sched_getaffinity(0)
+        assert resource.prlimit(pid, resource.RLIMIT_CPU)[0] == resource.getrlimit(resource.RLIMIT_CPU)[0]
+        assert os.getpriority(os.PRIO_PROCESS, pid) == 0 or os.geteuid() != 0  # lowering it needs a privilege
 
 
 def test_what_is_the_workers_stays() -> None:

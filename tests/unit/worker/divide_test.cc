@@ -234,6 +234,37 @@ TEST_F(Division, KeepsTheProcessForTheSameClient) {
   run_all(1);
 }
 
+TEST_F(Division, ForksAfreshForACallWhoseSlotsAreStartedWithOtherThings) {
+  make(1);
+  birth_ = 7;
+  begin(1, call_of(10, 1), {0, 1});
+  EXPECT_EQ(seat(0).payload.substr(16), "here") << "what the slot is to be at its start";
+  run_all(1);
+  begin(2, call_of(10, 2), {0, 1});
+  run_all(1);
+  EXPECT_EQ(spawns_, 1);
+  birth_ = 8;
+  begin(3, call_of(10, 3), {0, 1});
+  EXPECT_EQ(spawns_, 2);
+  EXPECT_EQ(seat(0).contexts, (std::set<CallId>{call_of(10, 3)}));
+  run_all(1);
+  EXPECT_EQ(landed(3), (std::vector<Range>{{0, 1}}));
+  for (std::uint64_t serial = 1; serial < 4; ++serial) feed(CallDropped{call_of(10, serial)});
+  core_->sanity_check();
+}
+
+TEST_F(Division, TakesAContextWithABrokenHeadForOneWithout) {
+  make(1);
+  context(call_of(10));
+  const std::uint64_t numbers[2] = {7, ~std::uint64_t{0}};
+  feed(ContextArrived{{call_of(11), kFunctionPool, "f"},
+                      Frame(std::string(reinterpret_cast<const char*>(numbers), sizeof numbers))});
+  lease(1, call_of(11), {0, 1});
+  turn();
+  EXPECT_EQ(seat(0).payload, "");
+  run_all(1);
+}
+
 TEST_F(Division, GivesIdleProcessesUpAfterAWhile) {
   make(1);
   begin(1, call_of(10), {0, 1});

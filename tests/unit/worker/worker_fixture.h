@@ -33,7 +33,7 @@ struct FakeSeat {
   };
   std::uint32_t life = 0;
   bool alive = false, killed = false, asked_to_stop = false;
-  std::string head;
+  std::string head, payload;
   std::array<Station, 2> stations;
   std::deque<std::uint32_t> queue;  // stations in order of arrival
   std::set<CallId> contexts;
@@ -91,6 +91,7 @@ class WorkerFixture : public ::testing::Test {
     seat.life = e.life;
     seat.alive = true;
     seat.head = e.head;
+    seat.payload = std::string(e.payload.view());
     ++spawns_;
   }
   void apply(KillSeat&& e) {
@@ -149,7 +150,14 @@ class WorkerFixture : public ::testing::Test {
   // --- the scheduler ---
 
   void context(CallId call, Port port = kFunctionPool, bool fold = false) {
-    feed(ContextArrived{{call, port, "f", fold, policy_, priority_, needs_}, Frame(std::string("context"))});
+    feed(ContextArrived{{call, port, "f", fold, policy_, priority_, needs_}, Frame(context_bytes())});
+  }
+  /// With a head (worker/context_head.h) if its slots need anything at their start.
+  std::string context_bytes() const {
+    const std::string rest = "context";
+    if (birth_ == 0) return rest;
+    const std::uint64_t numbers[2] = {birth_, 4};
+    return std::string(reinterpret_cast<const char*>(numbers), sizeof numbers) + "here" + rest;
   }
   void lease(std::uint64_t id, CallId call, Range range) {
     Lease lease{{id}, call, range, 1, {{range.begin, range.size()}}};
@@ -279,6 +287,7 @@ class WorkerFixture : public ::testing::Test {
   std::string policy_;  // of calls whose context comes
   std::string given_;   // the last context that a slot got
   std::int32_t priority_ = 0;
+  std::uint64_t birth_ = 0;
   Resources needs_;
   Duration item_time_ = milliseconds(1);
   std::map<SeatId, FakeSeat> seats_;

@@ -10,7 +10,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from betterbox import _core, _end, _settings
 from betterbox._errors import BusError
@@ -18,6 +18,8 @@ from betterbox._runners import report_ignored, run_safely
 from betterbox._printable import printable_lines
 
 __tracebackhide__ = True  # pytest shows the user's lines
+
+T = TypeVar("T")
 
 _NEXT = 1 << 62  # groups of items: more than have landed
 START_TIMEOUT = 10.0  # seconds for a bus to be found or started
@@ -234,6 +236,36 @@ def reached() -> Connection:
     """
     connection = current()
     return connection if connection.reach() else current()
+
+
+def answered(ask: Callable[[Connection, bool], T]) -> T:
+    """What ``ask(connection, new)`` gives for the connection to the current bus.
+
+    A scheduler that is lost before it answers is asked again as its successor (`new`), whom workers may still be on
+    their way to.
+    """
+    connection, new = current(), False
+    while True:
+        if not connection.client.connected():
+            connection, new = reached(), True
+        info = connection.info
+        try:
+            return ask(connection, new)
+        except BusError:
+            if connection.client.connected() and connection.info is info:
+                raise  # it is there, and this is what it says
+            new = True
+
+
+def find_known_bus(bus: str, named: bool) -> dict[str, Any]:
+    """`find_bus`; a process that is on the bus already waits for the successor of a lost scheduler, as its calls do."""
+    try:
+        return find_bus(bus, named)
+    except BusError:
+        if bus not in _connections:
+            raise
+        answered(lambda connection, new: connection.client.status(START_TIMEOUT))
+        return find_bus(bus, named)
 
 
 def _is_of_no_use(connection: Connection) -> bool:

@@ -98,11 +98,7 @@ def deploy(obj_or_class: Any, port: int, slots: int = 1, *, timeout: float = 30.
     cls = obj_or_class if isinstance(obj_or_class, type) else type(obj_or_class)
     check_servable(cls, "deploy")
     payload = make_payload(obj_or_class)
-    connection = _bus.current()
-    if not connection.client.connected():
-        connection = _bus.reached()
-        _functions.await_worker(connection)
-    _functions.start_worker_if_none(connection)
+    connection = _bus.answered(_functions.with_worker)
     for old in list(_open):
         if old._connection is connection and _registry.takes_the_place_of(cls, port, old._cls, old.port):
             old.close()

@@ -239,13 +239,16 @@ def see_to_workers(connection: _bus.Connection) -> None:
         _end.start(timer)
 
 
-def start_worker_if_none(connection: _bus.Connection) -> None:
-    """On a bus that started itself: a worker is there when this returns."""
+def with_worker(connection: _bus.Connection, new: bool) -> _bus.Connection:
+    """On a bus that started itself: a worker is there when this returns. `new`: see `_bus.answered`."""
+    if new:
+        _await_worker(connection)
     if connection.self_started and not _has_worker(connection):
         _start_worker(connection)
+    return connection
 
 
-def await_worker(connection: _bus.Connection) -> None:
+def _await_worker(connection: _bus.Connection) -> None:
     """The scheduler is new: workers of the one before are on their way to it, as this process was."""
     deadline = monotonic() + _RETURN_SECONDS
     while not _has_worker(connection) and monotonic() < deadline:

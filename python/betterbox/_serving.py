@@ -258,11 +258,14 @@ def start(obj_or_class: Any, port: int, block: bool, register: bool) -> Serving:
 
 
 def _agent(bus: str, named: bool) -> _core.Agent:
+    agent = _agents.get(bus)
+    if agent is not None and agent.connected():
+        return agent
+    info = _bus.find_known_bus(bus, named)  # it may wait
     with _lock:
         agent = _agents.get(bus)
         if agent is not None and agent.connected():
             return agent
-        info = _bus.find_bus(bus, named)
         bus_file = "" if _settings.is_address(bus) else bus
         agent = _core.Agent(
             info["endpoint"],

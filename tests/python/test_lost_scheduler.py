@@ -9,12 +9,17 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
 import betterbox
 import pytest
 import work
 from betterbox import BusError, LocalCluster, _bus, _functions, _promise
 from helpers import LONG, Scripts, processes_of, wait_until
+
+
+def raised(error: BaseException) -> NoReturn:
+    raise error
 
 
 def schedulers(home: Path) -> list[int]:
@@ -63,11 +68,49 @@ def test_calls_made_while_a_named_bus_has_no_scheduler_wait_for_the_next_one(
         with betterbox.deploy(work.Tester, 8090):
             return str(betterbox.RemoteBox.connect(8090).echo("x").result())
 
+    def served() -> str:
+        with betterbox.serve(work.Tester, 8091):
+            return str(betterbox.RemoteBox.connect(8091).echo("y").result())
+
     with concurrent.futures.ThreadPoolExecutor() as threads:
-        deployed = threads.submit(box)
+        deployed, serving = threads.submit(box), threads.submit(served)
         scripts.cli("scheduler", "--interface", "none")
         assert [promise.result(LONG) for promise in promises] == [4, [6], 1]
-        assert future.result(LONG) == 8 and deployed.result(LONG) == "x"
+        assert future.result(LONG) == 8 and deployed.result(LONG) == "x" and serving.result(LONG) == "y"
+
+
+def test_a_question_is_asked_again_where_its_scheduler_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Connection:
+        info: object = 1
+        is_connected = True
+
+        def connected(self) -> bool:
+            return self.is_connected
+
+    connection: Any = Connection()
+    connection.client = connection
+    monkeypatch.setattr(_bus, "current", lambda: connection)
+
+    def reached() -> Any:
+        connection.is_connected = True
+        return connection
+
+    monkeypatch.setattr(_bus, "reached", reached)
+    asked: list[bool] = []
+
+    def ask(_: object, new: bool) -> str:
+        asked.append(new)
+        if len(asked) == 1:
+            connection.is_connected = False
+        elif len(asked) == 2:
+            connection.info = 2  # lost, and there again
+        else:
+            return "answer"
+        raise BusError("lost")
+
+    assert _bus.answered(ask) == "answer" and asked == [False, True, True]
+    with pytest.raises(BusError, match="no"):
+        _bus.answered(lambda connection, new: raised(BusError("no")))
 
 
 def test_a_worker_told_to_end_does_not_wait_for_a_scheduler_that_is_away(

@@ -432,6 +432,8 @@ def _express_thread(
         if _is_promise(value):
             value = value.result()
     except BaseException as error:
+        if _is_child:
+            end_forked(error)
         reply(False, error)
     else:
         reply(True, value)
@@ -447,6 +449,8 @@ async def _express_async(
     try:
         value = await _plain(fn(*args, **kwargs))
     except BaseException as error:
+        if _is_child:
+            end_forked(error)
         if not state.stopping:  # else the box is lost to the caller, who is told so
             reply(False, error)
     else:

@@ -44,11 +44,11 @@ class Forking(Box):
         return fork_and(lambda: sys.exit(code))
 
     @concurrent
-    def fork_beside(self) -> tuple[str, int]:
-        return fork_and(lambda: None)
+    def fork_beside(self, *code: int) -> tuple[str, int]:
+        return fork_and(lambda: code and sys.exit(*code))
 
-    async def fork_in_a_loop(self) -> tuple[str, int]:
-        return fork_and(lambda: None)
+    async def fork_in_a_loop(self, *code: int) -> tuple[str, int]:
+        return fork_and(lambda: code and sys.exit(*code))
 
     def pool(self) -> list[int]:
         return pool_of(0)
@@ -160,8 +160,9 @@ def test_a_child_of_a_box_does_not_answer_its_calls() -> None:
         box = RemoteBox.connect(8090)
         for code in (0, 5, 6, 7):  # some of these through a lane
             assert box.fork(code).result(LONG) == ("parent", code)
-        assert box.fork_beside().result(LONG) == ("parent", 0)
-        assert box.fork_in_a_loop().result(LONG) == ("parent", 0)
+        for code in ((), (5,)):
+            assert box.fork_beside(*code).result(LONG) == ("parent", sum(code))
+            assert box.fork_in_a_loop(*code).result(LONG) == ("parent", sum(code))
         assert box.pool().result(LONG) == [1, 2]
 
 

@@ -162,6 +162,15 @@ class Deferred:
             if self._call is None:
                 self._began(FailedCall(CallCancelledError(f"{label}() was cancelled before it began"), True))
 
+    def drop(self, label: str) -> None:
+        """Nobody wants the call any more: it is cancelled, elsewhere (this may be any thread, in a destructor)."""
+
+        def cancel() -> None:
+            self.cancel(label)
+            self._call.cancel()
+
+        _runners.starter.run(cancel)
+
     def when_started(self, callback: Callable[[], object]) -> None:
         """Run `callback`, which must not block, when the call has begun; at once if it has."""
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from time import monotonic
@@ -14,6 +15,7 @@ from betterbox._callbacks import Callbacks
 from betterbox._deferred import Deferred, FailedCall
 from betterbox._errors import CallTimeoutError
 from betterbox._iteration import GONE, AsLanded, InOrder, Landing
+from betterbox._printable import printable
 from betterbox._waiting import stand_in, waker
 
 __tracebackhide__ = True  # pytest shows the user's lines
@@ -356,9 +358,16 @@ class Promise(Generic[T]):
         self._cancel_if_dropped()
 
     def _cancel_if_dropped(self) -> None:
-        """From now on the call is cancelled when nobody has this promise any more."""
-        if "_guard" not in self.__dict__:
-            self._guard = Guard(self._call)
+        """From now on the call is cancelled when nobody has this promise any more, and so are those that it waits for."""
+        left: list[Promise[Any]] = [self]
+        while left:
+            promise = left.pop()
+            if "_guard" in promise.__dict__:
+                continue
+            call, deferred = promise._call, promise._deferred
+            promise._guard = Guard(call, deferred if call is None else None, promise._label)
+            if call is None and deferred is not None:
+                left.extend(deferred._waiting_for)
 
     # --- one by one ---
 
@@ -475,7 +484,7 @@ class Promise(Generic[T]):
     def __repr__(self) -> str:
         done, total = self.progress()
         state = self._outcome() if self.done() else "waits for its arguments" if self._call is None else "pending"
-        return f"<Promise of {self._label}(): {state}, {done} of {'?' if total is None else total}>"
+        return f"<Promise of {printable(self._label)}(): {state}, {done} of {'?' if total is None else total}>"
 
     def _outcome(self) -> str:
         """What has become of it. Of more than a few items that is not looked for: each would be unpickled."""
@@ -507,7 +516,14 @@ class Promise(Generic[T]):
     def defer(self, deferred: Deferred) -> Promise[T]:
         """Begin the call when the promises among its arguments are there."""
         self._deferred = deferred
-        deferred.begin(self._set_call)
+        found = weakref.WeakMethod(self._set_call)
+
+        def set_call(call: AnyCall) -> None:
+            alive = found()
+            if alive is not None:  # else nobody wants to know
+                alive(call)
+
+        deferred.begin(set_call)
         return self
 
     def _set_call(self, call: AnyCall) -> None:
@@ -519,14 +535,19 @@ class Promise(Generic[T]):
 class Guard:
     """Cancels a call when the promise is gone that has this guard."""
 
-    __slots__ = ("call",)
+    __slots__ = ("call", "_deferred", "_label")
 
-    def __init__(self, call: AnyCall | None) -> None:
+    def __init__(self, call: AnyCall | None, deferred: Deferred | None, label: str) -> None:
         self.call = call
+        self._deferred = deferred
+        self._label = label
 
     def __del__(self) -> None:
         try:
-            if self.call is not None and not self.call.done():
-                self.call.cancel()
+            if self.call is not None:
+                if not self.call.done():
+                    self.call.cancel()
+            elif self._deferred is not None:
+                self._deferred.drop(self._label)
         except Exception:
             pass  # the bus is gone, or the interpreter ends

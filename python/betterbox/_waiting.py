@@ -42,6 +42,14 @@ class _Group:
 
     def next(self, deadline: float | None) -> Any:
         """One more that is done; raises `queue.Empty` at the deadline (of `time.monotonic`)."""
+        try:
+            return self._next(deadline)
+        except KeyboardInterrupt as interrupt:
+            interrupt.__traceback__ = None  # the frames of the wait would keep what it waited for
+            self._give_up()
+            raise
+
+    def _next(self, deadline: float | None) -> Any:
         while True:
             left = _LOOK_SECONDS if deadline is None else min(_LOOK_SECONDS, max(0.0, deadline - monotonic()))
             try:
@@ -55,6 +63,15 @@ class _Group:
                 continue
             self._callbacks.pop(number, None)
             return self.waiting.pop(number)
+
+    def _give_up(self) -> None:
+        """Who does not keep what was waited for does not want it any more."""
+        self.leave()
+        for each in self.waiting.values():
+            cancel_if_dropped = getattr(each, "_cancel_if_dropped", None)
+            if cancel_if_dropped is not None:
+                cancel_if_dropped()
+        self.waiting.clear()
 
     def leave(self) -> None:
         """Nobody waits any more."""
@@ -162,6 +179,7 @@ def wait(
     if not waiting or _is_enough(done, return_when):
         return DoneAndNotDone(done, waiting)
     group = _Group(waiting)
+    del promises, waiting  # who interrupts the wait drops what nobody else has
     try:
         while group.waiting:
             fresh = group.next(deadline)

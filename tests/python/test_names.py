@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from betterbox import BusError
 from betterbox import _cli, _doctor, _printable, _progress, _remote, _settings
+from betterbox._deferred import FailedCall
 from betterbox._explanation import Explanation
+from betterbox._promise import Promise
 
 EVIL = "\x1b]0;title\x07\x1b[2Kx\nworker    forged\r\u202e\u200b\x9b31m"
 RAW = ("\x1b", "\x07", "\nworker    forged", "\r", "\u202e", "\u200b", "\x9b")
@@ -51,6 +54,7 @@ def test_explanations_bars_and_findings_show_none_either(capsys: pytest.CaptureF
     agent = {"name": EVIL, "host": EVIL, "pid": 1, "slots": 1, "items": 1, "busy_s": 1.0, "seats": [seat]}
     explanation = Explanation({"known": 1, "settled": 1, "waiting": EVIL, "policy": EVIL, "agents": [agent]})
     assert_harmless(str(explanation))
+    assert_harmless(repr(Promise(Mock(), EVIL, "single").start(lambda: FailedCall(ValueError()))))
     assert explanation["agents"][0]["name"] == EVIL
     _progress.Bar(EVIL).show(1, 1, True)
     assert_harmless(capsys.readouterr().err)

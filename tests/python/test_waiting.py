@@ -15,7 +15,7 @@ from typing import Any
 import betterbox
 import pytest
 import work
-from betterbox import CallCancelledError, CallTimeoutError
+from betterbox import CallCancelledError, CallTimeoutError, _waiting
 from helpers import wait_until
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -242,7 +242,17 @@ def interrupt(call: Callable[[], Any]) -> None:
         thread.join()
 
 
-def test_ctrl_c_in_a_wait_cancels_what_nobody_keeps(tmp_path: Path) -> None:
+class Queue(_waiting.SimpleQueue[int]):
+    """Of `betterbox.wait` and `as_completed`: notes that somebody waits, in pieces, for the signal may come just before."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> int:
+        waiting.set()
+        return super().get(block, 0.01)
+
+
+def test_ctrl_c_in_a_wait_cancels_what_nobody_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_waiting, "SimpleQueue", Queue)
+
     def make() -> Any:
         return noticed(betterbox.map(work.wait_for_file, [str(tmp_path / "never")] * 4))
 
@@ -254,11 +264,14 @@ def test_ctrl_c_in_a_wait_cancels_what_nobody_keeps(tmp_path: Path) -> None:
         "any": lambda: make().any(),
         "iteration": lambda: list(make()),
         "as_completed": lambda: list(make().as_completed()),
+        "wait of several": lambda: betterbox.wait([make()]),
+        "as_completed of several": lambda: list(betterbox.as_completed([make()])),
+        "arguments": lambda: betterbox.submit(len, make()).result(),
     }
     for way, wait in ways.items():
         before = len(cancelled)
         interrupt(wait)
-        assert len(cancelled) == before + 1, way
+        wait_until(lambda: len(cancelled) == before + 1, way)
     del sys.last_traceback
 
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor as BaseExecutor
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import islice
 from threading import get_ident
 from time import monotonic
@@ -17,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 from betterbox import _bus, _core, _end, _runners
 from betterbox._callbacks import running_loop
-from betterbox._errors import BusError
+from betterbox._errors import BusError, CallTimeoutError
 from betterbox._functions import FunctionOptions, see_to_workers
 from betterbox._options import DEFAULTS, Options
 from betterbox._promise import Promise
@@ -245,7 +246,7 @@ class _BusFuture(Future[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the call raised. On an asyncio loop, whose futures refuse `StopIteration`, that is told by a `RuntimeError`."""
-        error = super().exception(timeout)
+        error = super().exception(self._wait(timeout))
         if isinstance(error, StopIteration) and running_loop() is not None:
             told = RuntimeError("the call raised StopIteration")
             told.__cause__ = error
@@ -254,12 +255,23 @@ class _BusFuture(Future[T]):
 
     def result(self, timeout: float | None = None) -> T:
         """As of any future; an error shows who asks now, not who asked before."""
+        left = self._wait(timeout)
         try:
-            return super().result(timeout)
+            return super().result(left)
         except BaseException as error:
             if error is self._exception:  # type: ignore[attr-defined]
                 raise error.with_traceback(None)
             raise
+
+    def _wait(self, timeout: float | None) -> float | None:
+        """Wait as for a promise, which the bus is told: who waits for itself hears of it. Result: what is left of `timeout`."""
+        promise = self.promise
+        if promise is None or self.done():
+            return timeout
+        deadline = None if timeout is None else monotonic() + timeout
+        with suppress(CallTimeoutError):
+            promise._started_call(timeout, 0)
+        return None if deadline is None else max(0.0, deadline - monotonic())
 
     def _invoke_callbacks(self) -> None:
         """Callbacks are the user's: they must not hold up the thread that settles futures."""

@@ -90,3 +90,6 @@ class Selfish(Box):
 
     def back(self, port: int) -> object:
         return betterbox.submit(lambda: RemoteBox.connect(port).leaf(1).result()).result()
+
+    def back_by_a_future(self, port: int) -> object:
+        return betterbox.Executor().submit(lambda: RemoteBox.connect(port).leaf(1).result()).result()

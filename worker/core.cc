@@ -161,9 +161,10 @@ void WorkerCore::on(ContextArrived&& e) {
       call.seats += seat.runs == id;
     }
     ContextHead head = ContextHead::of(e.frame);
-    call.kin = {id.client, head.birth};
+    call.kin = head.birth != 0 ? Kin{head.birth, {}} : Kin{0, id.client};
     call.surroundings = std::move(head.surroundings);
     call.crowd = &crowd_of(e.context.port, call.kin);
+    call.crowd->calls.insert(id);
     call.report_interval = kLongestInterval;
     // Equal needs are one object: what is reserved for one call in a seat then does for another.
     auto same = std::find_if(calls_.begin(), calls_.end(), [&](const auto& entry) {
@@ -394,8 +395,10 @@ void WorkerCore::on(CallDropped&& e) {
   due_.erase({call->due, e.call});
   const auto priority = priorities_.find(call->context.priority);
   if (--priority->second == 0) priorities_.erase(priority);
+  call->crowd->calls.erase(e.call);
+  const Kin kin = call->kin;
   calls_.erase(e.call);
-  forget_crowds(e.call.client);
+  forget_crowd(kin);
 }
 
 void WorkerCore::forget_lease(Leases::iterator at) {

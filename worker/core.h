@@ -115,8 +115,8 @@ class WorkerCore {
   using Needs = std::shared_ptr<const Resources>;
   /// Function seats: whose code the process has seen, and what it was started with (worker/context_head.h).
   struct Kin {
-    PeerId client;
     std::uint64_t birth = 0;
+    PeerId client;  // of contexts that name no birth
     friend auto operator<=>(const Kin&, const Kin&) = default;
   };
 
@@ -140,6 +140,7 @@ class WorkerCore {
   struct Crowd {
     SeatSet idle;
     SeatSet hungry;  // they run, and their second station had better be filled now
+    std::set<CallId> calls;
   };
   struct PortState {
     std::uint32_t up = 0;     // seats that take work (function seats always do)
@@ -359,7 +360,7 @@ class WorkerCore {
   void set_state(Seat& seat, SeatState state);
   void set_kin(Seat& seat, Kin kin);
   Crowd& crowd_of(Port port, Kin kin) { return crowds_[{port, port == kFunctionPool ? kin : Kin{}}]; }
-  void forget_crowds(PeerId client);
+  void forget_crowd(Kin kin);
   void put_undivided(LeaseState& lease, Range range);
   void take_undivided(LeaseState& lease, Range range);
   void undivided_changed(LeaseState& lease, std::uint64_t before);
@@ -377,8 +378,8 @@ class WorkerCore {
   std::vector<PagePart> page_parts(const LeaseState& lease, Range range) const;
   std::uint64_t seats_for(const CallState& call) const;
   bool fits(const CallState& call) const;
-  bool may_switch_kin(const Seat& seat);
-  bool has_work(Kin kin) const;
+  bool may_switch_kin(const Seat& seat, const Crowd& crowd);
+  bool has_work(const Crowd& crowd) const;
   std::uint32_t seats_of(Port port) const;
 
   // core_devices.cc: which process may use which GPU

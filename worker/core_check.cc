@@ -36,6 +36,7 @@ void WorkerCore::check_call(CallId id, const CallState& call) const {
     gathered = gathered || !state.out.empty();
     BB_CHECK(call.divisible.contains(lease) == !state.undivided.empty());
   }
+  BB_CHECK(call.crowd->calls.contains(id));
   BB_CHECK(call.open == open && call.undivided == undivided);
   BB_CHECK(working_.contains(id) == (undivided > 0));
   BB_CHECK(reserving_.contains(id) == !call.reserved.empty());

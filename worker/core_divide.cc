@@ -78,7 +78,7 @@ void WorkerCore::set_state(Seat& seat, SeatState state) {
 /// Another client's code will be, or nobody's code is, in this seat; or its process is started with other things.
 void WorkerCore::set_kin(Seat& seat, Kin kin) {
   if (seat.kin == kin) return;
-  const PeerId before = seat.kin.client;
+  const Kin before = seat.kin;
   if ((seat.indexed & (kIdle | kHungry)) != 0) {
     seat.crowd->idle.erase(seat.id.value);
     seat.crowd->hungry.erase(seat.id.value);
@@ -87,19 +87,15 @@ void WorkerCore::set_kin(Seat& seat, Kin kin) {
   }
   seat.kin = kin;
   reindex(seat);
-  forget_crowds(before);
+  forget_crowd(before);
 }
 
-/// Those of a client that has no call here, once they are empty.
-void WorkerCore::forget_crowds(PeerId client) {
-  const auto call = calls_.lower_bound({client, 0});
-  if (call != calls_.end() && call->first.client == client) return;
-  auto crowd = crowds_.lower_bound({kFunctionPool, Kin{client, 0}});
-  while (crowd != crowds_.end() && crowd->first.first == kFunctionPool &&
-         crowd->first.second.client == client) {
-    const bool used = !crowd->second.idle.empty() || !crowd->second.hungry.empty();
-    crowd = used ? std::next(crowd) : crowds_.erase(crowd);
-  }
+/// Once it is empty, and no call is of this kin.
+void WorkerCore::forget_crowd(Kin kin) {
+  const auto at = crowds_.find({kFunctionPool, kin});
+  if (at == crowds_.end()) return;
+  const Crowd& crowd = at->second;
+  if (crowd.calls.empty() && crowd.idle.empty() && crowd.hungry.empty()) crowds_.erase(at);
 }
 
 /// Its last items are running, or will be by the time that anybody looks.
@@ -227,7 +223,7 @@ WorkerCore::Seat* WorkerCore::choose_foreign_seat(const CallState& call) {
     if (key.first != kFunctionPool) break;
     if (&crowd == call.crowd) continue;
     for (std::uint32_t s = crowd.idle.next(); s != SeatSet::kNone; s = crowd.idle.next(s + 1)) {
-      if (may_switch_kin(seats_[s])) return &seats_[s];
+      if (may_switch_kin(seats_[s], crowd)) return &seats_[s];
       if (others == nullptr) others = &seats_[s];
     }
   }
@@ -255,17 +251,15 @@ std::uint64_t WorkerCore::seats_for(const CallState& call) const {
   return items_that_fit(capacity_, *call.needs, seats_of(call.context.port));
 }
 
-bool WorkerCore::has_work(Kin kin) const {
-  for (auto at = calls_.lower_bound({kin.client, 0}); at != calls_.end() && at->first.client == kin.client;
-       ++at) {
-    if (at->second.kin == kin && !at->second.leases.empty()) return true;
-  }
-  return false;
+bool WorkerCore::has_work(const Crowd& crowd) const {
+  return std::any_of(crowd.calls.begin(), crowd.calls.end(),
+                     [&](CallId id) { return !calls_.at(id).leases.empty(); });
 }
 
-bool WorkerCore::may_switch_kin(const Seat& seat) {
+/// A seat of that crowd.
+bool WorkerCore::may_switch_kin(const Seat& seat, const Crowd& crowd) {
   const TimePoint allowed = seat.since + kSwitchInterval;
-  if (allowed <= now_ || !has_work(seat.kin)) return true;
+  if (allowed <= now_ || !has_work(crowd)) return true;
   switch_at_ = std::min(switch_at_, allowed);
   return false;
 }

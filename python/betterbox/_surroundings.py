@@ -8,8 +8,9 @@ On the wire it is named by its content, and opens a context and the definition o
 
     u64 birth, u64 size, `size` bytes: 8 of the name, then a compressed pickle
 
-`birth` stands for what a process must be given before it imports anything. The agent forks a slot afresh where it differs
-(worker/context_head.h).
+`birth` stands for what a process must be given before it imports anything, and for the family whose code it sees: a
+client, and all the slots and boxes that work for it and make calls themselves. The agent forks a slot afresh where it
+differs (worker/context_head.h).
 """
 
 from __future__ import annotations
@@ -88,11 +89,12 @@ class Facts(NamedTuple):
 
 
 class Surroundings:
-    """Facts, and how they travel. Equal ones that a process knows are one object."""
+    """Facts of a process of a family, and how they travel. Equal ones that a process knows are one object."""
 
-    __slots__ = ("facts", "wire")
+    __slots__ = ("family", "facts", "wire")
 
-    def __init__(self, facts: Facts, wire: bytes) -> None:
+    def __init__(self, family: bytes, facts: Facts, wire: bytes) -> None:
+        self.family = family
         self.facts = facts
         self.wire = wire
 
@@ -106,11 +108,12 @@ def current() -> Surroundings:
     facts = look()
     made = _current
     if made is None or made.facts != facts:
-        made = _current = Surroundings(facts, _wire(facts))
+        made = _current = Surroundings(_family, facts, _wire(_family, facts))
     return made
 
 
 _current: Surroundings | None = None
+_family = os.urandom(8)
 
 
 def changed() -> bool:
@@ -177,16 +180,21 @@ def _this_host() -> str:
         return ""
 
 
-def _wire(facts: Facts) -> bytes:
-    body = pickle.dumps(tuple(facts), protocol=5)
+def _wire(family: bytes, facts: Facts) -> bytes:
+    body = pickle.dumps((family, *facts), protocol=5)
     name = hashlib.blake2b(body, digest_size=_NAME_BYTES).digest()
     body = name + zlib.compress(body, 1)
-    return _HEAD.pack(_birth(facts.environ), len(body)) + body
+    return _HEAD.pack(_birth(family, facts.environ), len(body)) + body
 
 
-def _birth(environ: dict[bytes, bytes]) -> int:
-    mine = sorted((name, value) for name, value in environ.items() if name.startswith(_OF_BIRTH))
-    return int.from_bytes(hashlib.blake2b(repr(mine).encode(), digest_size=8).digest(), "little") if mine else 0
+def _birth(family: bytes, environ: dict[bytes, bytes]) -> int:
+    given = _place.assigned if _place is not None else {}
+    mine = sorted(
+        (name, value)
+        for name, value in environ.items()
+        if name.startswith(_OF_BIRTH) and name not in given and not (name in THREAD_COUNTS and value == b"1")
+    )
+    return int.from_bytes(hashlib.blake2b(repr(mine).encode(), digest_size=8, salt=family).digest(), "little")
 
 
 # --- the slot's side --------------------------------------------------------------------------------
@@ -202,8 +210,8 @@ def split(data: bytes) -> tuple[Surroundings, memoryview]:
     name = wire[_HEAD.size : _HEAD.size + _NAME_BYTES]
     found = _known.get(name)
     if found is None:
-        fields = pickle.loads(zlib.decompress(wire[_HEAD.size + _NAME_BYTES :]))
-        found = Surroundings(Facts._make(fields), wire)
+        family, *fields = pickle.loads(zlib.decompress(wire[_HEAD.size + _NAME_BYTES :]))
+        found = Surroundings(family, Facts._make(fields), wire)
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
         _known[name] = found
@@ -274,6 +282,9 @@ def settle(wanted: Surroundings) -> None:
     place = _place
     if place is None:
         return
+    global _family, _current
+    if _family != wanted.family:
+        _family, _current = wanted.family, None
     facts = wanted.facts
     follows = place.follows and facts.host == _this_host() != ""
     if follows:
@@ -355,8 +366,9 @@ def _take_interpreter(wanted: Interpreter) -> None:
 
 
 def _after_fork() -> None:
-    global _current
+    global _current, _family
     _current = None  # another thread may have been making it
+    _family = os.urandom(8)
 
 
 os.register_at_fork(after_in_child=_after_fork)

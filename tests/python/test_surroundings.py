@@ -233,7 +233,7 @@ def test_a_slot_refuses_another_interpreter_by_name(monkeypatch: pytest.MonkeyPa
     facts = _surroundings.look()
     other = facts.interpreter._replace(executable="/opt/other/bin/python", base_prefix="/opt/other")
     with pytest.raises(betterbox.BetterBoxError, match="the call comes from /opt/other/bin/python .*BETTERBOX_HOME"):
-        _surroundings.settle(_surroundings.Surroundings(facts._replace(interpreter=other), b""))
+        _surroundings.settle(_surroundings.Surroundings(b"", facts._replace(interpreter=other), b""))
 
 
 # --- what the items of one call share -------------------------------------------------------------------

@@ -253,6 +253,23 @@ TEST_F(Division, ForksAfreshForACallWhoseSlotsAreStartedWithOtherThings) {
   core_->sanity_check();
 }
 
+TEST_F(Division, KeepsTheProcessForWhoMakesCallsInAnItemOfItsClient) {
+  make(1);
+  birth_ = 7;
+  begin(1, call_of(10), {0, 1});
+  run_all(1);
+  begin(2, call_of(11), {0, 1});
+  run_all(1);
+  EXPECT_EQ(spawns_, 1) << "the same birth is the same family";
+  feed(CallDropped{call_of(10)});
+  begin(3, call_of(12), {0, 1});
+  run_all(1);
+  EXPECT_EQ(spawns_, 1);
+  feed(CallDropped{call_of(11)});
+  feed(CallDropped{call_of(12)});
+  core_->sanity_check();
+}
+
 TEST_F(Division, TakesAContextWithABrokenHeadForOneWithout) {
   make(1);
   context(call_of(10));

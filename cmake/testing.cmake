@@ -23,7 +23,8 @@ function(betterbox_finish_tests folder)
     if(NOT type MATCHES "EXECUTABLE|STATIC_LIBRARY")
       continue()
     endif()
-    set_target_properties(${name} PROPERTIES BETTERBOX_TEST TRUE)
+    # Each source by itself: they call their helpers alike.
+    set_target_properties(${name} PROPERTIES BETTERBOX_TEST TRUE UNITY_BUILD OFF)
     # Little optimisation: it is the product that must be fast. (At -O3 GCC 12 also sees uninitialised vectors in
     # aggregates where there are none.)
     target_compile_options(${name} PRIVATE -O1 $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)

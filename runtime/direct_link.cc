@@ -22,7 +22,6 @@
 namespace betterbox {
 namespace {
 
-constexpr int kBacklog = 4096;
 /// The buffer of a link begins small and grows while reads fill it: a scheduler has many that say little.
 constexpr std::size_t kFirstBufferBytes = 4U << 10, kBufferBytes = 64U << 10;
 /// Frames from this size on are read to where they stay.
@@ -65,7 +64,7 @@ int listen_for_links(const std::string& path) {
   if (fd < 0) return -1;
   ::unlink(address.sun_path);  // of a process that was killed: names hold the id of an incarnation
   if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 &&
-      ::listen(fd, kBacklog) == 0)
+      ::listen(fd, kListenBacklog) == 0)
     return fd;
   ::close(fd);
   return -1;

@@ -28,8 +28,6 @@ constexpr std::size_t kLaneBytes = kLaneHeaderSpace + 2 * kLaneRingBytes;
 /// A file that cannot become shorter: reading what is mapped cannot fault.
 constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW;
 
-void full_fence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
-
 SharedPiece map(int fd, std::size_t size) {
   void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   return memory == MAP_FAILED ? SharedPiece() : SharedPiece(memory, size);
@@ -200,7 +198,7 @@ bool ClientLane::slot_attends() {
 
 void ClientLane::want_bell(bool wanted) {
   header_->client_wants_bell.store(wanted ? 1 : 0, std::memory_order_relaxed);
-  if (wanted) full_fence();
+  if (wanted) std::atomic_thread_fence(std::memory_order_seq_cst);
 }
 
 // --- the slot's end -----------------------------------------------------------------------------
@@ -238,7 +236,7 @@ SlotLane::~SlotLane() { ::close(pipe_fd_); }
 
 bool SlotLane::reply(LaneRecord kind, std::initializer_list<std::span<const std::byte>> parts) {
   if (!replies_.write(kind, parts)) return false;
-  full_fence();
+  std::atomic_thread_fence(std::memory_order_seq_cst);
   if (header_->client_wants_bell.load(std::memory_order_relaxed) != 0 &&
       header_->client_wants_bell.exchange(0, std::memory_order_relaxed) != 0) {
     const char ring = 1;

@@ -18,6 +18,9 @@ inline constexpr std::size_t kMaxFrames = 4096;
 /// One frame may hold one large user value.
 inline constexpr std::size_t kMaxFrameBytes = std::size_t{64} << 30;
 
+/// Connections that wait to be accepted: all peers of a bus may come at once.
+inline constexpr int kListenBacklog = 4096;
+
 // --- pages ----------------------------------------------------------------------------------------
 /// A page is closed when it reaches this size: large enough to amortise a message (tens of us),
 /// small enough that credit and slicing stay fine-grained. One larger item is a page of its own.

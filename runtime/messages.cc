@@ -15,7 +15,7 @@ constexpr std::array<const char*, std::variant_size_v<AnyBody>> kNames = {
     "Abandon",     "DropCall",     "Outcomes", "Deploy",      "Host",     "Hosted", "Deployed", "Undeploy",
     "Status",      "StatusReport", "Accepted", "Load",        "OpenLane", "Hold",   "Drop",     "Keep",
     "Kept",        "Discard",      "Locate",   "Source",      "Fetch",    "Chunk",  "Fetched",  "Broadcast",
-    "Relay",       "Waits",        "Deadlock", "Proof",       "Inquire", "Begun"};
+    "Relay",       "Waits",        "Deadlock", "Proof",       "Inquire",  "Begun"};
 
 }  // namespace
 

@@ -23,7 +23,7 @@
 namespace betterbox {
 namespace {
 
-constexpr std::string_view kScheme = "tcp://";
+constexpr std::string_view kTcpScheme = "tcp://";
 /// Documentation addresses: a route to them is the default route, and nothing is ever sent.
 constexpr const char* kWorld = "tcp://192.0.2.1:9";
 constexpr const char* kWorldV6 = "tcp://[2001:db8::1]:9";
@@ -34,9 +34,9 @@ using Addresses = std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)>;
 Addresses resolve(std::string_view endpoint, int type) {
   Addresses none(nullptr, &::freeaddrinfo);
   const std::size_t colon = endpoint.rfind(':');
-  if (!endpoint.starts_with(kScheme) || colon == std::string_view::npos || colon < kScheme.size())
+  if (!endpoint.starts_with(kTcpScheme) || colon == std::string_view::npos || colon < kTcpScheme.size())
     return none;
-  std::string host(endpoint.substr(kScheme.size(), colon - kScheme.size()));
+  std::string host(endpoint.substr(kTcpScheme.size(), colon - kTcpScheme.size()));
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
   addrinfo hints{};
   hints.ai_socktype = type;

@@ -21,7 +21,7 @@ constexpr int kMostLinks = 40;  ///< on the way to a file, as the kernel has it
 constexpr mode_t kWriteOfOthers = 022;
 constexpr std::size_t kHashBytes = 16;  ///< of the folder of one bus
 
-[[noreturn]] void fail(const std::string& what) {
+[[noreturn]] void throw_errno(const std::string& what) {
   throw std::system_error(errno, std::generic_category(), what);
 }
 
@@ -68,7 +68,7 @@ class Walk {
  private:
   void begin() {
     at_ = Descriptor(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (!at_ || ::fstat(at_.get(), &about_) != 0) fail("cannot open /");
+    if (!at_ || ::fstat(at_.get(), &about_) != 0) throw_errno("cannot open /");
     here_.clear();
     root_owner_ = about_.st_uid;
   }
@@ -81,15 +81,15 @@ class Walk {
     int looked = ::fstatat(at_.get(), name.c_str(), &found, AT_SYMLINK_NOFOLLOW);
     if (looked != 0 && errno == ENOENT && make_) {
       if (::mkdirat(at_.get(), name.c_str(), 0700) != 0 && errno != EEXIST)
-        fail("cannot make the folder " + next);
+        throw_errno("cannot make the folder " + next);
       looked = ::fstatat(at_.get(), name.c_str(), &found, AT_SYMLINK_NOFOLLOW);
     }
-    if (looked != 0) fail("cannot open " + next);
+    if (looked != 0) throw_errno("cannot open " + next);
     if (S_ISLNK(found.st_mode)) return turn_off(name, next, found);
     // As a folder: else what is mounted when it is entered would not be.
     const int kind = S_ISDIR(found.st_mode) ? O_DIRECTORY : 0;
     Descriptor entered(::openat(at_.get(), name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC | kind));
-    if (!entered || ::fstat(entered.get(), &about_) != 0) fail("cannot open " + next);
+    if (!entered || ::fstat(entered.get(), &about_) != 0) throw_errno("cannot open " + next);
     if (S_ISLNK(about_.st_mode)) throw NotOurs(next + " has just become a link; look who changes it");
     folder_ = std::move(at_);
     name_ = name;
@@ -104,11 +104,11 @@ class Walk {
                     ": it may lead anywhere; remove it, or use a path without it");
     if (++links_ > kMostLinks) {
       errno = ELOOP;
-      fail("cannot open " + whole_);
+      throw_errno("cannot open " + whole_);
     }
     char target[4097];
     const ssize_t size = ::readlinkat(at_.get(), name.c_str(), target, sizeof target - 1);
-    if (size < 0) fail("cannot read the link " + next);
+    if (size < 0) throw_errno("cannot read the link " + next);
     const std::string path(target, static_cast<std::size_t>(size));
     if (path.starts_with('/')) begin();
     split_in_front(parts_, path);
@@ -146,7 +146,7 @@ void check_folder(const Walk& walk, const std::string& path, Others others) {
 
 void check_file(int fd, const std::string& path) {
   struct stat about {};
-  if (::fstat(fd, &about) != 0) fail("cannot look at " + path);
+  if (::fstat(fd, &about) != 0) throw_errno("cannot look at " + path);
   if (!S_ISREG(about.st_mode)) throw NotOurs(path + " is not a regular file; remove it or name another");
   if (about.st_uid != ::geteuid()) throw NotOurs(foreign(path, about) + "; remove it or name another");
   if ((about.st_mode & kWriteOfOthers) != 0)
@@ -164,9 +164,9 @@ Descriptor open_checked(int folder, const std::string& name, const std::string& 
   const int safe = (flags & ~O_TRUNC) | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
   Descriptor file(::openat(folder, name.c_str(), safe, 0600));
   if (!file && errno == ELOOP) throw NotOurs(path + " is a link, which may lead anywhere; remove it");
-  if (!file) fail("cannot open " + path);
+  if (!file) throw_errno("cannot open " + path);
   check_file(file.get(), path);
-  if ((flags & O_TRUNC) != 0 && ::ftruncate(file.get(), 0) != 0) fail("cannot empty " + path);
+  if ((flags & O_TRUNC) != 0 && ::ftruncate(file.get(), 0) != 0) throw_errno("cannot empty " + path);
   return file;
 }
 
@@ -201,7 +201,7 @@ std::string folder_beside(const std::string& base, bool make) {
   }
   if (!first.empty() || !make) return first.empty() ? base : first;
   std::string made = prefix + "XXXXXX";
-  if (::mkdtemp(made.data()) == nullptr) fail("cannot make a folder like " + made);
+  if (::mkdtemp(made.data()) == nullptr) throw_errno("cannot make a folder like " + made);
   return made;
 }
 
@@ -242,7 +242,8 @@ std::string runtime_folder(bool make) {
   if (!can_be_used(runtime) || longest > kMaxSocketPath)
     base = "/tmp/betterbox-" + std::to_string(::geteuid());
   struct stat about {};
-  if (make && ::mkdir(base.c_str(), 0700) != 0 && errno != EEXIST) fail("cannot make the folder " + base);
+  if (make && ::mkdir(base.c_str(), 0700) != 0 && errno != EEXIST)
+    throw_errno("cannot make the folder " + base);
   if (is_private_folder(base, about) || (!make && ::lstat(base.c_str(), &about) != 0)) return base;
   return folder_beside(base, make);
 }

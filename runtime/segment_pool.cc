@@ -33,7 +33,7 @@ constexpr long kTmpfsMagic = 0x01021994;
 enum class State : std::uint64_t { kKept, kSent, kTaken };
 
 /// The first page of a file.
-struct Header {
+struct SegmentHeader {
   std::uint64_t magic = kSegmentMagic;
   std::uint64_t serial = 0;
   State state = State::kKept;
@@ -84,13 +84,13 @@ bool write_all(int fd, std::span<const std::byte> bytes, std::uint64_t at) {
   return true;
 }
 
-bool write_header(int fd, const Header& header) {
+bool write_header(int fd, const SegmentHeader& header) {
   return write_all(fd, std::as_bytes(std::span(&header, 1)), 0);
 }
 
 constexpr State kTaken = State::kTaken;
 
-bool read_header(int fd, Header& header) {
+bool read_header(int fd, SegmentHeader& header) {
   return ::pread(fd, &header, sizeof header, 0) == sizeof header && header.magic == kSegmentMagic;
 }
 
@@ -128,11 +128,12 @@ std::shared_ptr<HeldSegment> HeldSegment::open(const std::string& folder, const 
   const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
   if (fd < 0) return nullptr;
   struct stat about {};
-  Header header;
-  const bool usable = lock_shared(fd) && ::fstat(fd, &about) == 0 && S_ISREG(about.st_mode) &&
-                      about.st_uid == ::geteuid() && read_header(fd, header) && header.serial == serial &&
-                      has_name(about, path) && end <= static_cast<std::uint64_t>(about.st_size) &&
-                      (!take || write_all(fd, std::as_bytes(std::span(&kTaken, 1)), offsetof(Header, state)));
+  SegmentHeader header;
+  const bool usable =
+      lock_shared(fd) && ::fstat(fd, &about) == 0 && S_ISREG(about.st_mode) && about.st_uid == ::geteuid() &&
+      read_header(fd, header) && header.serial == serial && has_name(about, path) &&
+      end <= static_cast<std::uint64_t>(about.st_size) &&
+      (!take || write_all(fd, std::as_bytes(std::span(&kTaken, 1)), offsetof(SegmentHeader, state)));
   if (!usable) {
     ::close(fd);
     return nullptr;
@@ -325,7 +326,7 @@ bool SegmentPool::rename(Segment& segment, std::uint64_t serial) {
 void SegmentPool::look_at_sent(TimePoint now) {
   std::erase_if(segments_, [now](const SegmentPtr& segment) {
     if (!segment->sent) return false;
-    Header header;
+    SegmentHeader header;
     const bool untaken = read_header(segment->fd, header) && header.state == State::kSent;
     if (untaken && now - segment->since < kUntakenSegmentLife) return false;
     segment->sent = segment->leased = false;
@@ -458,7 +459,7 @@ SegmentPool::Limits limits_here() {
 /// Sent not long ago by a process that is dead by now. Both times are this host's; a clock that was set back in between
 /// keeps nothing for long.
 bool may_be_taken(int fd) {
-  Header header;
+  SegmentHeader header;
   struct stat about {};
   return read_header(fd, header) && header.state == State::kSent && ::fstat(fd, &about) == 0 &&
          std::abs(::time(nullptr) - about.st_mtim.tv_sec) < kUntakenSegmentLife.ns / seconds(1).ns;

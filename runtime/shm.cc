@@ -40,8 +40,6 @@ constexpr std::byte kZeros[8] = {};
 /// Memory for a record up to this size is taken at once.
 constexpr std::uint64_t kTrustedBytes = 64U << 20;
 
-void full_fence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
-
 /// Sleeps while `word` holds `seen`, at most until `deadline`; may return early (signals).
 void futex_wait(std::atomic<std::uint32_t>& word, std::uint32_t seen, TimePoint deadline) {
   timespec until{};
@@ -120,7 +118,7 @@ ArenaHeader* make_header(void* memory) {
 /// until then the next one sees it. (It is taken back so that a slot which has not come to run yet is not woken again
 /// for each record.) Each sleep has a number for its wish: that of a later one stays.
 void wake_slot(SlotBell& bell) {
-  full_fence();
+  std::atomic_thread_fence(std::memory_order_seq_cst);
   std::uint32_t wish = bell.slot_waits.load(std::memory_order_relaxed);
   if (wish == 0) return;
   bell.signal.fetch_add(1, std::memory_order_release);
@@ -138,7 +136,7 @@ void force_wake_slot(SlotBell& bell) {
 bool slot_sleep(SlotBell& bell, TimePoint deadline, const std::function<bool()>& ready) {
   const std::uint32_t seen = bell.signal.load(std::memory_order_acquire);
   bell.slot_waits.store(2 * seen + 1, std::memory_order_relaxed);
-  full_fence();
+  std::atomic_thread_fence(std::memory_order_seq_cst);
   if (!ready()) futex_wait(bell.signal, seen, deadline);
   bell.slot_waits.store(0, std::memory_order_relaxed);
   return ready();
@@ -273,7 +271,7 @@ bool RingWriter::flush() {
   move_what_fits();
   if (!pending_.empty()) {
     ring_.agent_waits.store(1, std::memory_order_relaxed);
-    full_fence();
+    std::atomic_thread_fence(std::memory_order_seq_cst);
     move_what_fits();
     if (pending_.empty()) ring_.agent_waits.store(0, std::memory_order_relaxed);
   }
@@ -301,7 +299,7 @@ void SlotInbox::read_bytes(void* to, std::size_t size) {
     ring_.tail.store(at + bytes, std::memory_order_release);
     out += bytes;
     size -= bytes;
-    full_fence();
+    std::atomic_thread_fence(std::memory_order_seq_cst);
     if (ring_.agent_waits.load(std::memory_order_relaxed) != 0 &&
         ring_.agent_waits.exchange(0, std::memory_order_relaxed) != 0) {
       write_bell(bell_fd_);
@@ -316,7 +314,8 @@ void SlotInbox::read(Record& record) {
   BB_CHECK(header.size <= kMaxFrameBytes);
   record.payload.clear();
   record.payload.reserve(std::min<std::uint64_t>(header.size, kTrustedBytes));
-  while (record.payload.size() < header.size) {  // grows with what comes: what a size only claims costs nothing
+  while (record.payload.size() <
+         header.size) {  // grows with what comes: what a size only claims costs nothing
     const std::size_t before = record.payload.size();
     record.payload.resize(before + std::min<std::uint64_t>(header.size - before, kInboxBytes));
     read_bytes(record.payload.data() + before, record.payload.size() - before);
@@ -337,7 +336,7 @@ void SlotOutbox::write(std::uint32_t kind, std::initializer_list<std::span<const
   const RecordHeader header{kind, 0, size};
   const std::uint64_t head = ring_.head.load(std::memory_order_relaxed);
   BB_CHECK(used_bytes(ring_) <= ring_.capacity);  // else user code wrote over it
-  if (fits(size)) {  // the reader sees it whole
+  if (fits(size)) {                               // the reader sees it whole
     std::uint64_t at = head;
     const auto put = [&](const void* from, std::size_t bytes) {
       copy_in(data_, ring_.capacity, at, from, bytes);
@@ -375,7 +374,7 @@ void SlotOutbox::write_bytes(const void* from, std::size_t size) {
 }
 
 void SlotOutbox::ring_bell(bool urgent) {
-  full_fence();
+  std::atomic_thread_fence(std::memory_order_seq_cst);
   ring_if_wanted(urgent ? Bell::kUrgent : Bell::kAny);
 }
 
@@ -383,7 +382,7 @@ void SlotOutbox::ring_bell_after_claim() {
 #if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
   std::atomic_signal_fence(std::memory_order_seq_cst);  // for the compiler; the machine has had its own
 #else
-  full_fence();
+  std::atomic_thread_fence(std::memory_order_seq_cst);
 #endif
   ring_if_wanted(Bell::kAny);
 }
@@ -391,7 +390,7 @@ void SlotOutbox::ring_bell_after_claim() {
 void SlotOutbox::ring_if_wanted(Bell wanted) { betterbox::ring_if_wanted(arena_, bell_fd_, wanted); }
 
 void ring_agent(ArenaHeader& arena, int bell_fd) {
-  full_fence();
+  std::atomic_thread_fence(std::memory_order_seq_cst);
   ring_if_wanted(arena, bell_fd, Bell::kUrgent);
 }
 
@@ -455,7 +454,7 @@ bool RingReader::next(Record& record) {
 void RingReader::publish() {
   published_ = at_;
   ring_.tail.store(at_, std::memory_order_release);
-  full_fence();
+  std::atomic_thread_fence(std::memory_order_seq_cst);
   if (ring_.head.load(std::memory_order_acquire) - at_ <= capacity_ / 2) wake_slot(ring_.bell);
 }
 

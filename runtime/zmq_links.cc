@@ -45,7 +45,8 @@ bool ZmqTransport::open_links() {
 }
 
 void ZmqTransport::watch(Connection& connection) {
-  const std::uint32_t events = (connection.held ? 0U : static_cast<std::uint32_t>(EPOLLIN)) | (connection.wants_room ? static_cast<std::uint32_t>(EPOLLOUT) : 0U);
+  const std::uint32_t events = (connection.held ? 0U : static_cast<std::uint32_t>(EPOLLIN)) |
+                               (connection.wants_room ? static_cast<std::uint32_t>(EPOLLOUT) : 0U);
   watch_link(connection.link->fd(), connection.id.value, events);
 }
 

@@ -25,7 +25,6 @@ namespace betterbox {
 namespace {
 
 constexpr int kReconnectMs = 24 * 3600 * 1000;  ///< never, see above
-constexpr int kBacklog = 4096;                  ///< all peers of a bus may come at once
 constexpr int kMaxSockets = 8192;               ///< three for each direct connection
 constexpr std::uint32_t kReadsBetweenLooks =
     256;  ///< news are looked for at least so often while messages flow
@@ -33,12 +32,12 @@ constexpr int kProbes = 8;
 /// What a context, and what a connection of ours may open: libzmq aborts, or never tells, where it cannot.
 constexpr std::size_t kContextDescriptors = 16, kConnectionDescriptors = 8;
 constexpr std::size_t kMaxSocketPath = 107;
-constexpr std::string_view kScheme = "ipc://";
+constexpr std::string_view kIpcScheme = "ipc://";
 constexpr std::string_view kNetworkScheme = "tcp://";
 
 void check_path_length(const std::string& endpoint) {
-  if (endpoint.starts_with(kScheme) && endpoint.size() - kScheme.size() > kMaxSocketPath)
-    throw std::runtime_error("the socket path " + endpoint.substr(kScheme.size()) + " is longer than " +
+  if (endpoint.starts_with(kIpcScheme) && endpoint.size() - kIpcScheme.size() > kMaxSocketPath)
+    throw std::runtime_error("the socket path " + endpoint.substr(kIpcScheme.size()) + " is longer than " +
                              std::to_string(kMaxSocketPath) + " bytes");
 }
 
@@ -110,7 +109,7 @@ std::unique_ptr<ZmqTransport::Socket> ZmqTransport::open_socket(int type) {
   // No mark for arrivals either: libzmq 4.3 aborts where a peer hangs up behind a full pipe and a heartbeat falls due.
   set_option(zmq, ZMQ_RCVHWM, 0);
   set_option(zmq, ZMQ_RECONNECT_IVL, kReconnectMs);
-  set_option(zmq, ZMQ_BACKLOG, kBacklog);
+  set_option(zmq, ZMQ_BACKLOG, kListenBacklog);
   set_option(zmq, ZMQ_HANDSHAKE_IVL, static_cast<int>(kLivenessBound.ns / 1'000'000));
   // Who connected asks each second, and says how long its silence may last. Who listens, perhaps to a thousand, asks
   // more rarely: it has to, because libzmq forgets the other's bound with each message until the next question comes.
@@ -206,7 +205,7 @@ std::string ZmqTransport::listen(const std::string& endpoint) {
   listen_at(socket.zmq, endpoint);
   if (!network) {
     Door& door = doors_.emplace_back();
-    door.path = endpoint.substr(kScheme.size());
+    door.path = endpoint.substr(kIpcScheme.size());
     door.socket = file_at(door.path);
     if (open_links()) accept_at(door);
   }
@@ -230,7 +229,7 @@ ConnectionId ZmqTransport::connect(const std::string& endpoint) {
     }
     if (zmq_connect(connection->dealer->zmq, endpoint.c_str()) != 0)
       fail_zmq("cannot connect to " + endpoint);
-    if (endpoint.starts_with(kScheme)) open_link(*connection, endpoint.substr(kScheme.size()));
+    if (endpoint.starts_with(kIpcScheme)) open_link(*connection, endpoint.substr(kIpcScheme.size()));
   } catch (const std::runtime_error& problem) {
     end(*connection, problem.what(), false);
     if (connection->dealer) shut_socket(std::move(connection->dealer), 0);

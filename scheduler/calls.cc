@@ -19,8 +19,6 @@ namespace {
 constexpr std::size_t kItemBytesRefused = 4 * kItemWindowBytes;
 constexpr std::int64_t kMaxTimeoutNs = std::int64_t{1} << 60;
 
-const DeathReport kNoDeath;
-
 /// Costs are given for all items of a call or for none; of settled ones nothing is known any more.
 Complaint check_costs(const CallState& call, const Items& items) {
   if (items.spans.empty() && items.costs.empty()) return std::nullopt;

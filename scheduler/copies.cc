@@ -132,7 +132,7 @@ Duration least_interval(const CallState& call) {
   return std::max(kLeastInterval, kLookCostPerLease * static_cast<std::int64_t>(call.leases.size()));
 }
 
-void plan(const Turn& turn, Pool& pool, TimePoint at) {
+void plan_copies(const Turn& turn, Pool& pool, TimePoint at) {
   turn.state.set_timer(pool.copies_at, at, TimerKind::kCopies, pool.port.value);
 }
 
@@ -140,9 +140,9 @@ void plan(const Turn& turn, Pool& pool, TimePoint at) {
 
 void watch_for_copies(const Turn& turn, Pool& pool) {
   if (pool.copying.empty()) return;
-  if (pool.idle.empty() || !pool.waiting.empty()) return plan(turn, pool, TimePoint::never());
+  if (pool.idle.empty() || !pool.waiting.empty()) return plan_copies(turn, pool, TimePoint::never());
   if (pool.copies_at == TimePoint::never())
-    plan(turn, pool, std::max(turn.now + kLeastInterval, pool.no_copies_before));
+    plan_copies(turn, pool, std::max(turn.now + kLeastInterval, pool.no_copies_before));
 }
 
 void on_copies_due(const Turn& turn, Pool& pool) {
@@ -159,7 +159,7 @@ void on_copies_due(const Turn& turn, Pool& pool) {
     pool.no_copies_before = pool.no_copies_before + least_interval(call);
     next = std::min(next, copy_what_runs_long(turn, pool, call));
   }
-  if (next != TimePoint::never()) plan(turn, pool, std::max(next, pool.no_copies_before));
+  if (next != TimePoint::never()) plan_copies(turn, pool, std::max(next, pool.no_copies_before));
 }
 
 void stop_other_twins(const Turn& turn, LeaseState& lease, Range range) {

@@ -13,7 +13,7 @@ namespace betterbox::scheduler {
 namespace {
 
 /// Of names that users chose, in a message for people.
-constexpr std::size_t kMostText = 500;
+constexpr std::size_t kMostReason = 500;
 /// Bytes that the agents of one CallStats may take: it must fit the body of a message.
 constexpr std::size_t kAgentsBytes = kMaxBodyBytes / 2;
 /// What one agent takes beside its texts and seats, and one seat; generously.
@@ -129,7 +129,7 @@ std::string workers(std::size_t count, std::size_t of, Port port) {
 
 std::string all_slots(const CallState& call, const Pool& pool, std::uint64_t places) {
   if (places < pool.slots && call.needy) {
-    return "an item needs " + describe(call.needs).substr(0, kMostText) + ": room for " +
+    return "an item needs " + describe(call.needs).substr(0, kMostReason) + ": room for " +
            std::to_string(places) + " at a time, which is";
   }
   return pool.slots == 1 ? "the only slot is" : "all " + std::to_string(pool.slots) + " slots are";
@@ -137,7 +137,7 @@ std::string all_slots(const CallState& call, const Pool& pool, std::uint64_t pla
 
 void say_who_is_missing(const CallState& call, const Room& room, std::vector<std::string>& reasons) {
   if (room.away > 0 && room.away == room.able) {
-    reasons.push_back("the connection to '" + printable(room.an_away_one->name, kMostText) +
+    reasons.push_back("the connection to '" + printable(room.an_away_one->name, kMostReason) +
                       "' is lost: waiting for it to come back");
   } else if (room.away > 0) {
     reasons.push_back(workers(room.away, room.able, call.port) + " away");

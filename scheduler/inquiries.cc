@@ -9,8 +9,6 @@
 namespace betterbox::scheduler {
 namespace {
 
-const DeathReport kNoDeath;
-
 /// Asks for what is untouched in the leases that hold items of the inquiry.
 void ask_agents(const Turn& turn, CallState& call, Inquiry& inquiry) {
   for (LeaseState* lease = call.leases.front(); lease != nullptr; lease = LeasesOfCall::next(*lease)) {

@@ -13,7 +13,7 @@ constexpr Duration kPatience = milliseconds(2);
 /// with the bus.
 constexpr std::size_t kLookedAt = 16;
 
-void plan(const Turn& turn, Pool& pool, TimePoint at) {
+void plan_relief(const Turn& turn, Pool& pool, TimePoint at) {
   turn.state.set_timer(pool.relief_at, at, TimerKind::kRelief, pool.port.value);
 }
 
@@ -76,7 +76,7 @@ TimePoint relieve(const Turn& turn, const Pool& pool, const Member& crowded) {
 void watch_for_crowds(const Turn& turn, Pool& pool) {
   if (pool.crowded.empty() || pool.idle.empty() || pool.relief_at != TimePoint::never()) return;
   pool.looked_at = 0;
-  plan(turn, pool, turn.now + kPatience);
+  plan_relief(turn, pool, turn.now + kPatience);
 }
 
 void on_relief_due(const Turn& turn, Pool& pool) {
@@ -92,7 +92,7 @@ void on_relief_due(const Turn& turn, Pool& pool) {
   if (next != TimePoint::never()) pool.looked_at = 0;
   if (pool.looked_at < pool.crowded.size()) next = std::min(next, turn.now + kPatience);
   if (next != TimePoint::never() && !pool.idle.empty())
-    plan(turn, pool, std::max(next, turn.now + kPatience));
+    plan_relief(turn, pool, std::max(next, turn.now + kPatience));
 }
 
 }  // namespace betterbox::scheduler

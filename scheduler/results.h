@@ -14,6 +14,9 @@ namespace betterbox::scheduler {
 /// Sends pages of outcomes. REQUIRES: their items were settled just now.
 void deliver(const Turn& turn, CallState& call, std::vector<PageSpan> spans, Frames frames);
 
+/// Of items that were lost without a death.
+inline const DeathReport kNoDeath;
+
 /// Settles items without an outcome of user code and delivers that: one page per range.
 /// REQUIRES: the parts are unsettled and in no lease and not pending.
 void settle_as_lost(const Turn& turn, CallState& call, const std::vector<Range>& parts, LostCode code,

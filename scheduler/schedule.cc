@@ -9,7 +9,7 @@ namespace betterbox::scheduler {
 namespace {
 
 /// How many candidates one step looks at before it gives up: what a step costs does not go with the bus.
-constexpr int kLookedAt = 16;
+constexpr int kSharesLookedAt = 16;
 
 bool is_hungry(const CallState& call, const Member& member) {
   if (!member.grantable) return false;
@@ -36,7 +36,8 @@ bool has_free_slot(const Member& member) {
 bool offer_to_a_worker(const Turn& turn, Pool& pool, CallState& call) {
   int looked = 0;
   if (!call.values.empty()) {
-    for (Member* member = pool.by_load.least_loaded(); member != nullptr && looked < kLookedAt; ++looked) {
+    for (Member* member = pool.by_load.least_loaded(); member != nullptr && looked < kSharesLookedAt;
+         ++looked) {
       if (is_hungry(call, *member) && has_values(turn.state, call, *member) && has_free_slot(*member) &&
           grant(turn, call, *member))
         return true;
@@ -47,11 +48,11 @@ bool offer_to_a_worker(const Turn& turn, Pool& pool, CallState& call) {
   for (Member* member = pool.by_load.least_loaded(); member != nullptr;
        member = pool.by_load.next(*member, member->bucket)) {
     if (is_hungry(call, *member) && grant(turn, call, *member)) return true;
-    if (++looked == kLookedAt) break;
+    if (++looked == kSharesLookedAt) break;
   }
-  if (looked < kLookedAt) return false;  // those were all
+  if (looked < kSharesLookedAt) return false;  // those were all
   looked = 0;
-  for (Share* share = call.hungry_shares.front(); share != nullptr && looked < kLookedAt;
+  for (Share* share = call.hungry_shares.front(); share != nullptr && looked < kSharesLookedAt;
        share = HungryShares::next(*share), ++looked) {
     const auto member = share->agent->agent.memberships.find(call.port);
     if (member != share->agent->agent.memberships.end() && member->second.grantable &&
@@ -99,8 +100,8 @@ void offer_workers_to_calls(const Turn& turn, Pool& pool) {
 /// A worker has a free slot, and there was nothing for it: it takes from the one that would end last.
 void move_work_to_idle_workers(const Turn& turn, Pool& pool) {
   int looked = 0;
-  for (Member* thief = pool.idle.front(); thief != nullptr && !pool.victims.empty() && looked < kLookedAt;
-       ++looked) {
+  for (Member* thief = pool.idle.front();
+       thief != nullptr && !pool.victims.empty() && looked < kSharesLookedAt; ++looked) {
     Member* next = List<Member, &Member::in_idle>::next(*thief);
     auto victim = pool.victims.rbegin();
     while (victim != pool.victims.rend() && victim->second->agent == thief->agent) ++victim;

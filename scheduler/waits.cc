@@ -17,7 +17,7 @@ constexpr Duration kStuckGrace = seconds(3);
 /// Steps of a cycle that are shown.
 constexpr std::size_t kShownSteps = 16;
 /// Of names that users chose, in a message for people.
-constexpr std::size_t kMostText = 100;
+constexpr std::size_t kMostName = 100;
 
 /// The one box at the port of a call that is spread over boxes.
 BoxId only_box(const State& state, CallId id) {
@@ -39,13 +39,13 @@ std::string name_of(const State& state, const Waits& wait) {
     const auto box = agent->second.agent.boxes.find(wait.box.seat);
     if (box == agent->second.agent.boxes.end()) return "a box";
     const BoxInfo& info = box->second.info;
-    return "box " + info.class_name.substr(0, kMostText) + " at port " + std::to_string(info.port.value) +
-           " (pid " + std::to_string(agent->second.pid) + " on " + agent->second.host.substr(0, kMostText) +
+    return "box " + info.class_name.substr(0, kMostName) + " at port " + std::to_string(info.port.value) +
+           " (pid " + std::to_string(agent->second.pid) + " on " + agent->second.host.substr(0, kMostName) +
            ", slot " + std::to_string(wait.box.seat.value) + ")";
   }
   const auto call = state.calls.find(wait.call);
   return "an item of " + (call == state.calls.end() ? std::string("a call")
-                                                    : call->second.method.substr(0, kMostText) + "()");
+                                                    : call->second.method.substr(0, kMostName) + "()");
 }
 
 constexpr std::string_view kAdvice =

@@ -16,6 +16,7 @@ from betterbox._errors import BusError
 from betterbox._labels import host_name, label_of
 from betterbox._links import spread_call
 from betterbox._options import DEFAULTS, OPTION_NAMES, Options
+from betterbox._printable import printable
 from betterbox._promise import SINGLE, Promise
 from betterbox._spread import has_spread, spread
 from betterbox._submissions import prepare, submit_now
@@ -261,7 +262,11 @@ def _has_worker(connection: _bus.Connection) -> bool:
 
 
 def _start_worker(connection: _bus.Connection) -> None:
-    lock = _core.open_own_file(connection.bus + ".worker.lock", os.O_RDWR | os.O_CREAT)
+    name = connection.bus + ".worker.lock"
+    try:
+        lock = _core.open_own_file(name, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise BusError(f"no worker can be started: its lock {printable(name)} cannot be opened: {error.strerror}") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _has_worker(connection):

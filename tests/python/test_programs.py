@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import betterbox
 import pytest
+from betterbox import BusError
 from helpers import Scripts, processes_of, wait_until
 
 SERVER = """
@@ -442,7 +444,7 @@ def test_a_bus_whose_file_is_gone_ends_with_its_workers(scripts: Scripts, home: 
     assert script.wait() == 0
     assert processes_of(home)
     (home / "bus.json").unlink()
-    wait_until(lambda: not processes_of(home), lambda: f"these have ended: {processes_of(home)}", 10)
+    wait_until(lambda: not processes_of(home), lambda: f"these have ended: {processes_of(home)}")
 
 
 def test_a_bus_that_nobody_uses_ends(scripts: Scripts, home: Path) -> None:
@@ -479,3 +481,10 @@ def test_no_box_at_the_port(scripts: Scripts) -> None:
     client = scripts.start("client.py", CLIENT.replace("8090", "8090, timeout=0.2"))
     assert client.wait() == 1
     assert "NoBoxFoundError: no box answers at port 8090" in client.output
+
+
+def test_a_lock_that_cannot_be_opened_is_an_error_that_names_it(home: Path) -> None:
+    home.mkdir(mode=0o700, parents=True)
+    (home / "bus.json.worker.lock").mkdir(mode=0o700)
+    with pytest.raises(BusError, match=r"no worker can be started: its lock .*worker\.lock cannot be opened: Is a directory"):
+        betterbox.submit(len, []).result(30)

@@ -108,6 +108,7 @@ void sweep_files(const SweepPlan& plan) {
 /// What the peers of this bus have sent last may still be taken for a while; nobody else looks at it afterwards.
 void sweep_memory() {
   if (!sweep_segments(kSegmentFolder)) return;
+  ::prctl(PR_SET_NAME, "betterbox-rest");  // the bus is gone; nothing of it is waited for
   std::this_thread::sleep_for(std::chrono::nanoseconds((kUntakenSegmentLife + seconds(1)).ns));
   sweep_segments(kSegmentFolder);
 }

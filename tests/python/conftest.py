@@ -34,22 +34,6 @@ def end(pid: int, how: signal.Signals) -> None:
         os.kill(pid, how)
 
 
-def living(place: Path) -> dict[int, str]:
-    """Processes of a home, but for sweepers: while processes of other tests leave values in /dev/shm they stay a little."""
-    return {pid: command for pid, command in processes_of(place).items() if not is_sweeper(pid)}
-
-
-def is_sweeper(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text() == "betterbox-sweep\n"
-    except OSError:  # it has ended
-        return True
-
-
-def files_in(folder: Path) -> list[str]:
-    return [str(path) for path in folder.rglob("*") if not path.is_dir()]
-
-
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A fresh BETTERBOX_HOME and runtime folder, checked at the end."""
@@ -69,8 +53,9 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         if "betterbox-scheduler" in command:  # a bus that started itself
             end(pid, signal.SIGTERM)
     try:
-        wait_until(lambda: not living(place), lambda: f"these have ended: {living(place)}", 10)
-        wait_until(lambda: not files_in(runtime), lambda: f"files in the runtime folder: {files_in(runtime)}", 10)
+        wait_until(lambda: not processes_of(place), lambda: f"these have ended: {processes_of(place)}", 10)
+        left = [str(path) for path in runtime.rglob("*") if not path.is_dir()]
+        assert left == [], "files in the runtime folder"
     finally:
         for pid in processes_of(place):
             end(pid, signal.SIGKILL)

@@ -40,7 +40,10 @@ def wait_until(condition: Callable[[], object], what: str | Callable[[], str], t
 
 
 def processes_of(home: Path) -> dict[int, str]:
-    """Processes (but this one) that have `home` as their BETTERBOX_HOME, with their command lines."""
+    """Processes (but this one) that have `home` as their BETTERBOX_HOME, with their command lines.
+
+    A sweeper that has swept its bus is none: while values of other buses wait in /dev/shm it stays for a minute.
+    """
     found = {}
     mark = f"BETTERBOX_HOME={home}\0".encode()
     for entry in os.listdir("/proc"):
@@ -49,7 +52,7 @@ def processes_of(home: Path) -> dict[int, str]:
         try:
             if mark in Path(f"/proc/{entry}/environ").read_bytes():
                 command = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if command:  # not a zombie
+                if command and Path(f"/proc/{entry}/comm").read_bytes() != b"betterbox-rest\n":  # nor a zombie
                     found[int(entry)] = command
         except OSError:
             pass

@@ -158,6 +158,7 @@ class Slot {
 
   /// Sleeps until something comes or is due.
   void wait() {
+    surroundings_->rest();
     {
       GilRelease release;
       arrivals_.wait(std::min(next_tick_, next_look_at_segments()));
@@ -232,7 +233,6 @@ class Slot {
       case ToSlot::kDropContext: {
         const auto context = take<SlotContext>(rest);
         plans_.erase({PeerId{context.client}, context.serial});
-        last_run_ = nullptr;  // another plan may come to lie there
         return;
       }
       case ToSlot::kLease: return accept_lease(take<SlotLease>(rest), std::move(record.payload));
@@ -288,7 +288,7 @@ class Slot {
     ItemClock clock(monotonic_now());
     Fold fold{clock.last()};
     bool pause = arrivals_.any();
-    bool settled = pause || settle(*active.plan);
+    bool first = true;
     while (!pause) {
       const auto offset = station.word.claim();
       if (offset) outlet_->ring_after_claim();
@@ -300,8 +300,8 @@ class Slot {
         outlet_->write(FromSlot::kLeaseDone, bytes_of_struct(done));
         return;
       }
-      if (active.plan->submissions() && !std::exchange(settled, false)) settle(*active.plan);
-      PyRef result(run_item(active, active.lease.base + *offset));
+      const bool settled = settle(*active.plan, std::exchange(first, false), clock.last());
+      PyRef result(settled ? run_item(active, active.lease.base + *offset) : nullptr);
       end_if_forked();
       pause = arrivals_.any();
       const Duration busy =
@@ -319,13 +319,11 @@ class Slot {
     tick_if_due();
   }
 
-  /// As the client of these items has its process.
-  bool settle(const SlotPlan& plan) {
-    const bool other = std::exchange(last_run_, &plan) != &plan;
-    const bool done =
-        other ? surroundings_->enter(plan.surroundings()) : surroundings_->stay(plan.surroundings());
-    if (!done) PyErr_WriteUnraisable(hooks_.get());  // it was possible when the call was loaded
-    return true;
+  /// As the client of these items has its process. `first`: something else may have run before; between items of one map
+  /// or spread nobody looks, as in a loop. Result: false: a Python error is set.
+  bool settle(const SlotPlan& plan, bool first, TimePoint now) {
+    if (first) return surroundings_->enter(plan.surroundings(), now);
+    return !plan.submissions() || surroundings_->stay(plan.surroundings(), now);
   }
 
   PyObject* run_item(ActiveLease& active, std::uint64_t index) {
@@ -545,7 +543,6 @@ class Slot {
   PyRef hooks_, direct_, finish_, promise_type_;
   std::unique_ptr<SlotSurroundings> surroundings_;
   std::map<CallId, SlotPlan> plans_;
-  const SlotPlan* last_run_ = nullptr;
   std::deque<ActiveLease> leases_;
   std::string item_;
   TimePoint next_tick_ = TimePoint::never();

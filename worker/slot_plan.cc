@@ -8,7 +8,7 @@ void SlotPlan::load(PyObject* hooks, SlotSurroundings& process, std::span<const 
   const PyRef bytes(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(context.data()),
                                               static_cast<Py_ssize_t>(context.size())));
   surroundings_ = PyRef(PyObject_CallMethod(hooks, "surroundings_of", "O", bytes.get()));
-  const bool settled = surroundings_ && process.enter(surroundings_.get());
+  const bool settled = surroundings_ && process.enter(surroundings_.get(), monotonic_now());
   PyRef loaded(settled ? PyObject_CallMethod(hooks, "load_call", "O", bytes.get()) : nullptr);
   PyObject *callable = nullptr, *args = nullptr, *kwargs = nullptr, *places = nullptr, *fold = nullptr;
   int near = 0;

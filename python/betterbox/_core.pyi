@@ -51,6 +51,12 @@ def find_or_start_bus(
 ) -> dict[str, Any]:
     """The bus behind a bus file; started if nobody answers and `scheduler_argv` is given. Raises BusError."""
 
+def environment() -> dict[bytes, bytes]:
+    """What child processes inherit now; the same dict while nothing has changed: not to be changed."""
+
+def set_environment(wanted: dict[bytes, bytes]) -> None:
+    """Make the C library's environment so. What `os.environ` keeps is the caller's affair."""
+
 def daemon_cpus() -> int:
     """CPUs that a daemon may use which this process starts."""
 

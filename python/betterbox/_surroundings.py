@@ -27,6 +27,7 @@ import zlib
 from time import tzset
 from typing import Any, NamedTuple
 
+from betterbox import _core
 from betterbox._errors import BetterBoxError
 
 _HEAD = struct.Struct("<QQ")
@@ -128,7 +129,7 @@ def look() -> Facts:
     except FileNotFoundError:
         folder = ""
     return Facts(
-        dict(os.environ._data),  # type: ignore[attr-defined]
+        _core.environment(),
         _absolute_path(folder),
         folder,
         _umask(),
@@ -222,7 +223,7 @@ class Place:
     """What a slot has of its worker."""
 
     def __init__(self) -> None:
-        self.environ = dict(os.environ._data)  # type: ignore[attr-defined]
+        self.environ = _core.environment()
         self.follows = FOLLOWS.encode() in self.environ
         self.assigned: dict[bytes, bytes] = {}
         self.path = list(sys.path)
@@ -233,7 +234,7 @@ class Place:
 
     def note_assigned(self) -> None:
         """What the worker has given this very slot, as devices."""
-        environ = os.environ._data  # type: ignore[attr-defined]
+        environ = _core.environment()
         self.assigned = {name: value for name, value in environ.items() if self.environ.get(name) != value}
 
     def environ_for(self, facts: Facts, follows: bool) -> dict[bytes, bytes]:
@@ -291,8 +292,8 @@ def settle(wanted: Surroundings) -> None:
         _take_interpreter(facts.interpreter)
     _set_environ(place.environ_for(facts, follows))
     path = facts.path if follows else facts.path + [entry for entry in place.path if entry not in facts.path]
-    if sys.path != path:
-        sys.path[:] = path
+    if getattr(sys, "path", None) != path:
+        sys.path = list(path)
         importlib.invalidate_caches()
     _enter_folder(facts.folder, place.folder)
     if follows:
@@ -307,19 +308,19 @@ def widen_path(wanted: Surroundings) -> None:
         importlib.invalidate_caches()
 
 
+_environ, _environb = os.environ, os.environb
+
+
 def _set_environ(wanted: dict[bytes, bytes]) -> None:
-    there = os.environ._data  # type: ignore[attr-defined]
-    if there == wanted:
-        return
-    changed = {name for name in {*there, *wanted} if there.get(name) != wanted.get(name)}
-    for name in changed:
-        if name in wanted:
-            os.environb[name] = wanted[name]
-        else:
-            del os.environb[name]
-    if b"TZ" in changed:
+    os.environ, os.environb = _environ, _environb  # an item may have put others there
+    kept = _environ._data  # type: ignore[attr-defined]
+    there = _core.environment()
+    _core.set_environment(wanted)
+    kept.clear()
+    kept.update(wanted)
+    if there.get(b"TZ") != wanted.get(b"TZ"):
         tzset()
-    if not changed.isdisjoint((b"TMPDIR", b"TEMP", b"TMP")) and "tempfile" in sys.modules:
+    if any(there.get(name) != wanted.get(name) for name in (b"TMPDIR", b"TEMP", b"TMP")) and "tempfile" in sys.modules:
         setattr(sys.modules["tempfile"], "tempdir", None)
 
 

@@ -17,6 +17,7 @@ void set_own_error(const char* type, const std::exception& error);
 void register_bus(pybind11::module_& module);
 void register_shared_buffers(pybind11::module_& module);
 void register_items(pybind11::module_& module);
+void register_process_state(pybind11::module_& module);
 void register_call(pybind11::module_& module);
 void register_client(pybind11::module_& module);
 void register_submissions(pybind11::module_& module);

@@ -52,6 +52,7 @@ PYBIND11_MODULE(_core, module) {
   });
   betterbox::register_bus(module);
   betterbox::register_items(module);
+  betterbox::register_process_state(module);
   betterbox::register_shared_buffers(module);
   betterbox::register_call(module);
   betterbox::register_client(module);

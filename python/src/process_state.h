@@ -1,42 +1,38 @@
-// What user code changes of its process most often, and what costs little to look at: os.environ, sys.path, the working
-// folder. Needs the GIL.
+// What user code changes of its process most often, and what costs little to look at: the environment, sys.path, the
+// working folder. Needs the GIL.
 #pragma once
 
-#include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "python/src/py_ref.h"
 
 namespace betterbox {
 
-/// A dict as it was: no key and no value has been changed since.
-class DictState {
+/// The C library's environment: os.environ and os.putenv write to it, and child processes inherit it.
+class EnvironState {
  public:
-  void note(PyObject* dict);
+  /// What is there now is what `same` compares with.
+  void note();
+  /// By the addresses of the entries: glibc never uses those of an entry that was replaced for another.
   bool same() const;
 
  private:
-  PyRef dict_;
-#if PY_VERSION_HEX < 0x030C0000
-  std::uint64_t version_ = 0;
-#else
-  std::vector<std::pair<PyRef, PyRef>> entries_;  // in order
-#endif
+  std::vector<const char*> entries_;
 };
 
 class ProcessState {
  public:
   /// What is there now is what `same` compares with.
   void note();
-  bool same() const { return environ_.same() && same_path() && folder() == folder_; }
+  bool same() const;
 
  private:
   bool same_path() const;
   static std::string folder();
 
-  DictState environ_;
+  EnvironState environ_;
+  PyRef names_, mapping_;  // what is in os, and os.environ
   std::vector<PyRef> path_;
   std::string folder_;
 };

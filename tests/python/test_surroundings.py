@@ -128,6 +128,60 @@ def test_submissions_of_one_function_do_not_meet(home: Path, tmp_path: Path) -> 
         os.chdir(here)
 
 
+def narrow() -> dict[str, Any]:
+    """What is found, before it is changed in ways that Python does not keep."""
+    found = look()
+    found["files"] = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    found["timer"] = signal.getitimer(signal.ITIMER_REAL)[0]
+    found["handler"] = signal.getsignal(signal.SIGUSR2)
+    found["shell"] = subprocess.run(["/bin/sh", "-c", "echo $DATASET"], capture_output=True, text=True).stdout
+    os.putenv("DATASET", "put")
+    os.environ = {"DATASET": "replaced"}  # type: ignore[assignment]
+    sys.path = ["/replaced", *sys.path]
+    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+    for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE):
+        resource.setrlimit(which, (60, resource.getrlimit(which)[1]))
+    signal.signal(signal.SIGUSR2, lambda *_: None)
+    signal.alarm(60)
+    return found
+
+
+def test_each_submission_finds_what_no_variable_of_python_tells_of(home: Path) -> None:
+    more = {"files": resource.getrlimit(resource.RLIMIT_NOFILE)[0], "timer": 0.0, "handler": signal.SIG_DFL, "shell": "\n"}
+    with betterbox.LocalCluster(slots=1):
+        for _ in range(3):
+            assert betterbox.submit(narrow).result() == look() | more
+        assert betterbox.map(lambda _: narrow(), [0]).result() == [look() | more]
+        os.putenv("DATASET", "of the client")  # a child process would have it
+        try:
+            assert betterbox.submit(environment, "DATASET").result() == "of the client"
+        finally:
+            os.unsetenv("DATASET")
+        assert betterbox.submit(environment, "DATASET").result() is None
+
+
+def slow_folder(_: int = 0) -> str:
+    time.sleep(0.002)
+    return os.getcwd()
+
+
+def test_a_call_that_is_loaded_while_another_runs_does_not_move_that(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = os.getcwd()
+    with betterbox.LocalCluster(slots=1):
+        betterbox.map(slow_folder, range(50)).result()  # now the slot gets calls ahead of time
+        for _ in range(4):
+            calls = [betterbox.map(slow_folder, range(30)), betterbox.map(slow_folder, range(30))]
+            singles = [betterbox.submit(slow_folder) for _ in range(30)]
+            monkeypatch.chdir(tmp_path)
+            moved = betterbox.map(slow_folder, range(10))
+            monkeypatch.chdir(here)
+            assert {each for call in calls for each in call.result()} == {here}
+            assert {promise.result() for promise in singles} == {here}
+            assert set(moved.result()) == {str(tmp_path)}
+
+
 class Wanderer(betterbox.Box):
     def __init__(self) -> None:
         self.born = os.getcwd(), os.environ.get("DATASET")

@@ -484,7 +484,8 @@ class WorkerCore {
   Resources capacity_, left_;
   std::uint32_t busy_seats_ = 0;
   std::uint32_t running_ = 0;              // function seats that run in a place
-  std::map<std::uint32_t, Level> levels_;  // all of these, by depth
+  Level top_level_;                        // all of these of depth 0
+  std::map<std::uint32_t, Level> levels_;  // all of these of others, by depth
   std::uint32_t lending_ = 0;              // all of these
   std::uint32_t function_seats_ = 0;
   TimePoint lent_in_vain_ = TimePoint::never();  // since when what waits could only run in a lent place

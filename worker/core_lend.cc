@@ -65,13 +65,11 @@ void WorkerCore::recount(Seat& seat) {
 
 void WorkerCore::count_use(const Seat& seat, int sign) {
   if (seat.use == Use::kNone) return;
-  const auto change = [sign](std::uint32_t& count) {
-    count = static_cast<std::uint32_t>(static_cast<int>(count) + sign);
-  };
-  const auto at = levels_.try_emplace(seat.depth).first;
-  change(seat.use == Use::kRuns ? running_ : lending_);
-  change(seat.use == Use::kRuns ? at->second.running : at->second.lending);
-  if (at->second.running + at->second.lending == 0) levels_.erase(at);
+  const bool runs = seat.use == Use::kRuns;
+  Level& at = seat.depth == 0 ? top_level_ : levels_[seat.depth];
+  (runs ? running_ : lending_) += static_cast<std::uint32_t>(sign);
+  (runs ? at.running : at.lending) += static_cast<std::uint32_t>(sign);
+  if (seat.depth != 0 && at.running + at.lending == 0) levels_.erase(seat.depth);
 }
 
 /// REQUIRES: it has needs.
@@ -81,6 +79,7 @@ void WorkerCore::give_back_seat(Resources& left, const Seat& seat) const {
 }
 
 WorkerCore::Level WorkerCore::level(std::uint32_t depth) const {
+  if (depth == 0) return top_level_;
   const auto at = levels_.find(depth);
   return at == levels_.end() ? Level{} : at->second;
 }
@@ -89,6 +88,7 @@ WorkerCore::Level WorkerCore::level(std::uint32_t depth) const {
 bool WorkerCore::has_place(const CallState& call) {
   if (call.context.port != kFunctionPool) return true;
   if (running_ >= options_.function_slots) return false;
+  if (lending_ == 0) return true;  // its depth runs no more than all
   const Level beside = level(call.context.depth);
   const std::uint32_t begun = beside.running + beside.lending;
   return begun < options_.function_slots || out_of_patience(begun - options_.function_slots);

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <vector>
 
+#include "cluster/mpi_load.h"
 #include "cluster/mpi_transport.h"
 #include "runtime/time.h"
 
@@ -94,7 +95,7 @@ void run(MpiNode& node, int rounds) {
 
 int main(int argc, char** argv) {
   using namespace betterbox;
-  const auto node = MpiNode::start(&argc, &argv);
+  const auto node = MpiNode::start(load_mpi_shim(BETTERBOX_SHIM));
   run(*node, argc > 1 ? std::atoi(argv[1]) : 20);
   return node->finish(seconds(10)) ? 0 : 1;
 }

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "cluster/mpi_load.h"
 #include "cluster/mpi_transport.h"
 #include "runtime/time.h"
 
@@ -71,7 +72,7 @@ void carrier(MpiNode& node, int rounds) {
 
 int main(int argc, char** argv) {
   using namespace betterbox;
-  const auto node = MpiNode::start(&argc, &argv);
+  const auto node = MpiNode::start(load_mpi_shim(BETTERBOX_SHIM));
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 20000;
   raw(node->rank(), rounds);
   if (node->rank() == 0) MPI_Barrier(MPI_COMM_WORLD);

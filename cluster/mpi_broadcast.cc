@@ -121,7 +121,7 @@ void MpiBroadcasts::heard_early(int from, Word word, std::uint64_t sequence) {
 
 /// No more will come, behind what was sent.
 void MpiBroadcasts::refuse(int rank, std::uint64_t sequence) {
-  MPI_Isend(nullptr, 0, MPI_BYTE, rank, tag(sequence), job_.comm, &loose_.emplace_back());
+  loose_.push_back(job_.mpi->isend(nullptr, 0, rank, tag(sequence), job_.comm));
   job_.wake(rank);
 }
 
@@ -129,8 +129,9 @@ void MpiBroadcasts::refuse(int rank, std::uint64_t sequence) {
 
 void MpiBroadcasts::post_receives(Part& part) {
   while (part.posted < part.pieces && part.receiving.size() < kBroadcastWindow) {
-    MPI_Irecv(part.told.data + part.posted * kBroadcastPiece, static_cast<int>(piece_size(part, part.posted)),
-              MPI_BYTE, part.above, tag(part.told.sequence), job_.comm, &part.receiving.emplace_back());
+    part.receiving.push_back(job_.mpi->irecv(part.told.data + part.posted * kBroadcastPiece,
+                                             static_cast<int>(piece_size(part, part.posted)), part.above,
+                                             tag(part.told.sequence), job_.comm));
     ++part.posted;
   }
 }
@@ -139,19 +140,15 @@ void MpiBroadcasts::post_receives(Part& part) {
 bool MpiBroadcasts::receive(Part& part) {
   bool any = false;
   while (!part.receiving.empty()) {
-    int here = 0, cancelled = 0, size = 0;
-    MPI_Status status;
-    MPI_Test(&part.receiving.front(), &here, &status);
-    if (here == 0) break;
+    int size = 0;
+    if (job_.mpi->test_receive(&part.receiving.front(), &size) == 0) break;
     part.receiving.pop_front();
     any = true;
-    MPI_Test_cancelled(&status, &cancelled);
-    if (cancelled != 0) continue;
-    MPI_Get_count(&status, MPI_BYTE, &size);
+    if (size < 0) continue;  // cancelled
     if (size == 0) part.draining = false;
     if (part.failed) continue;
     if (size == 0) {
-      for (MPI_Request& request : part.receiving) MPI_Cancel(&request);
+      for (BetterboxMpiRequest& request : part.receiving) job_.mpi->cancel(&request);
       finish(part, false);
       continue;
     }
@@ -173,23 +170,19 @@ bool MpiBroadcasts::drain(Part& part) {
   if (!part.receiving.empty()) return false;
   bool any = false;
   for (;;) {
-    int there = 0, size = 0;
-    MPI_Message matched;
-    MPI_Status status;
-    MPI_Improbe(part.above, tag(part.told.sequence), job_.comm, &there, &matched, &status);
-    if (there == 0) return any;
+    BetterboxMpiFound found{};
+    if (job_.mpi->probe(part.above, tag(part.told.sequence), job_.comm, &found) == 0) return any;
     any = true;
-    MPI_Get_count(&status, MPI_BYTE, &size);
-    std::vector<std::byte> nowhere(static_cast<std::size_t>(size));
-    MPI_Mrecv(nowhere.data(), size, MPI_BYTE, &matched, MPI_STATUS_IGNORE);
-    if (size > 0) continue;
+    std::vector<std::byte> nowhere(static_cast<std::size_t>(found.bytes));
+    job_.mpi->take(&found, nowhere.data());
+    if (found.bytes > 0) continue;
     part.draining = false;
     return true;
   }
 }
 
 void MpiBroadcasts::give_up(Part& part) {
-  for (MPI_Request& request : part.receiving) MPI_Cancel(&request);
+  for (BetterboxMpiRequest& request : part.receiving) job_.mpi->cancel(&request);
   part.draining = true;
   job_.tell(part.above, Word::kLeave, part.told.sequence);
   finish(part, false);
@@ -207,17 +200,16 @@ void MpiBroadcasts::finish(Part& part, bool ok) {
 bool MpiBroadcasts::send(Part& part, Below& below) {
   bool any = false;
   while (!below.sending.empty()) {
-    int sent = 0;
-    MPI_Test(&below.sending.front(), &sent, MPI_STATUS_IGNORE);
-    if (sent == 0) break;
+    if (job_.mpi->test(&below.sending.front()) == 0) break;
     below.sending.pop_front();
     any = true;
   }
   if (below.over || !below.ready) return any;
   bool wake = false;
   while (below.sent < part.have && below.sending.size() < kBroadcastWindow) {
-    MPI_Isend(part.told.data + below.sent * kBroadcastPiece, static_cast<int>(piece_size(part, below.sent)),
-              MPI_BYTE, below.rank, tag(part.told.sequence), job_.comm, &below.sending.emplace_back());
+    below.sending.push_back(job_.mpi->isend(part.told.data + below.sent * kBroadcastPiece,
+                                            static_cast<int>(piece_size(part, below.sent)), below.rank,
+                                            tag(part.told.sequence), job_.comm));
     ++below.sent;
     wake = true;
   }
@@ -273,11 +265,7 @@ bool MpiBroadcasts::progress() {
     at = parts_.erase(at);
     any = true;
   }
-  std::erase_if(loose_, [](MPI_Request& request) {
-    int sent = 0;
-    MPI_Test(&request, &sent, MPI_STATUS_IGNORE);
-    return sent != 0;
-  });
+  std::erase_if(loose_, [this](BetterboxMpiRequest& request) { return job_.mpi->test(&request) != 0; });
   return any;
 }
 

@@ -10,8 +10,6 @@
 // All functions are called with the node's mutex. Nothing here blocks.
 #pragma once
 
-#include <mpi.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -21,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "cluster/mpi_shim.h"
 #include "runtime/time.h"
 #include "runtime/transport.h"
 
@@ -47,7 +46,8 @@ class MpiBroadcasts {
  public:
   enum class Word : std::uint32_t { kReady = 1, kLeave = 2 };
   struct Job {
-    MPI_Comm comm = MPI_COMM_NULL;
+    const BetterboxMpi* mpi = nullptr;
+    BetterboxMpiComm comm{};
     int rank = 0;
     std::vector<int> node_of;
     std::function<void(int to, Word, std::uint64_t sequence)> tell;
@@ -79,7 +79,7 @@ class MpiBroadcasts {
     bool ready = false;
     bool over = false;  ///< it has all, or will get no more
     std::size_t sent = 0;
-    std::deque<MPI_Request> sending;
+    std::deque<BetterboxMpiRequest> sending;
   };
   struct Part {
     BroadcastPart told;
@@ -87,7 +87,7 @@ class MpiBroadcasts {
     int above = -1;
     std::vector<Below> below;
     std::size_t pieces = 0, have = 0, posted = 0;
-    std::deque<MPI_Request> receiving;
+    std::deque<BetterboxMpiRequest> receiving;
     bool failed = false;
     bool draining = false;  ///< until the empty piece
     TimePoint patience;
@@ -111,7 +111,7 @@ class MpiBroadcasts {
   std::map<std::uint64_t, Part> parts_;
   std::set<std::uint64_t> ended_;                                     ///< the last ones
   std::map<std::uint64_t, std::vector<std::pair<int, Word>>> early_;  ///< heard before this rank entered
-  std::vector<MPI_Request> loose_;                                    ///< empty pieces on their way
+  std::vector<BetterboxMpiRequest> loose_;                            ///< empty pieces on their way
   std::vector<std::pair<std::uint64_t, Over>> hopeless_;              ///< their owners are not told yet
 };
 

@@ -7,10 +7,9 @@
 
 namespace betterbox {
 
-std::unique_ptr<MpiDoors> MpiDoors::open(MPI_Comm comm) {
-  int rank = 0, size = 1;
-  MPI_Comm_rank(comm, &rank);
-  MPI_Comm_size(comm, &size);
+std::unique_ptr<MpiDoors> MpiDoors::open(const BetterboxMpi& mpi, BetterboxMpiComm comm) {
+  const int rank = mpi.rank(comm);
+  const int size = mpi.size(comm);
   auto doors = std::make_unique<MpiDoors>();
   int ends[2] = {-1, -1};
   if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0) {
@@ -19,7 +18,7 @@ std::unique_ptr<MpiDoors> MpiDoors::open(MPI_Comm comm) {
   }
   const int mine[2] = {static_cast<int>(::getpid()), ends[1]};
   std::vector<int> all(2 * static_cast<std::size_t>(size));
-  MPI_Allgather(mine, 2, MPI_INT, all.data(), 2, MPI_INT, comm);
+  mpi.gather_ints(mine, 2, all.data(), comm);
   int ok = ends[1] >= 0 ? 1 : 0;
   for (std::size_t i = 0; i < static_cast<std::size_t>(size); ++i) {
     const std::string path = "/proc/" + std::to_string(all[2 * i]) + "/fd/" + std::to_string(all[2 * i + 1]);
@@ -27,9 +26,7 @@ std::unique_ptr<MpiDoors> MpiDoors::open(MPI_Comm comm) {
     doors->others_.emplace_back(fd);
     if (fd < 0 && static_cast<int>(i) != rank) ok = 0;
   }
-  int all_ok = 0;
-  MPI_Allreduce(&ok, &all_ok, 1, MPI_INT, MPI_MIN, comm);
-  return all_ok != 0 ? std::move(doors) : nullptr;
+  return mpi.least(ok, comm) != 0 ? std::move(doors) : nullptr;
 }
 
 /// A pipe that is full has been rung before.

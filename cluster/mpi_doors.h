@@ -2,12 +2,11 @@
 // into the pipe that the receiver's owners wait on beside their other descriptors.
 #pragma once
 
-#include <mpi.h>
-
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "cluster/mpi_shim.h"
 #include "runtime/descriptor.h"
 
 namespace betterbox {
@@ -15,7 +14,7 @@ namespace betterbox {
 class MpiDoors {
  public:
   /// Collective over `comm`, whose ranks are all on one node. Null, on all of them, where one cannot open another's pipe.
-  static std::unique_ptr<MpiDoors> open(MPI_Comm comm);
+  static std::unique_ptr<MpiDoors> open(const BetterboxMpi& mpi, BetterboxMpiComm comm);
 
   /// Readable once somebody has rung.
   int own() const { return read_.get(); }

@@ -1,7 +1,6 @@
 // MpiNode: a rank's part in the job: what goes out, what comes in, and the thread that makes progress
 // (cluster/mpi_transport.h).
 #include <linux/futex.h>
-#include <mpi.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,6 +17,7 @@ namespace {
 
 constexpr int kPacketTag = 1;
 constexpr int kFrameTag = 2;
+constexpr int kAnySource = -1;
 constexpr std::size_t kPartBytes = 1U << 30;  ///< MPI counts in int
 constexpr int kArrivalsPerTurn = 64;
 constexpr int kLooks = 4;
@@ -80,10 +80,8 @@ void MpiNode::State::ask_for_bell() {
 
 void MpiNode::State::post(int to, int tag, Frame held) {
   Outgoing out;
-  MPI_Isend(held.data(), static_cast<int>(held.size()), MPI_BYTE, to, tag, comm, &out.request);
-  int sent = 0;
-  MPI_Test(&out.request, &sent, MPI_STATUS_IGNORE);
-  if (sent != 0) return;
+  out.request = mpi.isend(held.data(), static_cast<int>(held.size()), to, tag, comm);
+  if (mpi.test(&out.request) != 0) return;
   out.held = std::move(held);
   outgoing.push_back(std::move(out));
   wake_thread();
@@ -93,20 +91,16 @@ void MpiNode::State::post(int to, int tag, Frame held) {
 
 /// Result: false if nothing has arrived.
 bool MpiNode::State::receive_packet() {
-  int there = 0;
-  MPI_Message matched;
-  MPI_Status status;
-  MPI_Improbe(MPI_ANY_SOURCE, kPacketTag, comm, &there, &matched, &status);
-  if (there == 0) return false;
+  BetterboxMpiFound found{};
+  if (mpi.probe(kAnySource, kPacketTag, comm, &found) == 0) return false;
   ++packets_received;
-  int packet_size = 0;
-  MPI_Get_count(&status, MPI_BYTE, &packet_size);
-  auto bytes = memory->take(static_cast<std::size_t>(packet_size));
-  MPI_Mrecv(bytes.get(), packet_size, MPI_BYTE, &matched, MPI_STATUS_IGNORE);
+  const auto packet_size = static_cast<std::size_t>(found.bytes);
+  auto bytes = memory->take(packet_size);
+  mpi.take(&found, bytes.get());
 
   const std::byte* start = bytes.get();
-  std::optional<Packet> packet = read_packet(
-      {std::shared_ptr<const void>(std::move(bytes)), start, static_cast<std::size_t>(packet_size)});
+  std::optional<Packet> packet =
+      read_packet({std::shared_ptr<const void>(std::move(bytes)), start, packet_size});
   BB_CHECK(packet);  // ranks are of one build: what follows it cannot be told apart any more
   Incoming in{packet->head, std::move(packet->frames), {}};
   for (Frame& frame : in.frames) {
@@ -114,15 +108,15 @@ bool MpiNode::State::receive_packet() {
     if (frame_size <= kInlineBytes) continue;
     auto block = memory->take(frame_size);
     for (std::size_t part = 0; part < frame_size; part += kPartBytes) {
-      MPI_Irecv(block.get() + part, static_cast<int>(std::min<std::size_t>(kPartBytes, frame_size - part)),
-                MPI_BYTE, status.MPI_SOURCE, kFrameTag, comm, &in.requests.emplace_back());
+      const auto part_size = static_cast<int>(std::min<std::size_t>(kPartBytes, frame_size - part));
+      in.requests.push_back(mpi.irecv(block.get() + part, part_size, found.source, kFrameTag, comm));
     }
     const std::byte* data = block.get();
     frame = Frame(std::shared_ptr<const void>(std::move(block)), data, frame_size);
   }
-  auto& queue = incoming[static_cast<std::size_t>(status.MPI_SOURCE)];
+  auto& queue = incoming[static_cast<std::size_t>(found.source)];
   if (queue.empty() && in.requests.empty()) {
-    arrived(status.MPI_SOURCE, std::move(in));
+    arrived(found.source, std::move(in));
   } else {
     queue.push_back(std::move(in));
   }
@@ -134,10 +128,9 @@ bool MpiNode::State::finish_incoming(int source) {
   bool any = false;
   auto& queue = incoming[static_cast<std::size_t>(source)];
   while (!queue.empty()) {
-    int complete = 0;
-    auto& requests = queue.front().requests;
-    MPI_Testall(static_cast<int>(requests.size()), requests.data(), &complete, MPI_STATUSES_IGNORE);
-    if (complete == 0) break;
+    if (!std::ranges::all_of(queue.front().requests,
+                             [this](BetterboxMpiRequest& request) { return mpi.test(&request) != 0; }))
+      break;
     Incoming packet = std::move(queue.front());
     queue.pop_front();
     arrived(source, std::move(packet));
@@ -187,10 +180,9 @@ bool MpiNode::State::progress(bool look) {
   bool any = false;
   if (!broadcasts->quiet()) broadcasts->progress();  // nobody spins for it: those who go on ring
   for (auto out = outgoing.begin(); out != outgoing.end();) {
-    int sent = 0;
-    MPI_Test(&out->request, &sent, MPI_STATUS_IGNORE);
-    out = sent != 0 ? outgoing.erase(out) : std::next(out);
-    any = any || sent != 0;
+    const bool sent = mpi.test(&out->request) != 0;
+    out = sent ? outgoing.erase(out) : std::next(out);
+    any = any || sent;
   }
   for (int i = 0; i < kArrivalsPerTurn && receive_packet(); ++i) any = true;
   for (int source = 0; source < size; ++source) {
@@ -266,49 +258,47 @@ void MpiNode::State::run_behind_doors() {
 
 MpiNode::MpiNode(std::shared_ptr<State> state) : state_(std::move(state)) {}
 
-std::shared_ptr<MpiNode> MpiNode::start(int* argc, char*** argv) {
-  int level = MPI_THREAD_SINGLE;
-  if (MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &level) != MPI_SUCCESS) fail("it does not start");
-  if (level < MPI_THREAD_MULTIPLE) fail("this MPI library gives no MPI_THREAD_MULTIPLE; BetterBox needs it");
-  auto state = std::make_shared<State>();
-  MPI_Comm_dup(MPI_COMM_WORLD, &state->comm);
-  MPI_Comm_rank(state->comm, &state->rank);
-  MPI_Comm_size(state->comm, &state->size);
-  state->incoming.resize(static_cast<std::size_t>(state->size));
-  state->bells.resize(static_cast<std::size_t>(state->size));
-
-  MPI_Comm node = MPI_COMM_NULL;
-  MPI_Comm_split_type(state->comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
-  int node_rank = 0, node_size = 1;
-  MPI_Comm_rank(node, &node_rank);
-  MPI_Comm_size(node, &node_size);
-  state->one_node = node_size == state->size;
+/// Which ranks are on this node, what they share, and where all of them may run.
+void MpiNode::State::know_node() {
+  const BetterboxMpiComm node = mpi.node_of(comm);
+  const int node_size = mpi.size(node);
+  one_node = node_size == size;
   void* mine = nullptr;
-  MPI_Win_allocate_shared(sizeof(Bell), 1, MPI_INFO_NULL, node, &mine, &state->bells_window);
+  bells_window = mpi.share(sizeof(Bell), node, &mine);
   new (mine) Bell;
-  MPI_Barrier(node);
+  mpi.barrier(node);
   std::vector<int> ranks(static_cast<std::size_t>(node_size));
-  MPI_Allgather(&state->rank, 1, MPI_INT, ranks.data(), 1, MPI_INT, node);
+  mpi.gather_ints(&rank, 1, ranks.data(), node);
   for (int i = 0; i < node_size; ++i) {
-    MPI_Aint bytes = 0;
-    int unit = 0;
-    void* address = nullptr;
-    MPI_Win_shared_query(state->bells_window, i, &bytes, &unit, &address);
-    state->bells[static_cast<std::size_t>(ranks[static_cast<std::size_t>(i)])] = static_cast<Bell*>(address);
+    const auto other = static_cast<std::size_t>(ranks[static_cast<std::size_t>(i)]);
+    bells[other] = static_cast<Bell*>(mpi.shared_of(bells_window, i));
   }
-  std::vector<int> node_of(static_cast<std::size_t>(state->size));
-  if (state->one_node) state->doors = MpiDoors::open(state->comm);
+  if (one_node) doors = MpiDoors::open(mpi, comm);
   cpu_set_t cpus{};
   ::sched_getaffinity(0, sizeof cpus, &cpus);
-  MPI_Allreduce(&cpus, &state->node_cpus, sizeof cpus, MPI_BYTE, MPI_BOR, node);
-  state->cpus_elsewhere = CPU_COUNT(&state->node_cpus) > CPU_COUNT(&cpus);
+  mpi.or_bytes(&cpus, &node_cpus, sizeof cpus, node);
+  cpus_elsewhere = CPU_COUNT(&node_cpus) > CPU_COUNT(&cpus);
   const int first = *std::min_element(ranks.begin(), ranks.end());
-  MPI_Allgather(&first, 1, MPI_INT, node_of.data(), 1, MPI_INT, state->comm);
-  MPI_Comm_free(&node);
+  node_of.resize(static_cast<std::size_t>(size));
+  mpi.gather_ints(&first, 1, node_of.data(), comm);
+  mpi.free_comm(node);
+}
+
+std::shared_ptr<MpiNode> MpiNode::start(const BetterboxMpi& mpi) {
+  const int problem = mpi.start();
+  if (problem == 2) fail("this MPI library gives no MPI_THREAD_MULTIPLE; BetterBox needs it");
+  if (problem != 0) fail("it does not start");
+  auto state = std::make_shared<State>(mpi);
+  state->comm = mpi.world();
+  state->rank = mpi.rank(state->comm);
+  state->size = mpi.size(state->comm);
+  state->incoming.resize(static_cast<std::size_t>(state->size));
+  state->bells.resize(static_cast<std::size_t>(state->size));
+  state->know_node();
 
   State* self = state.get();  // outlives the thread: the destructor joins it
   state->broadcasts = std::make_unique<MpiBroadcasts>(MpiBroadcasts::Job{
-      state->comm, state->rank, std::move(node_of),
+      &mpi, state->comm, state->rank, state->node_of,
       [self](int to, MpiBroadcasts::Word word, std::uint64_t sequence) {
         self->send_packet(to, {PacketKind::kBroadcast, static_cast<std::uint32_t>(word), sequence, 0}, {});
       },
@@ -334,14 +324,14 @@ int MpiNode::rank() const { return state_->rank; }
 int MpiNode::size() const { return state_->size; }
 
 void MpiNode::abort(int code) {
-  MPI_Abort(MPI_COMM_WORLD, code);
+  state_->mpi.abort(code);
   std::abort();
 }
 
 bool MpiNode::finish(Duration patience) {
   State& state = *state_;
   const TimePoint deadline = monotonic_now() + patience;
-  MPI_Request barrier = MPI_REQUEST_NULL;
+  std::optional<BetterboxMpiRequest> barrier;
   {
     const std::lock_guard lock(state.mutex);
     state.broadcasts->give_up_all();
@@ -350,10 +340,8 @@ bool MpiNode::finish(Duration patience) {
     {
       const std::lock_guard lock(state.mutex);
       state.progress();
-      if (barrier == MPI_REQUEST_NULL && state.all_quiet()) MPI_Ibarrier(state.comm, &barrier);
-      int here = 0;
-      if (barrier != MPI_REQUEST_NULL) MPI_Test(&barrier, &here, MPI_STATUS_IGNORE);
-      all_here = here != 0;
+      if (!barrier && state.all_quiet()) barrier = state.mpi.ibarrier(state.comm);
+      all_here = barrier && state.mpi.test(&*barrier) != 0;
     }
     if (all_here) break;
     if (monotonic_now() > deadline) return false;
@@ -364,9 +352,9 @@ bool MpiNode::finish(Duration patience) {
   state.progress_thread.join();
   const std::lock_guard lock(state.mutex);
   state.finished = true;
-  MPI_Win_free(&state.bells_window);
-  MPI_Comm_free(&state.comm);
-  MPI_Finalize();
+  state.mpi.free_shared(state.bells_window);
+  state.mpi.free_comm(state.comm);
+  state.mpi.finish();
   return true;
 }
 

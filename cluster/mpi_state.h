@@ -1,10 +1,9 @@
 // What a rank's node and its transports share. Part of cluster/mpi_transport.h: nobody else includes it.
 //
-// A packet (cluster/mpi_packet.h) is one MPI message (tag kPacketTag). Frames larger than kInlineBytes follow as messages of
+// MPI is called through `mpi`, the table of the shim. A packet (cluster/mpi_packet.h) is one MPI message (tag kPacketTag). Frames larger than kInlineBytes follow as messages of
 // their own (tag kFrameTag), in parts of at most kPartBytes; MPI keeps the order of messages with the same tag between two ranks, so nothing has to name them.
 #pragma once
 
-#include <mpi.h>
 #include <sched.h>
 
 #include <atomic>
@@ -22,6 +21,7 @@
 #include "cluster/mpi_doors.h"
 #include "cluster/mpi_memory.h"
 #include "cluster/mpi_packet.h"
+#include "cluster/mpi_shim.h"
 #include "cluster/mpi_transport.h"
 
 namespace betterbox {
@@ -55,7 +55,7 @@ class MpiEnd {
 
 /// What MPI still reads: the packet or frame is kept until then.
 struct Outgoing {
-  MPI_Request request = MPI_REQUEST_NULL;
+  BetterboxMpiRequest request{};
   Frame held;
 };
 
@@ -63,17 +63,21 @@ struct Outgoing {
 struct Incoming {
   PacketHead head;
   Frames frames;
-  std::vector<MPI_Request> requests;
+  std::vector<BetterboxMpiRequest> requests;
 };
 
 struct MpiNode::State : std::enable_shared_from_this<State> {
+  explicit State(const BetterboxMpi& table) : mpi(table) {}
+
+  const BetterboxMpi& mpi;
   std::mutex mutex;
-  MPI_Comm comm = MPI_COMM_NULL;
+  BetterboxMpiComm comm{};
   int rank = 0, size = 1;
   bool finished = false;
 
-  MPI_Win bells_window = MPI_WIN_NULL;
+  BetterboxMpiWindow bells_window{};
   std::vector<Bell*> bells;  ///< by rank; null: on another node
+  std::vector<int> node_of;  ///< by rank: the first rank of its node
   bool one_node = true;
   std::unique_ptr<MpiDoors> doors;  ///< where all ranks are on one node
   Bell thread_bell;                 ///< of the progress thread, where there are doors
@@ -107,6 +111,7 @@ struct MpiNode::State : std::enable_shared_from_this<State> {
   bool receive_packet();
   bool finish_incoming(int source);
   void arrived(int source, Incoming&& packet);
+  void know_node();
   void run();
   void run_behind_doors();
   void roam() const { ::sched_setaffinity(0, sizeof node_cpus, &node_cpus); }

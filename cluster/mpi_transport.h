@@ -1,4 +1,4 @@
-// Messages over MPI (docs/protocol.md, section "MPI carrier"). The one owner of MPI.
+// Messages over MPI (docs/protocol.md, section "MPI carrier"), which is called through a table (cluster/mpi_shim.h).
 //
 // A process's part in an MPI job is an MpiNode: MPI itself, and a thread that makes progress while nobody waits. Any
 // number of Transports of one process share it; endpoints are "mpi://RANK/NAME". Messages go out by nonblocking sends,
@@ -18,6 +18,7 @@
 #include <memory>
 #include <string>
 
+#include "cluster/mpi_shim.h"
 #include "runtime/time.h"
 #include "runtime/transport.h"
 
@@ -36,7 +37,7 @@ class MpiNode {
  public:
   /// Starts MPI (MPI_THREAD_MULTIPLE, as user code may call it from its own threads) on a communicator of its own. Once
   /// per process. Throws std::runtime_error.
-  static std::shared_ptr<MpiNode> start(int* argc, char*** argv);
+  static std::shared_ptr<MpiNode> start(const BetterboxMpi& mpi);
   /// REQUIRES: no transport is left.
   ~MpiNode();
   MpiNode(const MpiNode&) = delete;

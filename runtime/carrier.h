@@ -1,5 +1,5 @@
-// Which carrier this process's transports use: ZeroMQ, unless the program that holds the interpreter has brought
-// another one (cluster/mpi_main.cc). Nothing here knows MPI.
+// Which carrier this process's transports use: ZeroMQ, unless the process is a rank of an MPI job
+// (cluster/mpi_rank.h). Nothing here knows MPI.
 #pragma once
 
 #include <functional>

@@ -29,8 +29,8 @@ def add_verb(verbs: Any, name: str, text: str, example: str) -> argparse.Argumen
     return parser
 
 
-def add_script(parser: argparse.ArgumentParser, verb: str, options: str = "") -> None:
-    """What runs as ``__main__``: ``SCRIPT ARGS...`` or ``-m MODULE ARGS...``; ``script``, ``args`` and ``module`` say it."""
+def add_script(parser: argparse.ArgumentParser, verb: str, options: str = "") -> argparse.Action:
+    """What runs as ``__main__``: ``SCRIPT ARGS...`` or ``-m MODULE ARGS...``; ``script``, ``args`` and ``module`` say it. Result: the first of them."""
     script = parser.add_argument("script", help="a Python script; it runs as __main__")
     parser.add_argument("args", nargs=argparse.REMAINDER, help="its arguments").required = False
 
@@ -47,6 +47,7 @@ def add_script(parser: argparse.ArgumentParser, verb: str, options: str = "") ->
         "-m", action=Module, nargs=argparse.REMAINDER, dest="module", default=False, metavar="MODULE", help="a module instead of a script"
     )
     parser.usage = " ".join(filter(None, (f"betterbox {verb} [-h]", options, "(SCRIPT | -m MODULE) [ARGUMENT ...]")))
+    return script
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:

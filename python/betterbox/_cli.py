@@ -157,9 +157,30 @@ def _mpi_parser(verbs: Any) -> None:
         "mpi",
         "run a script under MPI: rank 0 runs it, the other ranks are its workers",
         "mpirun -n 4 betterbox mpi script.py\nmpirun -n 4 betterbox mpi script.py --its --own options\n"
-        "mpirun -n 4 betterbox mpi -m package.module",
+        "mpirun -n 4 betterbox mpi -m package.module\nbetterbox mpi --build",
     )
-    add_script(parser, "mpi")
+    parser.add_argument(
+        "--mpicc",
+        type=filled,
+        metavar="PATH",
+        help="the compiler wrapper of the MPI that mpirun belongs to (default: BETTERBOX_MPICC, else mpicc on the path)",
+    )
+    script = add_script(parser, "mpi", "[--mpicc PATH]")
+
+    class Build(argparse.Action):
+        """Needs no script."""
+
+        def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+            script.required = False
+            namespace.build = True
+
+    parser.add_argument(
+        "--build",
+        action=Build,
+        nargs=0,
+        default=False,
+        help="run nothing: compile what calls MPI, as the first job of each MPI does by itself, and tell where it is",
+    )
     parser.set_defaults(run=_mpi)
 
 
@@ -307,13 +328,13 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _mpi(args: argparse.Namespace) -> int:
-    if not args.module and all(os.environ.get(name, "0") == "0" for name in ("OMPI_COMM_WORLD_RANK", "PMIX_RANK")):
-        check_script(args.script)  # only rank 0 reads it
-    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bin", "betterbox-mpi")
-    if not os.path.exists(program):
-        raise BetterBoxError("this BetterBox was built without MPI; install its development files and build again")
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    _exec([program, sys.executable, package, *(["-m"] if args.module else []), args.script, *args.args])
+    from betterbox import _mpi, _mpi_build
+
+    if args.build:
+        if args.script:
+            raise UsageError("--build runs no script; leave one of them out")
+        return _mpi_build.build(args.mpicc)
+    return _mpi.main(args.script, args.args, args.module, args.mpicc)
 
 
 def _run_main(program: _script.Program) -> int:
@@ -468,12 +489,12 @@ def _table(title: str, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> li
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     verb = ""
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         args = _parser().parse_args(argv)
         verb = f" {args.verb}"
+        reconfigure = getattr(sys.stdout, "reconfigure", None)
+        if reconfigure is not None and args.verb not in ("run", "mpi"):  # whose output is the script's
+            reconfigure(errors="backslashreplace")  # names of files need not be text
         code: int = args.run(args)
         if sys.stdout is not None:  # None: it was closed before we began
             sys.stdout.flush()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Generic, NoReturn, TypeVar, final
 
 S = TypeVar("S", bound="Submission")
 
@@ -264,8 +264,20 @@ def begun(client: Client, submissions: list[Any], withdraw: bool, timeout: float
 Needs = tuple[int, int, int, list[tuple[str, int]]]
 """(cpus, memory, gpus, [(name, amount)]): bytes of memory, thousandths of the others, ascending names."""
 
-def use_carrier(capsule: Any) -> None:
-    """Clients and agents towards endpoints of this carrier (runtime/carrier.h) use it; it must live for good."""
+def mpi_library(shim: str) -> str:
+    """What the MPI of a shim (cluster/mpi_shim.h) says about itself; MPI is not started."""
+
+def start_rank(shim: str) -> tuple[int, int, str]:
+    """Start MPI, once per process: (rank, size, endpoint of the scheduler). This process ends the job when Python ends."""
+
+def rank_ends_with(code: int) -> None:
+    """The exit code of this rank once Python has ended; 1 until it is told."""
+
+def end_rank(code: int) -> NoReturn:
+    """End this rank now, whatever still runs in it."""
+
+def abort_job(code: int) -> NoReturn:
+    """End all ranks now, without waiting for any."""
 
 @final
 class Client:

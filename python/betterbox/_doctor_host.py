@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from betterbox import _core, _settings
+from betterbox import _core, _mpi_build, _settings
 from betterbox._doctor import Check, Finding, ok, problem, warning
 from betterbox._errors import BusError
 
@@ -384,18 +384,31 @@ def programs() -> Finding:
 
 
 def mpi() -> Finding:
-    """What `betterbox mpi` needs."""
-    there = {
-        "betterbox-mpi": os.path.exists(os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bin", "betterbox-mpi")),
-        "mpirun": shutil.which("mpirun") is not None,
-        "mpi4py": importlib.util.find_spec("mpi4py") is not None,
-    }
-    missing = [name for name, is_there in there.items() if not is_there]
-    if not missing:
-        return ok("mpi", "betterbox-mpi, mpirun and mpi4py are there")
-    if missing == ["mpi4py"]:
-        return ok("mpi", "betterbox-mpi and mpirun are there; without mpi4py there is no communicator for user code")
-    return ok("mpi", f"not usable: {', '.join(missing)} not found (needed for `betterbox mpi` only)")
+    """What `betterbox mpi` needs: the MPI of mpirun, and what its mpicc has compiled or will."""
+    mpirun = shutil.which("mpirun") or shutil.which("mpiexec")
+    named = _mpi_build.named(None)
+    compiler = _mpi_build.find_compiler(None)
+    try:
+        shim = _mpi_build.find_made(compiler, named)
+        library = _core.mpi_library(shim) if shim is not None else ""
+    except BusError as error:
+        return problem("mpi", str(error), "do what it says; betterbox mpi --build makes it anew where it is missing")
+    if compiler is None and named is not None and shim is None:
+        advice = "name the mpicc of the MPI that mpirun belongs to, or unset it"
+        return problem("mpi", f"BETTERBOX_MPICC={named} is no program", advice)
+    if mpirun is None or (compiler is None and shim is None):
+        missing = " and ".join(name for name, there in (("mpirun", mpirun), ("mpicc", compiler or shim)) if not there)
+        return ok("mpi", f"not usable: {missing} not found (needed for `betterbox mpi` only)")
+    maker = compiler.path if compiler is not None else _mpi_build.maker(str(shim))
+    if shim is None:
+        found = f"{mpirun}; the first job compiles what calls MPI by {maker} (beforehand: betterbox mpi --build)"
+    else:
+        found = f"{mpirun}; {library}, called by {shim}, which {maker} has made"
+    if importlib.util.find_spec("mpi4py") is None:
+        found += "; without mpi4py there is no communicator for ranks="
+    if compiler is not None and os.path.dirname(mpirun) != os.path.dirname(compiler.path):
+        return warning("mpi", found, f"see that mpirun and {maker} are of one MPI; BETTERBOX_MPICC names another mpicc")
+    return ok("mpi", found)
 
 
 def slurm() -> Finding:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from betterbox import _bus, _context, _pickling, _remote
+from betterbox import _bus, _context, _core, _mpi, _mpi_build, _pickling, _remote
 from betterbox._boxes import Box, RemoteBox
 from betterbox._deferred import has_promise
 from betterbox._errors import BetterBoxError, CallCancelledError, CallTimeoutError, ResourceError
@@ -321,13 +321,17 @@ _register: Any = None
 
 def _member(number: int, size: int, payload: bytes, args: tuple[Any, ...], index: int) -> None:
     global _register
-    job = sys.modules["_betterbox_mpi"]
+    job = _mpi.job
+    assert job is not None
     if _register is None:
         _register = RemoteBox.connect(REGISTER_PORT)
     try:
+        check_mpi4py(job)
         from mpi4py import MPI
     except ImportError as error:
         return _report_error(number, job.rank, size, _no_mpi4py(f"rank {job.rank}", error))
+    except BetterBoxError as error:
+        return _report_error(number, job.rank, size, error)
     members = _register.enlist(number, job.rank).result()
     if members is None:
         return
@@ -350,8 +354,6 @@ def _member(number: int, size: int, payload: bytes, args: tuple[Any, ...], index
 
 def _leave_if_given_up(watch: Promise[bool]) -> None:
     if watch.result():
-        from betterbox import _mpi
-
         threading.Thread(target=_mpi.leave, name="betterbox-leave", daemon=True).start()
 
 
@@ -423,7 +425,7 @@ def _of_members(options: Options, label: str) -> dict[str, Any]:
 
 def _open_desk(ranks: int) -> Desk:
     global _desk
-    job = sys.modules.get("_betterbox_mpi")
+    job = _mpi.job
     if job is None:
         raise BetterBoxError(
             f"ranks={ranks} needs an MPI job, and this bus has none: start the script with "
@@ -434,8 +436,7 @@ def _open_desk(ranks: int) -> Desk:
             f"ranks={ranks} in a function that runs on rank {job.rank}: only the script (rank 0) starts gangs; "
             f"return what is to be done, and call from there"
         )
-    if importlib.util.find_spec("mpi4py") is None:
-        raise _no_mpi4py("rank 0", None)
+    check_mpi4py(job)
     with _opening:
         if _desk is None:
             desk = Desk(job.size - 1)
@@ -444,7 +445,35 @@ def _open_desk(ranks: int) -> Desk:
         return _desk
 
 
-def _no_mpi4py(where: str, error: ImportError | None) -> BetterBoxError:
+def check_mpi4py(job: _mpi.Job) -> None:
+    """Raise unless mpi4py is there and calls the MPI of this job: another one would take its communicators for something else.
+
+    What mpi4py's module is linked with is looked at before it is imported, since it calls MPI at once.
+    """
+    spec = importlib.util.find_spec("mpi4py")
+    module = importlib.util.find_spec("mpi4py.MPI") if spec is not None else None
+    if module is None or module.origin is None:
+        raise _no_mpi4py(f"rank {job.rank}", None)
+    try:
+        import ctypes
+
+        places = [
+            ctypes.cast(ctypes.CDLL(path).MPI_Get_library_version, ctypes.c_void_p).value for path in (job.shim, module.origin)
+        ]
+    except ImportError:
+        return  # a Python without ctypes: nothing can be told
+    except OSError as error:
+        raise _no_mpi4py(f"rank {job.rank}", error) from None
+    if places[0] != places[1]:
+        raise BetterBoxError(
+            f"a function with ranks= gets an mpi4py communicator, but mpi4py here ({module.origin}) is linked with another MPI "
+            f"than this job's ({_core.mpi_library(job.shim)}): install one that is built for it (MPICC={_mpi_build.maker(job.shim)} "
+            f"{sys.executable} -m pip install --no-binary=mpi4py mpi4py), or start the job with the mpirun and the mpicc of the "
+            f"MPI that mpi4py has"
+        )
+
+
+def _no_mpi4py(where: str, error: Exception | None) -> BetterBoxError:
     said = f" ({error})" if error is not None else ""
     return BetterBoxError(
         f"a function with ranks= gets an mpi4py communicator, but {where} cannot import mpi4py{said}: install it for "

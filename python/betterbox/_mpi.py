@@ -1,21 +1,23 @@
 """One rank of ``mpirun -n N betterbox mpi script.py``: rank 0 runs the script, the others are workers of one slot.
 
-This module runs inside the program betterbox-mpi (cluster/mpi_main.cc), which has started MPI.
+The process that ``mpirun`` has started, the user's interpreter, is the rank. MPI is up before the script begins, and ends after
+Python has ended (cluster/mpi_rank.h); mpi4py, where it is used, leaves an MPI alone that is up.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import importlib
 import os
 import queue
 import sys
 import threading
 from time import monotonic, sleep
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
-from betterbox import _core, _settings
+from betterbox import _core, _mpi_build
+from betterbox._arguments import check_script
 from betterbox._errors import BetterBoxError
 from betterbox._printable import printable_lines
 from betterbox._script import Program
@@ -26,56 +28,100 @@ STUCK = 2.0
 COMING = 30.0
 """Seconds that the script waits at most for the other ranks to be on the bus."""
 
+TOLD = 2.0
+"""Seconds that a rank waits to be ended by the launcher when another one has said why the job cannot be."""
+
 _ALONE = """\
 betterbox mpi: this job has one rank, which would run the script; its workers are the others: \
-mpirun -n 4 betterbox mpi script.py (if that is what was said, mpirun belongs to another MPI than the one BetterBox was built with)"""
+mpirun -n 4 betterbox mpi script.py (if that is what was said, mpirun belongs to another MPI than {mpicc}, \
+{library}: name the mpicc of that one in BETTERBOX_MPICC, or use the mpirun of this one)"""
 
+_RANKS = ("PMIX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID")
+
+
+class Job(NamedTuple):
+    """What this process is in the job."""
+
+    shim: str
+    rank: int
+    size: int
+    scheduler: str
+
+
+job: Job | None = None
 _agent: _core.Agent | None = None
 _left = threading.Event()
 
 
-def main() -> int:
+def launched_as() -> int:
+    """The rank that a launcher of some MPI has given to this process, before MPI is up; 0 without one."""
+    given = (os.environ.get(name, "") for name in _RANKS)
+    return next((int(rank) for rank in given if rank.isdecimal()), 0)
+
+
+def main(script: str, arguments: list[str], module: bool, mpicc: str | None) -> int:
     """Run this rank; the exit code."""
-    job = importlib.import_module("_betterbox_mpi")  # of the program
+    shim = _prepare(None if module else script, mpicc)
+    if shim is None:
+        return 1
+    code = 1
+    try:
+        code = _run_rank(shim, script, arguments, module)
+    finally:
+        _core.rank_ends_with(code)
+    return code
+
+
+def _prepare(script: str | None, mpicc: str | None) -> str | None:
+    """What can go wrong before MPI is up: the path of the shim, or None once it is told."""
+    try:
+        if script is not None and launched_as() == 0:
+            check_script(script)  # only rank 0 reads it
+        return _mpi_build.find(mpicc)
+    except _mpi_build.AlreadyToldError:
+        sleep(TOLD)  # whoever says why should be the first to end: then the launcher ends the others
+    except BetterBoxError as error:
+        print(f"betterbox mpi: {printable_lines(error)}", file=sys.stderr, flush=True)
+        _end_launched()
+    return None
+
+
+def _end_launched() -> None:
+    """Have MPICH's launcher end the others, which wait for this rank where they start MPI; others do that by themselves."""
+    launcher = os.environ.get("PMI_FD", "")
+    if launcher.isdecimal():
+        with contextlib.suppress(OSError):
+            os.write(int(launcher), b"cmd=abort exitcode=1\n")
+
+
+def _run_rank(shim: str, script: str, arguments: list[str], module: bool) -> int:
+    global job
+    job = Job(shim, *_core.start_rank(shim))
     if job.size < 2:
-        print(_ALONE, file=sys.stderr)
+        print(_ALONE.format(mpicc=_mpi_build.maker(shim), library=_core.mpi_library(shim)), file=sys.stderr)
         return 2
-    _core.use_carrier(job.carrier)
     os.environ["BETTERBOX_BUS"] = job.scheduler
-    _leave_mpi_to_us()
-    as_module = sys.argv[0] == "-m"
-    script, arguments = sys.argv[as_module], sys.argv[as_module + 1 :]
-    sys.path.insert(0, os.getcwd() if as_module else os.path.dirname(os.path.abspath(script)))
-    if job.rank == 0:
-        _wait_for_ranks(job.size)
-        code = _run(script, arguments, as_module)
-        gangs = sys.modules.get("betterbox._gangs")
-        if gangs is not None and gangs.end():
-            _abort(code)
-        return code
-    _serve(job)
-    return 0
+    sys.argv = ["-m", script, *arguments] if module else [script, *arguments]
+    sys.path[0:1] = [os.getcwd() if module else os.path.dirname(os.path.abspath(script))]
+    if job.rank != 0:
+        sys.modules["__main__"] = ModuleType("__main__")  # not the program betterbox
+        _serve(job)
+        return 0
+    _wait_for_ranks(job.size)
+    code = _run(script, arguments, module)
+    gangs = sys.modules.get("betterbox._gangs")
+    if gangs is not None and gangs.end():
+        _abort(code)
+    return code
 
 
 def _abort(code: int) -> None:
     """End the job though ranks are stuck in MPI calls that nobody will answer: finishing MPI would wait for them."""
-    from mpi4py import MPI
-
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    MPI.COMM_WORLD.Abort(code)
-
-
-def _leave_mpi_to_us() -> None:
-    """MPI is up, and ends when the job does: mpi4py, where it is used, must do neither."""
-    try:
-        import mpi4py
-    except ImportError:
-        return
-    mpi4py.rc.initialize = False
-    mpi4py.rc.finalize = False
+    _core.abort_job(code)
 
 
 def _wait_for_ranks(ranks: int) -> None:
@@ -127,7 +173,7 @@ def leave() -> None:
         _agent.stop()
 
 
-def _serve(job: Any) -> None:
+def _serve(job: Job) -> None:
     """Be a worker until the job ends: plain functions run on the main thread, each box on one of its own."""
     global _agent
     agent = _agent = _core.Agent(job.scheduler, "", f"rank-{job.rank}", function_slots=1)
@@ -141,7 +187,7 @@ def _serve(job: Any) -> None:
                 threading.Thread(target=seat.run, args=(False,), name="betterbox-box", daemon=True).start()
         seats.put(None)
         if not _left.is_set() and not over.wait(STUCK):
-            job.end(0)  # what the slot runs will not come back
+            _core.end_rank(0)  # what the slot runs will not come back
 
     over = threading.Event()
     threading.Thread(target=take_seats, name="betterbox-seats", daemon=True).start()

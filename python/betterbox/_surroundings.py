@@ -50,7 +50,7 @@ _OF_BIRTH = tuple(
 )
 # Of whoever started the worker, and of its rank, if it is one: never the client's.
 _OF_WORKER = tuple(
-    prefix.encode() for prefix in "BETTERBOX_ PMI PMIX_ OMPI_ OPAL_ ORTE_ PRTE_ I_MPI_ HYDRA_ HYDI_ MV2_ MPIEXEC_".split()
+    prefix.encode() for prefix in "BETTERBOX_ PMI PMIX_ OMPI_ OPAL_ ORTE_ PRTE_ I_MPI_ HYDRA_ HYDI_ MPI_LOCAL MPIR_CVAR_ MV2_ MPIEXEC_".split()
 )
 # Of the worker's host, job, login and devices, if it was started by hand.
 _OF_PLACE = tuple(

@@ -21,7 +21,7 @@ void register_process_state(pybind11::module_& module);
 void register_call(pybind11::module_& module);
 void register_client(pybind11::module_& module);
 void register_submissions(pybind11::module_& module);
-void register_carriers(pybind11::module_& module);
+void register_rank(pybind11::module_& module);
 void register_agent(pybind11::module_& module);
 
 /// Raises betterbox._errors.NAME with this text.

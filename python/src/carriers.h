@@ -10,7 +10,9 @@
 
 namespace betterbox {
 
-/// The carrier that the program brought, if `scheduler_endpoint` is one of its; else null.
+/// Clients and agents towards endpoints of `carrier`, which lives as long as the process, use it.
+void use_carrier(const Carrier& carrier);
+/// The carrier that is used, if `scheduler_endpoint` is one of its; else null.
 const Carrier* carrier_for(const std::string& scheduler_endpoint);
 /// A transport towards the scheduler at `scheduler_endpoint`. `bus_file`: where its keys are; may be empty. Throws
 /// std::runtime_error.

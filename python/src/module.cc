@@ -57,6 +57,6 @@ PYBIND11_MODULE(_core, module) {
   betterbox::register_call(module);
   betterbox::register_client(module);
   betterbox::register_submissions(module);
-  betterbox::register_carriers(module);
+  betterbox::register_rank(module);
   betterbox::register_agent(module);
 }

@@ -15,19 +15,13 @@ import pytest
 from betterbox import _gangs
 from betterbox._options import Options
 from helpers import Scripts
-from test_mpi import MPIRUN, PROGRAM, mpirun
-
-needs_mpi = [
-    pytest.mark.skipif(MPIRUN is None, reason="there is no mpirun: install openmpi-bin"),
-    pytest.mark.skipif(not PROGRAM.exists(), reason="built without MPI: install libopenmpi-dev and build again"),
-    pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None, reason="no mpi4py: install python3-mpi4py"),
-]
+from mpi_jobs import is_open_mpi, mpirun, needs_mpi
 
 
 def with_mpi(test):  # type: ignore[no-untyped-def]
-    for mark in needs_mpi:
-        test = mark(test)
-    return test
+    there = importlib.util.find_spec("mpi4py") is not None and is_open_mpi()
+    fits = pytest.mark.skipif(not there, reason="no mpi4py for this MPI: install openmpi-bin and python3-mpi4py")
+    return needs_mpi(fits(test))
 
 
 def test_without_an_mpi_job_ranks_are_refused_with_advice() -> None:

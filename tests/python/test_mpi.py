@@ -4,35 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
-import betterbox
 import pytest
-from helpers import Running, Scripts
+from helpers import Scripts
+from mpi_jobs import RANK, mpirun, mpirun_file, needs_mpi, said, share_shim, start
 
-PROGRAM = Path(betterbox.__file__).parent / "_bin" / "betterbox-mpi"
-MPIRUN = shutil.which("mpirun")
-pytestmark = [
-    pytest.mark.skipif(MPIRUN is None, reason="there is no mpirun: install openmpi-bin"),
-    pytest.mark.skipif(not PROGRAM.exists(), reason="built without MPI: install libopenmpi-dev and build again"),
-]
-
-
-def mpirun(scripts: Scripts, ranks: int, script: str, text: str, *args: str, **env: str) -> Running:
-    """Write a script and start ``mpirun -n RANKS betterbox mpi SCRIPT ARGS``."""
-    return mpirun_file(scripts, ranks, scripts.write(script, text), *args, **env)
-
-
-def mpirun_file(scripts: Scripts, ranks: int, path: Path, *args: str, **env: str) -> Running:
-    launch = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
-    return scripts.command(
-        "-c", launch, str(MPIRUN), "--oversubscribe", "-n", str(ranks), sys.executable, "-m", "betterbox", "mpi",
-        str(path), *args,
-        OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_btl_base_warn_component_unused="0",
-        **env,
-    )  # fmt: skip
+pytestmark = needs_mpi
 
 
 @pytest.mark.parametrize("ranks", [3, 8])
@@ -70,8 +49,7 @@ def test_the_whole_interface_gives_over_mpi_what_it_gives_over_zeromq(scripts: S
     for ranks in (3, 8):
         job = mpirun_file(scripts, ranks, program, "mpi", f"of-{ranks}")
         assert job.wait(60) == 0, job.output
-        said = [line for line in job.output.splitlines(keepends=True) if not line.startswith("[hwloc/")]  # no /sys
-        assert "".join(said) == over_zeromq.output
+        assert said(job) == over_zeromq.output
 
 
 def test_the_demo_finds_over_mpi_what_it_finds_alone(scripts: Scripts, tmp_path: Path) -> None:
@@ -91,22 +69,21 @@ def test_the_script_begins_when_the_slowest_rank_is_on_the_bus(scripts: Scripts)
     late = scripts.write(
         "sitecustomize.py",
         """
-        import os, sys, time
-        if "_betterbox_mpi" in sys.builtin_module_names and os.environ["OMPI_COMM_WORLD_RANK"] != "0":
-            time.sleep(float(os.environ["OMPI_COMM_WORLD_RANK"]))
+        import os, time
+        time.sleep(float(os.environ.get("OMPI_COMM_WORLD_RANK") or os.environ.get("PMI_RANK") or 0))
         """,
     )
     job = mpirun(
         scripts,
         3,
         "at_once.py",
-        """
+        f"""
         import os
         from betterbox import Box, GroupBox, deploy
 
         class Where(Box):
             def rank(self):
-                return int(os.environ["OMPI_COMM_WORLD_RANK"])
+                return {RANK}
 
         with deploy(Where, 8090, slots=2):
             print("ranks", sorted(GroupBox.connect(8090, require=2).rank().all(20)))
@@ -151,10 +128,10 @@ def test_boxes_live_in_ranks_and_in_the_script(scripts: Scripts) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ending", "code", "said"),
+    ("ending", "code", "text"),
     [("raise ValueError('on purpose')", 1, "on purpose"), ("sys.exit(7)", 7, ""), ("sys.exit('why')", 1, "why")],
 )
-def test_mpirun_exits_with_the_scripts_code(scripts: Scripts, ending: str, code: int, said: str) -> None:
+def test_mpirun_exits_with_the_scripts_code(scripts: Scripts, ending: str, code: int, text: str) -> None:
     job = mpirun(
         scripts,
         3,
@@ -168,7 +145,7 @@ def test_mpirun_exits_with_the_scripts_code(scripts: Scripts, ending: str, code:
     )
     assert job.wait(60) == code, job.output
     assert job.output.count("Traceback") == (1 if "raise" in ending else 0)
-    assert said in job.output
+    assert text in job.output
 
 
 def test_a_job_of_one_rank_is_told_to_have_no_workers(scripts: Scripts) -> None:
@@ -187,6 +164,32 @@ def test_a_module_runs_as_a_script_does(scripts: Scripts) -> None:
     scripts.write("program.py", "import sys, betterbox\nprint(__name__, sys.argv[1:], betterbox.submit(abs, -3).result(30))")
     job = mpirun_file(scripts, 2, Path("-m"), "program", "--option")
     assert job.wait(60) == 0 and "__main__ ['--option'] 3" in job.output
+
+
+def test_the_rank_is_the_interpreter_that_mpirun_starts(scripts: Scripts) -> None:
+    path = scripts.write(
+        "who.py",
+        """
+        import os, sys
+        import betterbox
+
+        def who():
+            import sys
+            return sys.executable, sys._xoptions.get("mark"), sys.flags.dev_mode, sys.modules["__main__"].__dict__.get("__file__")
+
+        mine = sys.executable, sys._xoptions.get("mark"), sys.flags.dev_mode
+        assert mine[1:] == ("yes", True), mine
+        there = betterbox.submit(who).result(30)
+        assert there[:3] == mine and there[3] is None, there
+        if os.fork() == 0:
+            sys.exit(5)  # unwinds to the end of the interpreter, and ends no rank
+        assert os.waitstatus_to_exitcode(os.wait()[1]) == 5
+        print("it is", betterbox.submit(abs, -1).result(30))
+        """,
+    )
+    share_shim()
+    job = start(scripts, 3, sys.executable, "-X", "dev", "-X", "mark=yes", "-W", "ignore", "-m", "betterbox", "mpi", str(path))
+    assert job.wait(60) == 0 and "it is 1" in job.output, job.output
 
 
 def test_an_error_of_a_rank_fails_its_item_and_not_the_job(scripts: Scripts) -> None:

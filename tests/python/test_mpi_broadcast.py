@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from pathlib import Path
 
-import betterbox
 import pytest
-from helpers import Running, Scripts, needs_own_store
+from helpers import Running, Scripts
+from helpers import needs_own_store as needs_mounts
+from mpi_jobs import is_open_mpi, mpirun_file, needs_mpi
 
-PROGRAM = Path(betterbox.__file__).parent / "_bin" / "betterbox-mpi"
-MPIRUN = shutil.which("mpirun")
-pytestmark = [
-    pytest.mark.skipif(MPIRUN is None, reason="there is no mpirun: install openmpi-bin"),
-    pytest.mark.skipif(not PROGRAM.exists(), reason="built without MPI: install libopenmpi-dev and build again"),
-]
+pytestmark = needs_mpi
+
+
+def needs_own_store(test):  # type: ignore[no-untyped-def]
+    """MPICH keeps what its ranks share in /dev/shm itself, and cannot be told another place."""
+    only = pytest.mark.skipif(not is_open_mpi(), reason="only Open MPI can keep its own files outside of /dev/shm")
+    return needs_mounts(only(test))
+
 
 # MPI itself keeps the shared one; which ranks get one of their own is the condition on $OMPI_COMM_WORLD_RANK.
 OWN_STORE = (
@@ -55,22 +56,15 @@ SCRIPT = """
 
 def mpirun(scripts: Scripts, tmp_path: Path, ranks: int, text: str, condition: str = "", megabytes: int = 64) -> Running:
     """Start a script on ranks; those for which `condition` holds have a store of their own."""
-    launch = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
     path = scripts.write("job.py", SCRIPT + text)
-    betterbox_mpi = [sys.executable, "-m", "betterbox", "mpi", str(path), str(ranks - 1)]
-    options: list[str] = []
-    own: list[str] = []
-    shared = tmp_path / "shm"
-    shared.mkdir()
+    own: tuple[str, ...] = ()
+    env = {"MPI_SHM": str(tmp_path / "shm")}
+    (tmp_path / "shm").mkdir()
     if condition:
-        for parameter in ("btl_vader_backing_directory", "osc_sm_backing_directory"):
-            options += ["--mca", parameter, str(shared)]
-        own = ["unshare", "--mount", "sh", "-c", OWN_STORE.format(condition=condition, megabytes=megabytes), "sh"]
-    return scripts.command(
-        "-c", launch, str(MPIRUN), "--oversubscribe", *options, "-n", str(ranks), *own, *betterbox_mpi,
-        OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_btl_base_warn_component_unused="0",
-        MPI_SHM=str(shared),
-    )  # fmt: skip
+        for parameter in ("btl_vader", "btl_sm", "osc_sm"):  # btl_vader is btl_sm since Open MPI 5
+            env[f"OMPI_MCA_{parameter}_backing_directory"] = env["MPI_SHM"]
+        own = ("unshare", "--mount", "sh", "-c", OWN_STORE.format(condition=condition, megabytes=megabytes), "sh")
+    return mpirun_file(scripts, ranks, path, str(ranks - 1), before=own, **env)
 
 
 CALLS = """

@@ -1,7 +1,5 @@
 // Broadcasts among six ranks that act as six nodes, so that they form the tree 0 - 1, 2; 1 - 3, 4; 2 - 5: what arrives, and
-// what does when a rank was not told, has no room, is late, or gives up. mpirun -n 6 mpi_broadcast_check
-#include <mpi.h>
-
+// what does when a rank was not told, has no room, is late, or gives up. mpirun -n 6 mpi_broadcast_check SHIM
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -14,6 +12,7 @@
 #include <vector>
 
 #include "cluster/mpi_broadcast.h"
+#include "cluster/mpi_load.h"
 #include "cluster/mpi_memory.h"
 
 namespace betterbox {
@@ -22,10 +21,12 @@ namespace {
 constexpr int kWordTag = 1;
 constexpr std::size_t kBytes = (10U << 20) + 123;  ///< more pieces than the window
 
+const BetterboxMpi* mpi = nullptr;
+
 void require(bool right, const std::string& what, int rank) {
   if (right) return;
   std::fprintf(stderr, "rank %d: %s\n", rank, what.c_str());
-  MPI_Abort(MPI_COMM_WORLD, 1);
+  mpi->abort(1);
 }
 
 struct Word {
@@ -40,15 +41,17 @@ std::byte byte_at(std::uint64_t sequence, std::size_t at) {
 class Rank {
  public:
   Rank() {
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    rank = mpi->rank(world);
+    size = mpi->size(world);
     MpiBroadcasts::Job job;
-    job.comm = MPI_COMM_WORLD;
+    job.mpi = mpi;
+    job.comm = world;
     job.rank = rank;
     for (int i = 0; i < size; ++i) job.node_of.push_back(i);
-    job.tell = [](int to, MpiBroadcasts::Word word, std::uint64_t sequence) {
+    job.tell = [this](int to, MpiBroadcasts::Word word, std::uint64_t sequence) {
       const Word said{word, sequence};  // so small that it does not wait for the other
-      MPI_Send(&said, sizeof said, MPI_BYTE, to, kWordTag, MPI_COMM_WORLD);
+      BetterboxMpiRequest request = mpi->isend(&said, sizeof said, to, kWordTag, world);
+      while (mpi->test(&request) == 0) {}
     };
     job.wake = [](int) {};
     job.patience = seconds(1);
@@ -76,24 +79,22 @@ class Rank {
   }
 
   void turn() {
-    int there = 0;
-    MPI_Status status;
-    MPI_Iprobe(MPI_ANY_SOURCE, kWordTag, MPI_COMM_WORLD, &there, &status);
-    if (there != 0) {
+    BetterboxMpiFound found{};
+    if (mpi->probe(-1, kWordTag, world, &found) != 0) {
       Word said{};
-      MPI_Recv(&said, sizeof said, MPI_BYTE, status.MPI_SOURCE, kWordTag, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
-      broadcasts->heard(status.MPI_SOURCE, said.word, said.sequence);
+      mpi->take(&found, &said);
+      broadcasts->heard(found.source, said.word, said.sequence);
     }
     broadcasts->progress();
   }
 
   /// All ranks are here and have nothing left to do.
   void meet() {
-    MPI_Request barrier = MPI_REQUEST_NULL;
-    for (int here = 0; here == 0;) {
+    std::optional<BetterboxMpiRequest> barrier;
+    for (bool here = false; !here;) {
       turn();
-      if (barrier == MPI_REQUEST_NULL && broadcasts->quiet()) MPI_Ibarrier(MPI_COMM_WORLD, &barrier);
-      if (barrier != MPI_REQUEST_NULL) MPI_Test(&barrier, &here, MPI_STATUS_IGNORE);
+      if (!barrier && broadcasts->quiet()) barrier = mpi->ibarrier(world);
+      here = barrier && mpi->test(&*barrier) != 0;
     }
   }
 
@@ -111,6 +112,7 @@ class Rank {
       require(got.at(sequence).get()[i] == byte_at(sequence, i), what + ": other bytes", rank);
   }
 
+  const BetterboxMpiComm world = mpi->world();
   int rank = 0, size = 0;
   std::shared_ptr<MpiMemory> memory = std::make_shared<MpiMemory>();
   std::unique_ptr<MpiBroadcasts> broadcasts;
@@ -200,10 +202,12 @@ void a_number_comes_again(Rank& own) {
 
 void pieces_have_other_sizes(Rank& own) {
   constexpr int kTag = 16 + 12;
+  std::vector<BetterboxMpiRequest> short_pieces;
   if (own.rank == 1) own.enter(12, How::kReceives, {0, 1});
   for (std::size_t i = 0; own.rank == 0 && i <= kBytes / kBroadcastPiece; ++i)
-    MPI_Send("short", 5, MPI_BYTE, 1, kTag, MPI_COMM_WORLD);
+    short_pieces.push_back(mpi->isend("short", 5, 1, kTag, own.world));
   own.meet();
+  for (BetterboxMpiRequest& piece : short_pieces) require(mpi->test(&piece) != 0, "all were taken", own.rank);
   own.expect(12, own.rank == 1 ? std::optional(false) : std::nullopt, "its pieces were short");
 }
 
@@ -220,7 +224,9 @@ void memory_is_used_again(Rank& own) {
 
 int main(int argc, char** argv) {
   using namespace betterbox;
-  MPI_Init(&argc, &argv);
+  if (argc < 2) return 2;
+  mpi = &load_mpi_shim(argv[1]);
+  if (mpi->start() != 0) return 1;
   {
     Rank own;
     require(own.size == 6, "this needs six ranks", own.rank);
@@ -230,6 +236,6 @@ int main(int argc, char** argv) {
           pieces_have_other_sizes, memory_is_used_again})
       step(own);
   }
-  MPI_Finalize();
+  mpi->finish();
   return 0;
 }

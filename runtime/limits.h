@@ -161,6 +161,8 @@ inline constexpr Duration kReturnPatience = seconds(10);
 inline constexpr Duration kNetworkReturnPatience = seconds(60);
 /// A scheduler that started by itself ends when its last peer has been gone for this long.
 inline constexpr Duration kIdleSchedulerLife = seconds(60);
+/// But whoever has started it is waited for at least this long.
+inline constexpr Duration kFirstPeerPatience = seconds(10);
 /// Items of a spread call wait this long for a box at a port that has none left.
 inline constexpr Duration kNoBoxGrace = seconds(5);
 /// How long a link over the network may take to be up before the next way is taken: the last is through the scheduler.

@@ -28,6 +28,11 @@ inline constexpr std::size_t kMaxTemplateReports = std::size_t{4} * kMaxSlots;
 inline constexpr Duration kTemplatePatience = seconds(30);
 /// Templates in a row that end before they have made a slot: then their worker gives up.
 inline constexpr std::uint32_t kMaxFruitlessTemplates = 3;
+/// Templates of other interpreters than the worker's own that stay although they have no slot: each takes 20 MB and 50 ms
+/// to start.
+inline constexpr std::size_t kMaxTemplates = 4;
+/// A client's interpreter that could not be started is tried again after this long.
+inline constexpr Duration kTemplateRetry = seconds(5);
 /// A process whose agent's loop has not turned for this long ends: its heartbeat lives on a thread of its own, so nobody
 /// else would notice.
 inline constexpr Duration kLoopBound = seconds(20);

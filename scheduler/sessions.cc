@@ -1,5 +1,7 @@
 #include "scheduler/sessions.h"
 
+#include <algorithm>
+
 #include "runtime/socket_names.h"
 #include "scheduler/boxes.h"
 #include "scheduler/calls.h"
@@ -75,7 +77,10 @@ void attach(const Turn& turn, Peer& peer, ConnectionId connection, std::uint64_t
   peer.session = session;
   state.connections[connection] = &peer;
   ++state.counters.sessions_begun;
-  if (!peer.background) ++state.foreground_peers;
+  if (!peer.background) {
+    ++state.foreground_peers;
+    state.anybody_came = true;
+  }
   state.set_timer(peer.gone_at, TimePoint::never(), TimerKind::kPeerGone, peer.id.value);
   peer.agent.offered = false;
   watch_for_idleness(turn);
@@ -266,8 +271,9 @@ void watch_for_idleness(const Turn& turn) {
   if (state.config.idle_life.ns == 0) return;
   const bool idle = state.foreground_peers == 0;
   if (idle && state.idle_at != TimePoint::never()) return;
-  state.set_timer(state.idle_at, idle ? turn.now + state.config.idle_life : TimePoint::never(),
-                  TimerKind::kIdle, 0);
+  const Duration life =
+      state.anybody_came ? state.config.idle_life : std::max(state.config.idle_life, kFirstPeerPatience);
+  state.set_timer(state.idle_at, idle ? turn.now + life : TimePoint::never(), TimerKind::kIdle, 0);
 }
 
 }  // namespace betterbox::scheduler

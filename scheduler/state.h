@@ -378,6 +378,7 @@ class State {
   std::uint64_t joins = 0;
   std::uint64_t lease_ids = 0;
   std::uint64_t foreground_peers = 0;  ///< connected, and keeping a self-started bus alive
+  bool anybody_came = false;           ///< such a one, ever
   TimePoint idle_at = TimePoint::never();
 
   std::set<Timer> timers;

@@ -46,7 +46,7 @@ AgentLoop::AgentLoop(const Options& options, std::unique_ptr<Transport> transpor
       observer_(observer),
       transport_(std::move(transport)),
       core_({self_, options.function_slots, options.in_process, options.capacity, options.devices}),
-      executor_({options.in_process, options.function_slots > 0, options.start_template, options.bell_fd,
+      executor_({options.in_process, options.function_slots > 0, options.templates, options.bell_fd,
                  options.log_folder, printable(options.name), options.echo}),
       links_(*transport_, link_users()),
       values_(
@@ -487,11 +487,11 @@ void AgentLoop::collect() {
   events_.clear();
   executor_.collect(events_, !core_.draining_paused());
   for (Event& event : events_) feed(std::move(event));
-  if (executor_.template_up() && !std::exchange(template_announced_, true)) observer_.template_up();
-  if (executor_.template_gone()) {
-    finish(End::kBroken, executor_.template_error().empty() ? "the process that forks slots is gone"
-                                                            : executor_.template_error());
-  }
+  for (const std::string& warning : executor_.take_warnings()) observer_.log(warning);
+  const Template* own = executor_.own_template();
+  if (own == nullptr) return;
+  if (own->up && !std::exchange(template_announced_, true)) observer_.template_up();
+  if (own->gone) finish(End::kBroken, own->error);
 }
 
 bool AgentLoop::turn_once(TimePoint deadline) {

@@ -64,7 +64,7 @@ class AgentLoop {
     std::uint32_t function_slots = 0;
     Resources capacity;                   ///< as of WorkerCore::Options
     std::vector<std::string> devices;     ///< the same
-    std::function<int()> start_template;  ///< as of Executor::Options
+    TemplateSet::Options templates;  ///< as of Executor::Options
     int bell_fd = -1;
     bool echo = false;
     /// When the host is taken away (an allocation's end): drains before that.

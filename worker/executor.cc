@@ -21,7 +21,8 @@
 namespace betterbox {
 namespace {
 
-constexpr std::uint64_t kBellTag = 1, kControlTag = 2, kOutputTag = 16;
+constexpr std::uint64_t kBellTag = 1, kOutputTag = 16;
+constexpr std::uint8_t kControlTag = 2;
 
 template <class T> std::string bytes_of(const T& value) {
   return {reinterpret_cast<const char*>(&value), sizeof value};
@@ -57,7 +58,8 @@ Executor::Executor(const Options& options) : options_(options), host_(host_name(
   if (epoll_fd_ < 0) throw std::system_error(errno, std::generic_category(), "epoll");
   watch(epoll_fd_, options_.bell_fd, kBellTag);
   if (!options_.in_process) output_ = std::make_unique<OutputThread>([this] { wake_agent(); });
-  if (options_.start_template) start_template();
+  if (options_.templates.start)
+    templates_ = std::make_unique<TemplateSet>(options_.templates, epoll_fd_, kControlTag);
 }
 
 Executor::~Executor() {
@@ -85,7 +87,12 @@ std::vector<pid_t> Executor::pids() const {
   return pids;
 }
 
-void Executor::remove(SeatId seat) { slots_.erase(seat); }
+void Executor::remove(SeatId seat) {
+  const auto at = slots_.find(seat);
+  if (at == slots_.end()) return;
+  if (at->second->home != nullptr) --at->second->home->slots;
+  slots_.erase(at);
+}
 
 // --- effects --------------------------------------------------------------------------------------
 
@@ -96,12 +103,15 @@ void Executor::say(Slot& slot, ToSlot kind, std::string head, Frames tail) {
 
 void Executor::spawn(SpawnSeat&& e) {
   remove(e.seat);
+  Template* home = options_.in_process ? nullptr : &templates_->of(e.payload, monotonic_now());
   auto slot = std::make_unique<Slot>(SlotArena::create(), e.seat, e.life);
   say(*slot, ToSlot::kInit, std::move(e.head), {std::move(e.payload)});
   Slot& placed = *(slots_[e.seat] = std::move(slot));
   want_bell(placed, Bell::kUrgent);
   if (options_.in_process) return;
-  link_.ask_fork({e.seat.value, e.life});
+  placed.home = home;
+  ++home->slots;
+  home->link.ask_fork({e.seat.value, e.life});
 }
 
 /// Only when it is to be forked now: what waits for that holds no more than its arena.
@@ -156,7 +166,8 @@ void Executor::kill(SeatId seat) {
   const Slot* slot = find(seat);
   if (slot == nullptr || options_.in_process) return;
   const TemplateLink::Life life{seat.value, slot->life};
-  if (!link_.forget_fork(life)) return link_.ask_kill(life);
+  TemplateLink& link = slot->home->link;
+  if (!link.forget_fork(life)) return link.ask_kill(life);
   lost_[life] = kKilled;
   wake_agent();
 }
@@ -175,7 +186,7 @@ void Executor::discard(SeatId seat) {
   lost_.erase({seat.value, slot->life});
   read_output(*slot, slot->out);
   read_output(*slot, slot->err);
-  slots_.erase(seat);
+  remove(seat);
 }
 
 void Executor::kill_all() {
@@ -327,7 +338,8 @@ void Executor::collect(std::vector<Event>& events, bool drain_outcomes) {
   for (const SeatId seat : ended) options_.is_worker ? report_death(*find(seat), 0, 0, events) : remove(seat);
   // Behind the rings: what a slot said comes before its death.
   for (int i = 0; i < count; ++i) {
-    if (ready[i].data.u64 == kControlTag) read_template(events);
+    if (static_cast<std::uint8_t>(ready[i].data.u64) != kControlTag) continue;
+    if (Template* one = templates_->at(ready[i].data.u64)) read_template(*one, events);
   }
   report_lost(events);
 }
@@ -355,9 +367,7 @@ void Executor::give_up(Slot& slot) {
 void Executor::look(TimePoint now) {
   if (options_.in_process || now < next_look_) return;
   next_look_ = now + kSeatLookInterval;
-  if (link_.patience_ends() <= now && options_.start_template) {
-    link_.hang_up();  // its end is read at the next collect()
-  }
+  if (templates_ != nullptr) templates_->end_silent(now);
   for (auto& [seat, slot] : slots_) {
     if (slot->given_up) continue;
     if (!slot->words.possible() || !slot->inbox.possible() || !slot->express.possible() ||
@@ -393,70 +403,68 @@ void Executor::watch_outputs() {
   }
 }
 
-// --- the template --------------------------------------------------------------------------------------
-
-void Executor::start_template() {
-  const int fd = options_.start_template();
-  template_gone_ = fd < 0;
-  if (template_gone_) return;
-  link_.connect(fd);
-  control_events_ = EPOLLIN;
-  watch(epoll_fd_, fd, kControlTag);
-}
-
-void Executor::watch_control(std::uint32_t events) {
-  if (link_.fd() < 0 || std::exchange(control_events_, events) == events) return;
-  epoll_event event{};
-  event.events = events;
-  event.data.u64 = kControlTag;
-  ::epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, link_.fd(), &event);
-}
+// --- templates ------------------------------------------------------------------------------------------
 
 void Executor::flush() {
-  const bool sent = link_.flush(
-      monotonic_now(), [this](TemplateLink::Life life, int* fds) { return descriptors_for(life, fds); });
-  watch_control(sent ? std::uint32_t{EPOLLIN} : std::uint32_t{EPOLLIN | EPOLLOUT});
+  if (templates_ == nullptr) return;
+  templates_->flush(monotonic_now(),
+                    [this](TemplateLink::Life life, int* fds) { return descriptors_for(life, fds); });
 }
 
-void Executor::read_template(std::vector<Event>& events) {
+void Executor::read_template(Template& one, std::vector<Event>& events) {
   const TimePoint now = monotonic_now();
   for (;;) {
     TemplateReport report;
-    switch (link_.read(now, report, template_error_)) {
-      case TemplateLink::Read::kReport: take_report(report, events); break;
+    switch (one.link.read(now, report, one.error)) {
+      case TemplateLink::Read::kReport: take_report(one, report, events); break;
       case TemplateLink::Read::kNothing: return;
-      case TemplateLink::Read::kClosed: return lose_template(events);
+      case TemplateLink::Read::kClosed: return lose_template(one, events);
     }
   }
 }
 
-void Executor::take_report(const TemplateReport& report, std::vector<Event>& events) {
-  if (report.kind == TemplateReport::kUp) template_up_ = true;
+void Executor::take_report(Template& one, const TemplateReport& report, std::vector<Event>& events) {
+  if (report.kind == TemplateReport::kUp) one.up = true;
   Slot* slot = find({report.seat});
-  if (slot == nullptr || slot->life != report.life) return;  // discarded
+  if (slot == nullptr || slot->life != report.life || slot->home != &one) return;  // discarded
   if (report.kind == TemplateReport::kForked) {
     if (report.pid == 0) return report_death(*slot, kExitedWith1, 0, events);
     slot->pid = report.pid;
-    fruitless_templates_ = 0;
+    TemplateSet::fruitful(one);
   } else if (report.kind == TemplateReport::kExited) {
     report_death(*slot, report.status, report.peak_kib, events);
   }
 }
 
 /// Its slots died with it, by their parent-death signal; what they started did not.
-void Executor::lose_template(std::vector<Event>& events) {
-  link_.disconnect();
+void Executor::lose_template(Template& one, std::vector<Event>& events) {
+  one.link.disconnect();
   std::vector<SeatId> dead;
   for (const auto& [seat, slot] : slots_) {
-    if (!link_.waits({seat.value, slot->life})) dead.push_back(seat);
+    if (slot->home == &one && !one.link.waits({seat.value, slot->life})) dead.push_back(seat);
   }
   for (const SeatId seat : dead) {
     Slot& slot = *find(seat);
     if (slot.pid > 0) ::kill(-slot.pid, SIGKILL);
     report_death(slot, kKilled, 0, events);
   }
-  template_gone_ = !template_error_.empty() || ++fruitless_templates_ >= kMaxFruitlessTemplates;
-  if (!template_gone_) start_template();
+  templates_->lost(one, monotonic_now());
+  if (one.gone && &one != &templates_->own()) settle_elsewhere(one);
+}
+
+/// A client's interpreter cannot be started: its slots are of the worker's, and will say so.
+void Executor::settle_elsewhere(Template& one) {
+  warnings_.push_back("slots of a client cannot be of its interpreter: " + one.error);
+  Template& own = templates_->own();
+  for (const auto& [seat, slot] : slots_) {
+    if (slot->home != &one) continue;
+    const TemplateLink::Life life{seat.value, slot->life};
+    one.link.forget_fork(life);
+    --one.slots;
+    ++own.slots;
+    slot->home = &own;
+    own.link.ask_fork(life);
+  }
 }
 
 void Executor::report_death(Slot& slot, int status, std::uint64_t peak_kib, std::vector<Event>& events) {

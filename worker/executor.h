@@ -8,10 +8,10 @@
 
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/shm.h"
@@ -22,7 +22,7 @@
 #include "worker/slot_protocol.h"
 #include "worker/slot_reader.h"
 #include "worker/slot_words.h"
-#include "worker/template_link.h"
+#include "worker/template_set.h"
 
 namespace betterbox {
 
@@ -30,13 +30,11 @@ class Executor {
  public:
   struct Options {
     bool in_process = false;
-    bool is_worker = false;  ///< in_process: a slot's thread that ends counts as a process that ended
-    /// Starts a template, after ending the one before if there is one. Result: the socket to it, which does not block and is
-    /// taken over, or -1. Processes only.
-    std::function<int()> start_template;
-    int bell_fd = -1;        ///< an eventfd that slots write; taken over
-    std::string log_folder;  ///< empty: slots' output is not kept
-    std::string name;        ///< tags echoed lines: [name.K]
+    bool is_worker = false;          ///< in_process: a slot's thread that ends counts as a process that ended
+    TemplateSet::Options templates;  ///< processes only
+    int bell_fd = -1;                ///< an eventfd that slots write; taken over
+    std::string log_folder;          ///< empty: slots' output is not kept
+    std::string name;                ///< tags echoed lines: [name.K]
     bool echo = false;
   };
 
@@ -74,11 +72,10 @@ class Executor {
   /// Readable when collect() has something to do (an epoll descriptor).
   int wait_fd() const { return epoll_fd_; }
 
-  bool template_up() const { return template_up_; }
-  /// No further one is started.
-  bool template_gone() const { return template_gone_; }
-  /// Why the template did not start.
-  const std::string& template_error() const { return template_error_; }
+  /// Of the worker's own interpreter; null in process.
+  const Template* own_template() const { return templates_ == nullptr ? nullptr : &templates_->own(); }
+  /// What those who run this worker should know, once.
+  std::vector<std::string> take_warnings() { return std::exchange(warnings_, {}); }
   /// In-process seats: shared with the slot's thread, which may still be leaving when the seat is gone.
   std::shared_ptr<SlotArena> arena(SeatId seat);
   int bell_fd() const { return options_.bell_fd; }
@@ -105,6 +102,7 @@ class Executor {
     RingWriter inbox, express;
     SlotWords words;
     SlotReader reader;
+    Template* home = nullptr;  // what it is forked from
     pid_t pid = 0;
     bool given_up = false;  // what it shares with the agent makes no sense: it is being killed
     bool lends = false;     // as reported
@@ -120,11 +118,10 @@ class Executor {
   void open_output(Slot& slot, SlotOutput& output, int fd, const char* stream);
   void open_pipes(Slot& slot, int* writing_ends);
   bool descriptors_for(TemplateLink::Life life, int* fds);
-  void start_template();
-  void watch_control(std::uint32_t events);
-  void read_template(std::vector<Event>& events);
-  void take_report(const TemplateReport& report, std::vector<Event>& events);
-  void lose_template(std::vector<Event>& events);
+  void read_template(Template& one, std::vector<Event>& events);
+  void take_report(Template& one, const TemplateReport& report, std::vector<Event>& events);
+  void lose_template(Template& one, std::vector<Event>& events);
+  void settle_elsewhere(Template& one);
   void report_lost(std::vector<Event>& events);
   void read_output(Slot& slot, SlotOutput& output);
   void watch_outputs();
@@ -142,15 +139,11 @@ class Executor {
   std::unique_ptr<OutputThread> output_;
   bool outputs_wait_ = false;
   std::map<SeatId, std::shared_ptr<SlotLog>> logs_;
-  TemplateLink link_;
-  std::uint32_t control_events_ = 0;        // what is waited for on the link
-  std::uint32_t fruitless_templates_ = 0;   // in a row
+  std::unique_ptr<TemplateSet> templates_;
+  std::vector<std::string> warnings_;
   std::map<TemplateLink::Life, int> lost_;  // lives that ended without the template, with their status
   TimePoint next_look_{};
   std::uint32_t outcomes_seen_ = 0;
-  bool template_up_ = false;
-  bool template_gone_ = false;
-  std::string template_error_;
 };
 
 }  // namespace betterbox

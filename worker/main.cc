@@ -1,5 +1,5 @@
 // betterbox-worker: one per node. Runs the agent's loop until it is told to stop, the bus ends, or no template can be
-// started (worker/template_process.h: this program again).
+// started (worker/template_process.h).
 //
 // Exit codes: 0 stopped, 1 failed. The line on --ready-fd is "ready" or "error: ...".
 #include <spdlog/sinks/basic_file_sink.h>
@@ -23,7 +23,6 @@
 #include "runtime/zmq_transport.h"
 #include "worker/agent_loop.h"
 #include "worker/capacity.h"
-#include "worker/slot_main.h"
 #include "worker/template_process.h"
 
 namespace betterbox {
@@ -37,9 +36,11 @@ struct Arguments {
   std::vector<std::string> resources;
   std::string name;
   std::string log_folder;
-  std::string python = "/usr/bin/python3";
-  std::vector<std::string> python_path;
-  std::string python_version = "3.11";
+  std::string python = "python3";
+  std::vector<std::string> python_flags;
+  std::string python_path;
+  std::uint64_t interpreter = 0;
+  std::string python_version;
   std::vector<std::string> preload;
   int host_fd = -1;
   std::uint16_t port = 0;
@@ -48,9 +49,6 @@ struct Arguments {
   bool background = false, echo = false, ignore_sigint = false;
   int die_with_fd = -1, ready_fd = -1;
   std::string log_level = "info";
-  // A template.
-  int template_control = -1, template_bell = -1;
-  std::string template_socket;
 };
 
 void add_options(CLI::App& app, Arguments& a) {
@@ -65,8 +63,12 @@ void add_options(CLI::App& app, Arguments& a) {
   app.add_option("--resource", a.resources, "NAME=AMOUNT of anything else that is scarce (repeatable)");
   app.add_option("--name", a.name, "For people: w0");
   app.add_option("--log-folder", a.log_folder, "Where the output of slots goes");
-  app.add_option("--python", a.python, "The interpreter whose environment slots see");
-  app.add_option("--python-path", a.python_path, "Put in front of sys.path (repeatable)");
+  app.add_option("--python", a.python, "The interpreter that slots are");
+  app.add_option("--python-flag", a.python_flags, "An option of that interpreter (repeatable)");
+  app.add_option("--python-path", a.python_path,
+                 "Where its betterbox is: put in front of sys.path unless it is there");
+  app.add_option("--interpreter", a.interpreter,
+                 "The number by which calls name that interpreter, if they do");
   app.add_option("--python-version", a.python_version, "Refused if the bus has another");
   app.add_option("--preload", a.preload, "Modules that slots start with")->delimiter(',');
   app.add_option("--host-fd", a.host_fd, "Host the box whose definition is read from this descriptor");
@@ -85,9 +87,6 @@ void add_options(CLI::App& app, Arguments& a) {
   app.add_option("--die-with-fd", a.die_with_fd, "Stop when this pipe ends");
   app.add_option("--ready-fd", a.ready_fd, "Write one line here once ready");
   app.add_option("--log-level", a.log_level, "trace, debug, info, warning, error");
-  app.add_option("--template-control", a.template_control)->group("");
-  app.add_option("--template-bell", a.template_bell)->group("");
-  app.add_option("--template-socket", a.template_socket)->group("");
 }
 
 std::string read_all(int fd) {
@@ -261,8 +260,9 @@ int run(const Arguments& a) {
   for (const int fd : {a.ready_fd, a.die_with_fd}) {
     if (fd >= 0) ::fcntl(fd, F_SETFD, FD_CLOEXEC);  // this process's alone
   }
-  TemplateProcess forker(
-      {a.python, a.python_path, a.preload, agent_socket_path(bus.socket_folder, options.self), -1, -1});
+  Interpreter own{a.python, a.python_path, {}, a.python_flags, {}};
+  TemplateProcesses templates({a.preload, agent_socket_path(bus.socket_folder, options.self)},
+                              std::move(own));
 
   Signals signals(a.ignore_sigint);
   const auto log = make_log(a);
@@ -275,11 +275,15 @@ int run(const Arguments& a) {
   options.log_folder = a.log_folder;
   options.background = a.background;
   options.function_slots = a.slots;
-  options.start_template = [&] {
-    if (forker.started()) log->warn("the process that forks slots is gone; another one is started");
-    return forker.start();
+  options.templates.start = [&](std::uint64_t key, std::string_view text) {
+    if (text.empty() && templates.started())
+      log->warn("the process that forks slots is gone; another one is started");
+    return templates.start(key, text);
   };
-  options.bell_fd = forker.take_bell();
+  options.templates.end = [&](std::uint64_t key) { templates.let_end(key); };
+  // Who starts a worker by hand has chosen what slots are.
+  if (std::getenv("BETTERBOX_FOLLOW_CLIENT") != nullptr) options.templates.own = a.interpreter;
+  options.bell_fd = templates.take_bell();
   options.echo = a.echo;
   if (a.ends_in_s > 0) options.ends = monotonic_now() + duration_of(a.ends_in_s);
   if (a.drain_s > 0) options.drain_time = duration_of(a.drain_s);
@@ -308,7 +312,7 @@ int run(const Arguments& a) {
     }
     worker.tell("error: " + (why.empty() ? std::string("stopped before it was ready") : why));
   }
-  forker.await_end();
+  templates.await_end();
   log->info("ended");
   return code;
 }
@@ -318,10 +322,6 @@ int main_function(int argc, char** argv) {
   Arguments a;
   add_options(app, a);
   CLI11_PARSE(app, argc, argv);
-  if (a.template_control >= 0) {
-    run_template_process(
-        {a.python, a.python_path, a.preload, a.template_socket, a.template_control, a.template_bell});
-  }
   try {
     if (a.bus.empty()) throw std::runtime_error("--bus FILE is needed");
     if (a.host_fd >= 0 && a.port == 0) throw std::runtime_error("a box needs --port, 1 to 65535");

@@ -64,10 +64,7 @@ class Connection:
         self.bus = bus
         self.named = named
         self.info = find_bus(bus, named)
-        file = "" if _settings.is_address(bus) else bus
-        endpoint = self.info["endpoint"]
-        finder = None if endpoint.startswith("mpi://") else _finder(self)  # the scheduler of a job has no successor
-        self.client = _core.Client(endpoint, _settings.peer_name(), background, finder, file)
+        self.client = self._make_client()
         self._callbacks: dict[int, list[Callable[[], object]]] = {}
         self._guard = threading.Lock()
         self._over = False  # nobody drives any more, and every call has its outcome
@@ -77,6 +74,21 @@ class Connection:
         except BaseException:
             self.client.close()
             raise
+
+    def _make_client(self) -> _core.Client:
+        """One that is on the bus. A bus that ends just now has a successor, if it is one that starts itself."""
+        file = "" if _settings.is_address(self.bus) else self.bus
+        while True:
+            endpoint = self.info["endpoint"]
+            finder = None if endpoint.startswith("mpi://") else _finder(self)  # the scheduler of a job has no successor
+            try:
+                return _core.Client(endpoint, _settings.peer_name(), background, finder, file)
+            except BusError:
+                if not self.self_started:
+                    raise
+                self.info = find_bus(self.bus, self.named)
+                if self.info["endpoint"] == endpoint:  # it is there, and does not want this client
+                    raise
 
     @property
     def self_started(self) -> bool:

@@ -120,6 +120,12 @@ def _worker_parser(verbs: Any) -> None:
 def _add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", metavar="NAME", help="what status calls it (default: host-pid)")
     _add_interface(parser)
+    parser.add_argument(
+        "--python",
+        type=filled,
+        metavar="PATH",
+        help="the interpreter that slots are; embedded: one that was built with BetterBox (default: the one that runs this)",
+    )
     parser.add_argument("--preload", metavar="A,B", help="modules to import once, before slots are forked")
     parser.add_argument("--echo", action="store_true", help="show what slots print here, tagged")
 
@@ -267,7 +273,7 @@ def _worker_command(args: argparse.Namespace, slots: int) -> list[str]:
     bus, named = _use_bus(args)
     # Of a step on several nodes each would start a bus of its own, and all but one would find the file taken.
     find_bus(bus, named or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1")
-    command = _settings.worker_command(bus, slots=slots, name=args.name or f"{host_name()}-{os.getpid()}")
+    command = _settings.worker_command(bus, slots=slots, name=args.name or f"{host_name()}-{os.getpid()}", python=args.python)
     if args.preload:
         command += ["--preload", args.preload]
     if args.echo:

@@ -411,5 +411,8 @@ class Agent:
 
 # --- inside a slot process ------------------------------------------------------------------------
 
-def template_main(control_fd: int, bell_fd: int) -> None:
-    """The template's loop (worker/slot_main.cc): forks a slot for each request; returns the exit code."""
+def template_main(control_fd: int, bell_fd: int, socket: str) -> bool:
+    """The template's loop (worker/template_loop.h): forks a slot for each request.
+
+    True in the template, once its worker is gone and that one's `socket` removed; False in each slot once it has ended.
+    """

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 
+from betterbox import _interpreter
 from betterbox._errors import BusError
 from betterbox._printable import printable
 
@@ -135,15 +136,25 @@ def scheduler_command(bus_file: str) -> list[str]:
     return command
 
 
-def worker_command(bus_file: str, *, slots: int, name: str) -> list[str]:
-    """Arguments of a worker with plain function slots, as far as they do not depend on who starts it."""
+def worker_command(bus_file: str, *, slots: int, name: str, python: str | None = None) -> list[str]:
+    """Arguments of a worker with plain function slots, as far as they do not depend on who starts it.
+
+    Parameters
+    ----------
+    python : str, optional
+        The interpreter that slots are; ``"embedded"``: the one that was built with the package. Default: this one.
+    """
     check_environment()
     command = [program("betterbox-worker"), "--bus", bus_file, "--slots", str(slots), "--name", name]
     if interface():
         command += ["--interface", interface()]
-    command += ["--log-folder", log_folder(), "--python", sys.executable, "--python-version", python_version()]
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return [*command, "--python-path", package]
+    command += ["--log-folder", log_folder(), "--python-path", _interpreter.package_folder()]
+    if python is not None:
+        chosen = program("betterbox-python") if python == "embedded" else python
+        return [*command, "--python", chosen, "--python-version", _interpreter.version_of(chosen)]
+    key, _ = _interpreter.identity()
+    command += ["--python", sys.executable or "python3", "--python-version", python_version(), "--interpreter", str(key)]
+    return [*command, *(f"--python-flag={flag}" for flag in _interpreter.flags())]
 
 
 def _open_standard_descriptors() -> None:

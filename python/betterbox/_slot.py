@@ -23,10 +23,6 @@ from betterbox._errors import BetterBoxError
 from betterbox._exports import CONCURRENT, exports, find_method, is_sandbox
 from betterbox._printable import printable_lines
 
-if sys.argv[:1] == ["betterbox-slot"]:  # the template (worker/slot_main.cc): modules that it preloads must not serve
-    _registry.recording = True
-    _surroundings.begin()
-
 FUNCTION_SLOT = 0xFFFFFFFF
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _POOL_THREADS = 64

@@ -6,16 +6,16 @@ worker's own stays (docs/decisions/0023-a-call-carries-its-surroundings.md).
 
 On the wire it is named by its content, and opens a context and the definition of a box (`split`)::
 
-    u64 birth, u64 size, `size` bytes: 8 of the name, then a compressed pickle
+    u64 birth, u64 key of the interpreter, u32 size of its text, u32 size of the body,
+    the text (betterbox._interpreter), the body: 8 bytes of the name, then a compressed pickle
 
-`birth` stands for what a process must be given before it imports anything, and for the family whose code it sees: a
-client, and all the slots and boxes that work for it and make calls themselves. The agent forks a slot afresh where it
-differs (worker/context_head.h).
+`birth` stands for what a process must be given before it imports anything: its interpreter, some variables, and the family
+whose code it sees: a client, and all the slots and boxes that work for it and make calls themselves. The agent forks a slot
+afresh where it differs, from a process of that interpreter (worker/context_head.h).
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib
 import os
@@ -27,17 +27,17 @@ import zlib
 from time import tzset
 from typing import Any, NamedTuple
 
-from betterbox import _core
+from betterbox import _core, _interpreter
 from betterbox._errors import BetterBoxError
 
-_HEAD = struct.Struct("<QQ")
+_HEAD = struct.Struct("<QQII")
 _NAME_BYTES = 8
 _MOST_KNOWN = 64  # that a slot keeps unpickled
 
 _LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CORE, resource.RLIMIT_DATA, resource.RLIMIT_STACK)
 
 THREAD_COUNTS = (b"OMP_NUM_THREADS", b"OPENBLAS_NUM_THREADS", b"MKL_NUM_THREADS")
-"""1 in a slot unless somebody says otherwise: slots are the parallelism (worker/slot_main.cc)."""
+"""1 in a slot unless somebody says otherwise: slots are the parallelism."""
 
 # Read when a library or the interpreter starts, and never again.
 _OF_BIRTH = tuple(
@@ -92,12 +92,13 @@ class Facts(NamedTuple):
 class Surroundings:
     """Facts of a process of a family, and how they travel. Equal ones that a process knows are one object."""
 
-    __slots__ = ("family", "facts", "wire")
+    __slots__ = ("family", "facts", "wire", "interpreter")
 
-    def __init__(self, family: bytes, facts: Facts, wire: bytes) -> None:
+    def __init__(self, family: bytes, facts: Facts, wire: bytes, interpreter: tuple[int, bytes]) -> None:
         self.family = family
         self.facts = facts
         self.wire = wire
+        self.interpreter = interpreter
 
 
 # --- the client's side ----------------------------------------------------------------------------
@@ -109,7 +110,7 @@ def current() -> Surroundings:
     facts = look()
     made = _current
     if made is None or made.facts != facts:
-        made = _current = Surroundings(_family, facts, _wire(_family, facts))
+        made = _current = Surroundings(_family, facts, _wire(_family, facts), _interpreter.identity())
     return made
 
 
@@ -137,7 +138,7 @@ def look() -> Facts:
         tuple(sorted(os.sched_getaffinity(0))),
         tuple([resource.getrlimit(which)[0] for which in _LIMITS]),
         Interpreter(sys.executable or "", sys.version, sys.prefix, sys.base_prefix),
-        _this_host(),
+        _interpreter.this_host(),
     )
 
 
@@ -171,31 +172,23 @@ def _umask() -> int:
     return int(text[at + 7 : text.index(b"\n", at + 1)], 8) if at >= 0 else -1
 
 
-@functools.cache
-def _this_host() -> str:
-    """Equal for processes that see the same files under the same names."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return f"{file.read().strip()} {os.stat('/proc/self/ns/mnt').st_ino}"
-    except OSError:
-        return ""
-
-
 def _wire(family: bytes, facts: Facts) -> bytes:
+    key, text = _interpreter.identity()
     body = pickle.dumps((family, *facts), protocol=5)
-    name = hashlib.blake2b(body, digest_size=_NAME_BYTES).digest()
+    name = hashlib.blake2b(body, digest_size=_NAME_BYTES, key=key.to_bytes(8, "little")).digest()
     body = name + zlib.compress(body, 1)
-    return _HEAD.pack(_birth(family, facts.environ), len(body)) + body
+    return _HEAD.pack(_birth(family, facts.environ, key), key, len(text), len(body)) + text + body
 
 
-def _birth(family: bytes, environ: dict[bytes, bytes]) -> int:
+def _birth(family: bytes, environ: dict[bytes, bytes], interpreter: int) -> int:
     given = _place.assigned if _place is not None else {}
     mine = sorted(
         (name, value)
         for name, value in environ.items()
         if name.startswith(_OF_BIRTH) and name not in given and not (name in THREAD_COUNTS and value == b"1")
     )
-    return int.from_bytes(hashlib.blake2b(repr(mine).encode(), digest_size=8, salt=family).digest(), "little")
+    made_of = repr((mine, interpreter)).encode()
+    return int.from_bytes(hashlib.blake2b(made_of, digest_size=8, salt=family).digest(), "little")
 
 
 # --- the slot's side --------------------------------------------------------------------------------
@@ -205,14 +198,14 @@ _known: dict[bytes, Surroundings] = {}
 
 def split(data: bytes) -> tuple[Surroundings, memoryview]:
     """The surroundings that `data` begins with, and the rest."""
-    _, size = _HEAD.unpack_from(data)
-    end = _HEAD.size + size
-    wire = data[:end]
-    name = wire[_HEAD.size : _HEAD.size + _NAME_BYTES]
+    _, key, text_size, body_size = _HEAD.unpack_from(data)
+    body_at = _HEAD.size + text_size
+    end = body_at + body_size
+    name = data[body_at : body_at + _NAME_BYTES]
     found = _known.get(name)
     if found is None:
-        family, *fields = pickle.loads(zlib.decompress(wire[_HEAD.size + _NAME_BYTES :]))
-        found = Surroundings(family, Facts._make(fields), wire)
+        family, *fields = pickle.loads(zlib.decompress(data[body_at + _NAME_BYTES : end]))
+        found = Surroundings(family, Facts._make(fields), data[:end], (key, data[_HEAD.size : body_at]))
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
         _known[name] = found
@@ -222,8 +215,9 @@ def split(data: bytes) -> tuple[Surroundings, memoryview]:
 class Place:
     """What a slot has of its worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, interpreter: int) -> None:
         self.environ = _core.environment()
+        self.interpreter = interpreter  # as calls name it; 0: not told
         self.follows = FOLLOWS.encode() in self.environ
         self.assigned: dict[bytes, bytes] = {}
         self.path = list(sys.path)
@@ -236,6 +230,18 @@ class Place:
         """What the worker has given this very slot, as devices."""
         environ = _core.environment()
         self.assigned = {name: value for name, value in environ.items() if self.environ.get(name) != value}
+
+    def check_interpreter(self, wanted: Surroundings) -> None:
+        """Raise `BetterBoxError` if the client's interpreter is another than this one: a worker that could not start it."""
+        key, _ = wanted.interpreter
+        if key == self.interpreter or 0 in (key, self.interpreter):
+            return
+        theirs = wanted.facts.interpreter
+        raise BetterBoxError(
+            f"the call comes from {theirs.executable} (Python {theirs.version.partition(' ')[0]} of {theirs.prefix}), which the "
+            f"worker on {os.uname().nodename} could not start (its log says why: `betterbox status` names it), and here is "
+            f"{sys.executable} (Python {sys.version.partition(' ')[0]} of {sys.prefix})"
+        )
 
     def environ_for(self, facts: Facts, follows: bool) -> dict[bytes, bytes]:
         """The client's variables and the worker's, each where it belongs."""
@@ -260,10 +266,10 @@ class Place:
 _place: Place | None = None
 
 
-def begin() -> None:
-    """In the template, before anything changes: what is here is the worker's."""
+def begin(interpreter: int) -> None:
+    """In the template, before anything changes: what is here is the worker's. `interpreter`: see `_interpreter.identity`."""
     global _place
-    _place = Place()
+    _place = Place(interpreter)
 
 
 def enter_slot() -> None:
@@ -287,9 +293,10 @@ def settle(wanted: Surroundings) -> None:
     if _family != wanted.family:
         _family, _current = wanted.family, None
     facts = wanted.facts
-    follows = place.follows and facts.host == _this_host() != ""
+    follows = place.follows and facts.host == _interpreter.this_host() != ""
     if follows:
-        _take_interpreter(facts.interpreter)
+        place.check_interpreter(wanted)
+    _interpreter.adopt(wanted.interpreter)
     _set_environ(place.environ_for(facts, follows))
     path = facts.path if follows else facts.path + [entry for entry in place.path if entry not in facts.path]
     if getattr(sys, "path", None) != path:
@@ -351,19 +358,6 @@ def _take_limits(facts: Facts) -> None:
             soft = hard
         if now != soft:
             resource.setrlimit(which, (soft, hard))
-
-
-def _take_interpreter(wanted: Interpreter) -> None:
-    """Another virtual environment of the same interpreter is a matter of names."""
-    if os.path.realpath(wanted.base_prefix) != os.path.realpath(sys.base_prefix):
-        raise BetterBoxError(
-            f"the call comes from {wanted.executable} (Python {wanted.version.partition(' ')[0]} of {wanted.base_prefix}), and the worker on "
-            f"{os.uname().nodename} has slots of {sys.executable} (of {sys.base_prefix}): a worker that was started by the "
-            f"first script runs that script's interpreter. Give each interpreter a bus of its own (BETTERBOX_HOME), or "
-            f"end that worker (`betterbox status` names it)"
-        )
-    if sys.executable != wanted.executable:
-        sys.executable, sys.prefix, sys.exec_prefix = wanted.executable, wanted.prefix, wanted.prefix
 
 
 def _after_fork() -> None:

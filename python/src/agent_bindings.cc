@@ -4,12 +4,14 @@
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <unistd.h>
 
 #include "python/src/bindings.h"
 #include "python/src/carriers.h"
 #include "python/src/object_codec.h"
 #include "python/src/py_ref.h"
 #include "runtime/client.h"
+#include "runtime/direct_link.h"
 #include "worker/agent.h"
 #include "worker/slot.h"
 #include "worker/template_loop.h"
@@ -108,7 +110,7 @@ void register_agent(py::module_& module) {
       .def("connected", &AgentThread::connected);
   module.def(
       "template_main",
-      [](int control_fd, int bell_fd) {
+      [](int control_fd, int bell_fd, const std::string& socket) {
         TemplateHooks hooks;
         hooks.before_fork = [] { PyOS_BeforeFork(); };
         hooks.after_fork_parent = [] { PyOS_AfterFork_Parent(); };
@@ -116,9 +118,16 @@ void register_agent(py::module_& module) {
         hooks.interrupted = [] { PyErr_SetInterrupt(); };
         hooks.run_slot = [](SlotArena& arena, int bell) { run_slot(arena, {bell, false}); };
         ForkedSlots slots(bell_fd, hooks);
-        run_template(control_fd, slots);
+        if (!run_template(control_fd, slots)) return false;
+        if (!socket.empty()) {
+          ::unlink(socket.c_str());
+          ::unlink(link_path_of(socket).c_str());
+        }
+        return true;
       },
-      py::arg("control_fd"), py::arg("bell_fd"), "The template's loop: forks a slot for each request.");
+      py::arg("control_fd"), py::arg("bell_fd"), py::arg("socket"),
+      "The template's loop: forks a slot for each request. True in the template, False in a slot that has "
+      "ended.");
 }
 
 }  // namespace betterbox

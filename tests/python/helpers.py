@@ -105,13 +105,13 @@ class Scripts:
         self.folder = folder
         self.running: list[Running] = []
 
-    def command(self, *args: str, **env: str) -> Running:
+    def command(self, *args: str, python: str = sys.executable, **env: str) -> Running:
         """Start ``python ARGS``."""
         package = str(Path(betterbox.__file__).parent.parent)
         path = os.pathsep.join([package, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         full = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **env}
         output = self.folder / f"output-{len(self.running)}"
-        running = Running([sys.executable, *args], output, full, self.folder)
+        running = Running([python, *args], output, full, self.folder)
         self.running.append(running)
         return running
 

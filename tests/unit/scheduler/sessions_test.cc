@@ -291,5 +291,27 @@ TEST_F(IdleSchedulerTest, BackgroundPeersDoNotKeepItAlive) {
   EXPECT_EQ(expect<Refused>(w).code, RefusalCode::kEnding);
 }
 
+class HastySchedulerTest : public BusTest {
+ public:
+  HastySchedulerTest() : BusTest(hasty_config()) {}
+  static Config hasty_config() {
+    Config config = test_config();
+    config.idle_life = milliseconds(1);
+    return config;
+  }
+};
+
+TEST_F(HastySchedulerTest, WaitsForWhoeverHasStartedItAndEndsOnceThatOneIsGone) {
+  pass(kFirstPeerPatience - seconds(1));
+  EXPECT_TRUE(stopped.empty());
+  Actor c = client(10);
+  pass(seconds(100));
+  EXPECT_TRUE(stopped.empty());
+  cut(c);
+  pass(milliseconds(2));
+  EXPECT_THAT(stopped, ElementsAre(HasSubstr("nobody")));
+  stopped.clear();
+}
+
 }  // namespace
 }  // namespace betterbox::scheduler

@@ -238,7 +238,7 @@ TEST_F(Division, ForksAfreshForACallWhoseSlotsAreStartedWithOtherThings) {
   make(1);
   birth_ = 7;
   begin(1, call_of(10, 1), {0, 1});
-  EXPECT_EQ(seat(0).payload.substr(16), "here") << "what the slot is to be at its start";
+  EXPECT_EQ(seat(0).payload.substr(24), "here") << "what the slot is to be at its start";
   run_all(1);
   begin(2, call_of(10, 2), {0, 1});
   run_all(1);
@@ -273,7 +273,7 @@ TEST_F(Division, KeepsTheProcessForWhoMakesCallsInAnItemOfItsClient) {
 TEST_F(Division, TakesAContextWithABrokenHeadForOneWithout) {
   make(1);
   context(call_of(10));
-  const std::uint64_t numbers[2] = {7, ~std::uint64_t{0}};
+  const std::uint64_t numbers[3] = {7, 0, ~std::uint64_t{0}};
   feed(ContextArrived{{call_of(11), kFunctionPool, "f"},
                       Frame(std::string(reinterpret_cast<const char*>(numbers), sizeof numbers))});
   lease(1, call_of(11), {0, 1});

@@ -109,7 +109,7 @@ class Processes : public ::testing::Test {
     folder_ = ::mkdtemp(folder);
     bell_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     Executor::Options options;
-    options.start_template = [this] { return start_template(); };
+    options.templates.start = [this](std::uint64_t, std::string_view) { return start_template(); };
     options.bell_fd = bell_;
     options.log_folder = folder_;
     options.name = "w0";
@@ -222,7 +222,7 @@ TEST_F(Processes, SayWhoTheyAre) {
   EXPECT_EQ(ready.class_name, "Test");
   ASSERT_EQ(ready.methods.size(), 1u);
   EXPECT_EQ(ready.methods[0].name, "f");
-  EXPECT_TRUE(executor_->template_up());
+  EXPECT_TRUE(executor_->own_template()->up);
 }
 
 TEST_F(Processes, AnswerCallsOfAnySize) {
@@ -385,7 +385,7 @@ TEST_F(Processes, AreGivenUpWhenNoTemplateLives) {
   call(0, "f", "");
   ::kill(template_, SIGKILL);
   next<SeatDied>();
-  EXPECT_TRUE(executor_->template_gone());
+  EXPECT_TRUE(executor_->own_template()->gone);
 }
 
 /// A bell that the agent answered while it was awake must not be the last: it may go on to wait without another word

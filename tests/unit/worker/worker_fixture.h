@@ -156,7 +156,7 @@ class WorkerFixture : public ::testing::Test {
   std::string context_bytes() const {
     const std::string rest = "context";
     if (birth_ == 0) return rest;
-    const std::uint64_t numbers[2] = {birth_, 4};
+    const std::uint64_t numbers[3] = {birth_, 0, std::uint64_t{4} << 32};  // no interpreter, 4 bytes of body
     return std::string(reinterpret_cast<const char*>(numbers), sizeof numbers) + "here" + rest;
   }
   void lease(std::uint64_t id, CallId call, Range range) {

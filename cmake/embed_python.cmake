@@ -1,0 +1,22 @@
+# Programs with an interpreter inside, where libpython is there to link: Python3_Development_FOUND says so.
+find_package(Python3 REQUIRED COMPONENTS Interpreter Development.Module OPTIONAL_COMPONENTS Development.Embed)
+
+# Python code runs as fast as in the interpreter itself only if libpython is linked as the interpreter has it: Debian's
+# shared library is slower by a quarter. Its static library is not position-independent.
+execute_process(
+  COMMAND "${Python3_EXECUTABLE}" -c "import sysconfig as s; v = s.get_config_var; \
+print(v('LIBPL') + '/' + v('LIBRARY'), *v('MODLIBS').split(), *v('LIBS').split(), *v('SYSLIBS').split(), sep=';', end='')"
+  OUTPUT_VARIABLE static_python)
+
+# A program with Python in it. REQUIRES: Python3_Development.Embed_FOUND.
+function(betterbox_embed_python program)
+  list(GET static_python 0 static_libpython)
+  if(EXISTS "${static_libpython}" AND NOT BETTERBOX_SANITIZE)
+    target_include_directories(${program} SYSTEM PRIVATE ${Python3_INCLUDE_DIRS})
+    target_link_libraries(${program} PRIVATE ${static_python})
+    target_link_options(${program} PRIVATE -no-pie -Wl,--export-dynamic)
+  else()
+    target_link_libraries(${program} PRIVATE Python3::Python)
+  endif()
+  set_target_properties(${program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/python/betterbox/_bin")
+endfunction()

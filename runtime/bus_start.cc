@@ -298,7 +298,7 @@ unsigned daemon_cpus() {
 }
 
 std::string start_daemon(const std::vector<std::string>& argv, const std::string& log_file,
-                         TimePoint deadline) {
+                         TimePoint deadline, const std::function<void()>& meanwhile) {
   if (argv.empty()) throw std::runtime_error("nothing to start");
   make_own_folder(folder_of(log_file));
   const Descriptor log = open_own_file(log_file, O_WRONLY | O_CREAT | O_APPEND);
@@ -317,6 +317,7 @@ std::string start_daemon(const std::vector<std::string>& argv, const std::string
   launch.argv.push_back(nullptr);
   fork_daemon(launch);
   write_end.reset();
+  if (meanwhile) meanwhile();
   return await_ready_line(read_end.get(), argv, log_file, log_start, deadline);
 }
 

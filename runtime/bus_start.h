@@ -1,6 +1,7 @@
 // Starting a scheduler in the background, once, however many processes want one at the same moment.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -30,9 +31,9 @@ unsigned daemon_cpus();
 /// a batch job), priority and soft limits of the caller do not stay with it, where that needs no privilege. Every other
 /// descriptor is closed except a pipe given as --ready-fd N appended to argv. Result: the line written to
 /// that pipe; throws std::runtime_error with what it says behind "error: ", or with the end of the log if it
-/// ends or says nothing until the deadline. Safe in a process with threads (the child only calls async-signal-safe functions).
+/// ends or says nothing until the deadline. `meanwhile` is run while it starts, and must not throw. Safe in a process with threads (the child only calls async-signal-safe functions).
 std::string start_daemon(const std::vector<std::string>& argv, const std::string& log_file,
-                         TimePoint deadline);
+                         TimePoint deadline, const std::function<void()>& meanwhile = {});
 
 /// The bus behind `bus_file`, which must be there. Throws std::runtime_error as below.
 FoundBus find_bus(const std::string& bus_file);

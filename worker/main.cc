@@ -46,7 +46,7 @@ struct Arguments {
   std::uint16_t port = 0;
   std::uint32_t host_slots = 1;
   double ends_in_s = 0, drain_s = 0;
-  bool background = false, echo = false, ignore_sigint = false;
+  bool background = false, follow_client = false, echo = false, ignore_sigint = false;
   int die_with_fd = -1, ready_fd = -1;
   std::string log_level = "info";
 };
@@ -82,6 +82,8 @@ void add_options(CLI::App& app, Arguments& a) {
       ->check(CLI::Range(0.001, 1e8))
       ->check(is_number);
   app.add_flag("--background", a.background, "Does not keep a bus alive that started itself");
+  app.add_flag("--follow-client", a.follow_client,
+               "Slots are their client's interpreter, in its environment alone, where it is on this host");
   app.add_flag("--echo", a.echo, "Also write what slots print to this process's output, tagged");
   app.add_flag("--ignore-sigint", a.ignore_sigint, "Another process handles the terminal's SIGINT");
   app.add_option("--die-with-fd", a.die_with_fd, "Stop when this pipe ends");
@@ -261,8 +263,8 @@ int run(const Arguments& a) {
     if (fd >= 0) ::fcntl(fd, F_SETFD, FD_CLOEXEC);  // this process's alone
   }
   Interpreter own{a.python, a.python_path, {}, a.python_flags, {}};
-  TemplateProcesses templates({a.preload, agent_socket_path(bus.socket_folder, options.self)},
-                              std::move(own));
+  TemplateProcesses templates(
+      {a.preload, agent_socket_path(bus.socket_folder, options.self), a.follow_client}, std::move(own));
 
   Signals signals(a.ignore_sigint);
   const auto log = make_log(a);
@@ -282,7 +284,7 @@ int run(const Arguments& a) {
   };
   options.templates.end = [&](std::uint64_t key) { templates.let_end(key); };
   // Who starts a worker by hand has chosen what slots are.
-  if (std::getenv("BETTERBOX_FOLLOW_CLIENT") != nullptr) options.templates.own = a.interpreter;
+  if (a.follow_client) options.templates.own = a.interpreter;
   options.bell_fd = templates.take_bell();
   options.echo = a.echo;
   if (a.ends_in_s > 0) options.ends = monotonic_now() + duration_of(a.ends_in_s);

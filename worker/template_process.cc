@@ -166,7 +166,8 @@ std::vector<std::string> TemplateProcesses::command(const Interpreter& interpret
   words.insert(words.end(), interpreter.flags.begin(), interpreter.flags.end());
   words.insert(words.end(),
                {"-c", kBoot, interpreter.package, std::to_string(control_fd), std::to_string(bell_fd_),
-                BETTERBOX_VERSION, std::to_string(key), own ? options_.socket_path : "", preload});
+                BETTERBOX_VERSION, std::to_string(key), options_.follows_client ? "follow" : "",
+                own ? options_.socket_path : "", preload});
   return words;
 }
 

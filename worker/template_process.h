@@ -19,6 +19,8 @@ namespace betterbox {
 struct TemplateOptions {
   std::vector<std::string> preload;  ///< modules to import before the first fork
   std::string socket_path;  ///< the worker's socket: removed by its own template when the worker is gone
+  bool follows_client =
+      false;  ///< slots have all of their client's environment and limits, where it is on this host
 };
 
 /// The templates of a worker: its own, and those of clients.

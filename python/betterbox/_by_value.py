@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import abc
 import copyreg
-import dataclasses
 import dis
 import functools
-import inspect
 import pickle
 import sys
 import threading
@@ -66,6 +64,8 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
                 return _reduce_class(obj)
         elif issubclass(kind, BaseException):
             return reduce_exception(obj)
+        elif kind.__module__ == "dataclasses" and (name := _sentinel_name(obj)) is not None:
+            return _found, ("dataclasses", name)
         elif _has_own_reducer(kind) and kind not in _known_to_cloudpickle:
             return _reduce_instance(obj)
         return super().reducer_override(obj)
@@ -81,12 +81,15 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         return *reduced[:2], (reduced[5], reduced[2]), None, None, _complete
 
 
+_CO_OPTIMIZED = 1  # of a code object: a function. (`inspect` has the name, and takes 5 ms to import.)
+
+
 def _names_in_class_bodies(code: types.CodeType) -> Iterator[str]:
     """What bodies of classes within `code` read and have not assigned before."""
     for inner in code.co_consts:
         if not isinstance(inner, types.CodeType):
             continue
-        if not inner.co_flags & inspect.CO_OPTIMIZED:
+        if not inner.co_flags & _CO_OPTIMIZED:
             assigned = set()
             for step in dis.get_instructions(inner):
                 if step.opname == "STORE_NAME":
@@ -160,7 +163,7 @@ def _hidden_by_type(cls: type) -> Iterator[str]:
 
 
 _SETTABLE = {"__module__", "__doc__", "__annotations__", "__abstractmethods__", "__type_params__"}
-_OF_TYPE = {name for name, value in vars(type).items() if inspect.isdatadescriptor(value)} - _SETTABLE
+_OF_TYPE = {name for name, value in vars(type).items() if hasattr(type(value), "__set__")} - _SETTABLE
 
 
 def _slot_names(cls: type) -> tuple[str, ...]:
@@ -384,10 +387,9 @@ def _found(module: str, name: str) -> Any:
     return found
 
 
-def _reduce_sentinel(obj: Any) -> Any:
+def _sentinel_name(obj: Any) -> str | None:
     """`dataclasses` compares its sentinels by identity, and their own pickles forget it."""
-    name = next((name for name, value in vars(dataclasses).items() if value is obj), None)
-    return obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL) if name is None else (_found, ("dataclasses", name))
+    return next((name for name, value in vars(sys.modules["dataclasses"]).items() if value is obj), None)
 
 
 _reducers: dict[type, Callable[[Any], Any]] = {
@@ -400,6 +402,3 @@ _reducers: dict[type, Callable[[Any], Any]] = {
 for _kind in ("TypeVar", "ParamSpec", "TypeVarTuple"):
     if hasattr(typing, _kind):
         _reducers[getattr(typing, _kind)] = _by_name_or(_reduce_type_parameter)
-for _name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY", "_FIELD"):
-    if hasattr(dataclasses, _name):
-        _reducers[type(getattr(dataclasses, _name))] = _reduce_sentinel

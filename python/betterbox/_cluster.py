@@ -16,7 +16,6 @@ from typing import Any
 from betterbox import _core, _end, _resources, _settings
 from betterbox._cluster_watch import Child, Watch
 from betterbox._errors import BusError
-from betterbox._surroundings import FOLLOWS
 
 __tracebackhide__ = True  # pytest shows the user's lines
 
@@ -119,7 +118,7 @@ class LocalCluster:
 
     def _launched_worker(self, name: str) -> Child:
         command = _settings.worker_command(self.bus, slots=self.slots, name=name)
-        return self._launched("worker", name, [*command, *self._capacity, "--echo", "--ignore-sigint"])
+        return self._launched("worker", name, [*command, *self._capacity, "--follow-client", "--echo", "--ignore-sigint"])
 
     @_end.way_in
     def add_worker(self) -> None:
@@ -131,7 +130,7 @@ class LocalCluster:
             self.workers += 1
 
     def _launched(self, role: str, name: str, command: list[str]) -> Child:
-        child = Child(name, role, command, {**os.environ, "BETTERBOX_BUS": self.bus, FOLLOWS: "1"})
+        child = Child(name, role, command, {**os.environ, "BETTERBOX_BUS": self.bus})
         self._children.append(child)
         return child
 

@@ -60,7 +60,7 @@ def set_environment(wanted: dict[bytes, bytes]) -> None:
 def daemon_cpus() -> int:
     """CPUs that a daemon may use which this process starts."""
 
-def start_daemon(argv: Sequence[str], log_file: str, timeout: float) -> str:
+def start_daemon(argv: Sequence[str], log_file: str, timeout: float, meanwhile: Callable[[], object]) -> str:
     """Start a detached process; returns the line it wrote to its --ready-fd. Raises BusError."""
 
 # --- items --------------------------------------------------------------------------------------

@@ -1,15 +1,17 @@
 """Signatures and docstrings of a box's methods, for `help` and `inspect.signature` of remote ones.
 
 A client asks a box for them, all at once, when somebody first looks at one: calls never need them, so they cost calls
-nothing, and the scheduler does not keep them. They travel as texts and plain values, within bounds: to show a default or
+nothing (so `inspect` is imported where it is used), and the scheduler does not keep them. They travel as texts and plain values, within bounds: to show a default or
 an annotation nobody should have to import what the box imports.
 """
 
 from __future__ import annotations
 
 import builtins
-import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import inspect
 
 DESCRIBE = "__betterbox_describe__"
 """What a client calls; every slot with a box answers it."""
@@ -50,6 +52,8 @@ def describe(box: Any, exported: dict[str, int]) -> dict[str, Described]:
 
 
 def _describe_method(box: Any, name: str) -> Described:
+    import inspect
+
     try:
         method = getattr(box, name)
         doc = inspect.getdoc(method)
@@ -68,6 +72,8 @@ def _describe_method(box: Any, name: str) -> Described:
 
 
 def _pack(value: Any) -> tuple[int, Any]:
+    import inspect
+
     if value is inspect.Parameter.empty:
         return _NOTHING, None
     if type(value) in _PLAIN and (not isinstance(value, (str, bytes)) or len(value) <= _MOST_SHOWN):
@@ -83,6 +89,8 @@ def _pack(value: Any) -> tuple[int, Any]:
 
 def signature_of(described: Described) -> inspect.Signature | None:
     """The signature of a method that was described; None if it has none, or the description is none."""
+    import inspect
+
     _, parameters, returned = described
     if parameters is None:
         return None
@@ -96,6 +104,8 @@ def signature_of(described: Described) -> inspect.Signature | None:
 
 
 def _unpack(packed: tuple[int, Any]) -> Any:
+    import inspect
+
     kind, value = packed
     if kind == _NOTHING:
         return inspect.Parameter.empty

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -34,13 +33,22 @@ def _partial_method() -> type:
 
 
 def _flags(member: Any) -> int:
+    import inspect
+
     flags = CONCURRENT if _is_marked(member, "__betterbox_concurrent__") else 0
     return flags | (ASYNC if inspect.iscoroutinefunction(_function(member)) else 0)
 
 
+def _static(cls: type, name: str) -> Any:
+    """The attribute as it lies in the class or those above it; None if there is none."""
+    import inspect  # boxes need it, plain functions do not
+
+    return inspect.getattr_static(cls, name, None)
+
+
 def _is_private(obj: Any, name: str) -> bool:
     """True if any class in the hierarchy marked the name private and no one below took it back."""
-    member = inspect.getattr_static(type(obj), name, None)
+    member = _static(type(obj), name)
     return member is not None and _is_marked(member, "__betterbox_private__")
 
 
@@ -53,7 +61,7 @@ def exports(obj: Any) -> list[tuple[str, int]]:
     for name in dir(type(obj)):
         if name.startswith("_") or name in _RESERVED:
             continue
-        member = inspect.getattr_static(type(obj), name)
+        member = _static(type(obj), name)
         if _is_method(member) and not _is_marked(member, "__betterbox_private__"):
             found[name] = _flags(member)
         else:

@@ -21,7 +21,6 @@ from betterbox._promise import SINGLE, Promise
 from betterbox._spread import has_spread, spread
 from betterbox._submissions import prepare, submit_now
 from betterbox._submissions import submitters as _submitters
-from betterbox._surroundings import FOLLOWS
 
 __tracebackhide__ = True  # pytest shows the user's lines
 
@@ -280,7 +279,12 @@ def _launch_worker(bus: str) -> None:
     slots = _core.daemon_cpus()
     command = _settings.worker_command(bus, slots=slots, name=f"auto-{host_name()}")
     log = os.path.join(_settings.log_folder(), "worker.log")
-    _core.start_daemon(["/usr/bin/env", FOLLOWS + "=1", *command, "--background"], log, _WORKER_TIMEOUT)
+    _core.start_daemon([*command, "--background", "--follow-client"], log, _WORKER_TIMEOUT, _import_the_rest)
+
+
+def _import_the_rest() -> None:
+    """What the call behind a start needs, and takes as long as a worker to start."""
+    from betterbox import _by_value  # noqa: F401
 
 
 def _warn_if_nobody_works(connection: _bus.Connection, line: _warned.Line) -> None:

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import re
 import sys
 
+from betterbox._digest import blake2b
 from betterbox._errors import BusError
 from betterbox._printable import printable
 
@@ -74,7 +74,7 @@ def _own() -> tuple[int, bytes]:
     options = [os.fsencode(flag) for flag in flags()]
     text = b"\0".join([*head, *options, b"", *_variables(), b"", b""])
     made_of = os.fsencode(f"{sys.version}\0{sys.prefix}\0{sys.base_prefix}\0") + text
-    return int.from_bytes(hashlib.blake2b(made_of, digest_size=8).digest(), "little"), text
+    return int.from_bytes(blake2b(made_of, digest_size=8).digest(), "little"), text
 
 
 def _variables() -> list[bytes]:

@@ -16,7 +16,6 @@ afresh where it differs, from a process of that interpreter (worker/context_head
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import os
 import pickle
@@ -28,6 +27,7 @@ from time import tzset
 from typing import Any, NamedTuple
 
 from betterbox import _core, _interpreter
+from betterbox._digest import blake2b
 from betterbox._errors import BetterBoxError
 
 _HEAD = struct.Struct("<QQII")
@@ -62,10 +62,6 @@ _NAMES_OF_PLACE = frozenset(
     "HOME USER LOGNAME SHELL HOST HOSTNAME TMPDIR TMP TEMP DISPLAY WAYLAND_DISPLAY XAUTHORITY PWD OLDPWD SHLVL MAIL TTY "
     "TERM JOB_ID _".encode().split()
 )
-
-
-FOLLOWS = "BETTERBOX_FOLLOW_CLIENT"
-"""Set for workers that a client starts on its own host: slots take all of its environment and limits."""
 
 
 class Interpreter(NamedTuple):
@@ -175,7 +171,7 @@ def _umask() -> int:
 def _wire(family: bytes, facts: Facts) -> bytes:
     key, text = _interpreter.identity()
     body = pickle.dumps((family, *facts), protocol=5)
-    name = hashlib.blake2b(body, digest_size=_NAME_BYTES, key=key.to_bytes(8, "little")).digest()
+    name = blake2b(body, digest_size=_NAME_BYTES, key=key.to_bytes(8, "little")).digest()
     body = name + zlib.compress(body, 1)
     return _HEAD.pack(_birth(family, facts.environ, key), key, len(text), len(body)) + text + body
 
@@ -188,7 +184,7 @@ def _birth(family: bytes, environ: dict[bytes, bytes], interpreter: int) -> int:
         if name.startswith(_OF_BIRTH) and name not in given and not (name in THREAD_COUNTS and value == b"1")
     )
     made_of = repr((mine, interpreter)).encode()
-    return int.from_bytes(hashlib.blake2b(made_of, digest_size=8, salt=family).digest(), "little")
+    return int.from_bytes(blake2b(made_of, digest_size=8, salt=family).digest(), "little")
 
 
 # --- the slot's side --------------------------------------------------------------------------------
@@ -215,10 +211,10 @@ def split(data: bytes) -> tuple[Surroundings, memoryview]:
 class Place:
     """What a slot has of its worker."""
 
-    def __init__(self, interpreter: int) -> None:
+    def __init__(self, interpreter: int, follows: bool) -> None:
         self.environ = _core.environment()
         self.interpreter = interpreter  # as calls name it; 0: not told
-        self.follows = FOLLOWS.encode() in self.environ
+        self.follows = follows  # slots take all of a client's environment and limits, if it is on this host
         self.assigned: dict[bytes, bytes] = {}
         self.path = list(sys.path)
         try:
@@ -254,7 +250,6 @@ class Place:
             merged.setdefault(name, b"1")
         merged.update((name, value) for name, value in self.environ.items() if name.startswith(_OF_WORKER))
         merged.update(self.assigned)
-        merged.pop(FOLLOWS.encode(), None)
         return merged
 
     def _is_mine(self, name: bytes) -> bool:
@@ -266,10 +261,10 @@ class Place:
 _place: Place | None = None
 
 
-def begin(interpreter: int) -> None:
+def begin(interpreter: int, follows: bool) -> None:
     """In the template, before anything changes: what is here is the worker's. `interpreter`: see `_interpreter.identity`."""
     global _place
-    _place = Place(interpreter)
+    _place = Place(interpreter, follows)
 
 
 def enter_slot() -> None:

@@ -21,7 +21,7 @@ _KIND_BROKEN = 4
 _MOST_TEXT = 1024
 
 
-def run(control: str, bell: str, version: str, interpreter: str, socket: str, preload: str) -> None:
+def run(control: str, bell: str, version: str, interpreter: str, follow: str, socket: str, preload: str) -> None:
     """Run the template; returns in each slot once that has ended.
 
     Parameters
@@ -32,6 +32,8 @@ def run(control: str, bell: str, version: str, interpreter: str, socket: str, pr
         The worker's.
     interpreter : str
         The key by which calls name this interpreter (see `_interpreter.identity`); 0: not told.
+    follow : str
+        Not empty: slots have all of their client's environment and limits, where it is on this host.
     socket : str
         The worker's socket, removed when the worker is gone; may be empty.
     preload : str
@@ -47,7 +49,7 @@ def run(control: str, bell: str, version: str, interpreter: str, socket: str, pr
     _clear_main()
     for name in _surroundings.THREAD_COUNTS:  # before anything that reads them is imported
         os.environb.setdefault(name, b"1")
-    _surroundings.begin(int(interpreter))
+    _surroundings.begin(int(interpreter), bool(follow))
     _registry.recording = True  # modules that are preloaded must not serve
     try:
         import cloudpickle  # noqa: F401

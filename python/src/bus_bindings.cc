@@ -150,12 +150,18 @@ void register_bus(py::module_& module) {
   module.def("daemon_cpus", &daemon_cpus);
   module.def(
       "start_daemon",
-      [](const std::vector<std::string>& argv, const std::string& log_file, double timeout) {
+      [](const std::vector<std::string>& argv, const std::string& log_file, double timeout,
+         const py::object& meanwhile) {
         const TimePoint deadline = monotonic_now() + Duration{static_cast<std::int64_t>(timeout * 1e9)};
-        return as_bus_error([&] { return start_daemon(argv, log_file, deadline); });
+        const auto run = [&] {
+          const GilHold gil;
+          if (PyRef done(PyObject_CallNoArgs(meanwhile.ptr())); !done) PyErr_WriteUnraisable(meanwhile.ptr());
+        };
+        return as_bus_error([&] { return start_daemon(argv, log_file, deadline, run); });
       },
-      py::arg("argv"), py::arg("log_file"), py::arg("timeout"),
-      "Start a detached process; returns the line it wrote to its --ready-fd. Raises BusError.");
+      py::arg("argv"), py::arg("log_file"), py::arg("timeout"), py::arg("meanwhile"),
+      "Start a detached process, and call `meanwhile` while it starts; returns the line it wrote to its "
+      "--ready-fd. Raises BusError.");
 }
 
 }  // namespace betterbox

@@ -241,7 +241,7 @@ def test_the_first_script_narrows_nobody_but_itself(scripts: Scripts, home: Path
 
 
 def test_what_is_the_workers_stays() -> None:
-    place = _surroundings.Place(0)
+    place = _surroundings.Place(0, False)
     place.environ = {b"PATH": b"/worker", b"OMP_NUM_THREADS": b"4", b"SLURM_JOB_ID": b"7", b"HOSTNAME": b"node"}
     place.assigned = {b"CUDA_VISIBLE_DEVICES": b"1"}
     theirs = {b"PATH": b"/client", b"OMP_NUM_THREADS": b"2", b"SLURM_JOB_ID": b"8", b"DATASET": b"large"}

@@ -128,6 +128,15 @@ TEST_F(BusStartTest, ADaemonSaysThatItIsReady) {
   EXPECT_EQ(start_daemon(shell("echo \"ready $1 $2\" >&3"), log(), soon()), "ready --ready-fd 3");
 }
 
+TEST_F(BusStartTest, RunsWhatIsToBeDoneWhileItStarts) {
+  // The daemon is ready only once this process has written the file.
+  const std::string file = path("done");
+  const std::string said =
+      start_daemon(shell("while [ ! -e '" + file + "' ]; do sleep 0.01; done; echo ready >&3"), log(), soon(),
+                   [&] { std::ofstream(file) << "yes"; });
+  EXPECT_EQ(said, "ready");
+}
+
 TEST_F(BusStartTest, ADaemonInheritsNothingButItsThree) {
   const int leaked = ::open("/dev/null", O_RDONLY);  // deliberately without close-on-exec
   const int far = ::fcntl(leaked, F_DUPFD, 700);

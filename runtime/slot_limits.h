@@ -26,6 +26,8 @@ inline constexpr std::size_t kReportsPerPacket = 128;
 inline constexpr std::size_t kMaxTemplateReports = std::size_t{4} * kMaxSlots;
 /// A template that was asked for slots and says nothing for this long is killed, and another one is started.
 inline constexpr Duration kTemplatePatience = seconds(30);
+/// And one that is not up this long after its start: interpreters on cold network file systems take a minute.
+inline constexpr Duration kTemplateStartPatience = seconds(120);
 /// Templates in a row that end before they have made a slot: then their worker gives up.
 inline constexpr std::uint32_t kMaxFruitlessTemplates = 3;
 /// Templates of other interpreters than the worker's own that stay although they have no slot: each takes 20 MB and 50 ms

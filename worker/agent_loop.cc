@@ -490,7 +490,7 @@ void AgentLoop::collect() {
   for (const std::string& warning : executor_.take_warnings()) observer_.log(warning);
   const Template* own = executor_.own_template();
   if (own == nullptr) return;
-  if (own->up && !std::exchange(template_announced_, true)) observer_.template_up();
+  if (own->up() && !std::exchange(template_announced_, true)) observer_.template_up();
   if (own->gone) finish(End::kBroken, own->error);
 }
 

@@ -59,7 +59,7 @@ Executor::Executor(const Options& options) : options_(options), host_(host_name(
   watch(epoll_fd_, options_.bell_fd, kBellTag);
   if (!options_.in_process) output_ = std::make_unique<OutputThread>([this] { wake_agent(); });
   if (options_.templates.start)
-    templates_ = std::make_unique<TemplateSet>(options_.templates, epoll_fd_, kControlTag);
+    templates_ = std::make_unique<TemplateSet>(options_.templates, epoll_fd_, kControlTag, monotonic_now());
 }
 
 Executor::~Executor() {
@@ -424,7 +424,6 @@ void Executor::read_template(Template& one, std::vector<Event>& events) {
 }
 
 void Executor::take_report(Template& one, const TemplateReport& report, std::vector<Event>& events) {
-  if (report.kind == TemplateReport::kUp) one.up = true;
   Slot* slot = find({report.seat});
   if (slot == nullptr || slot->life != report.life || slot->home != &one) return;  // discarded
   if (report.kind == TemplateReport::kForked) {

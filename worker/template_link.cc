@@ -18,7 +18,10 @@ TemplateLink::~TemplateLink() {
   close_packed();
 }
 
-void TemplateLink::connect(int fd) { fd_ = fd; }
+void TemplateLink::connect(int fd, TimePoint now) {
+  fd_ = fd;
+  heard_ = now;
+}
 
 void TemplateLink::disconnect() {
   if (fd_ >= 0) ::close(std::exchange(fd_, -1));
@@ -145,6 +148,7 @@ TemplateLink::Read TemplateLink::read(TimePoint now, TemplateReport& report, std
 }
 
 TimePoint TemplateLink::patience_ends() const {
+  if (fd_ >= 0 && !up_) return heard_ + kTemplateStartPatience;
   return under_way_ == 0 ? TimePoint::never() : heard_ + kTemplatePatience;
 }
 

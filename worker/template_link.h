@@ -30,7 +30,7 @@ class TemplateLink {
   TemplateLink& operator=(const TemplateLink&) = delete;
 
   /// Takes over the socket to a template that has just been started. Forks that wait are for it.
-  void connect(int fd);
+  void connect(int fd, TimePoint now);
   /// The template is gone, with all that it had forked.
   void disconnect();
   /// Nothing more goes either way: read() gives kClosed.
@@ -49,6 +49,8 @@ class TemplateLink {
   enum class Read { kReport, kNothing, kClosed };
   /// The next report. `reason` is set for kBroken.
   Read read(TimePoint now, TemplateReport& report, std::string& reason);
+  /// Its template can fork.
+  bool up() const { return up_; }
   /// When a template that says nothing is given up.
   TimePoint patience_ends() const;
 
@@ -66,7 +68,7 @@ class TemplateLink {
   std::vector<TemplateRequest> packed_;  // forks of the next packet, with
   std::vector<int> packed_fds_;          // their descriptors
   std::size_t under_way_ = 0;            // forks that were asked for and not told
-  TimePoint heard_{};                    // or the first request since nothing was under way
+  TimePoint heard_{};                    // or its start, or the first request since nothing was under way
   std::vector<TemplateReport> reports_;  // read, not taken
   std::size_t taken_ = 0;
   std::string reason_;

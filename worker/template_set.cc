@@ -13,11 +13,11 @@
 
 namespace betterbox {
 
-TemplateSet::TemplateSet(Options options, int epoll_fd, std::uint8_t tag)
+TemplateSet::TemplateSet(Options options, int epoll_fd, std::uint8_t tag, TimePoint now)
     : options_(std::move(options)), epoll_fd_(epoll_fd), tag_(tag) {
   templates_.push_back(std::make_unique<Template>());
   own().interpreter = options_.own;
-  start(own(), {});
+  start(own(), now);
 }
 
 Template* TemplateSet::find(std::uint64_t interpreter) {
@@ -71,10 +71,9 @@ void TemplateSet::make_room() {
 
 void TemplateSet::start(Template& one, TimePoint now) {
   const int fd = options_.start(one.interpreter, one.text);
-  one.up = false;
   if (fd < 0) return give_up(one, "the process that forks slots cannot be started", now);
   one.gone = false;
-  one.link.connect(fd);
+  one.link.connect(fd, now);
   one.watched = 0;
   watch(one, EPOLLIN);
 }
@@ -102,12 +101,13 @@ void TemplateSet::flush(TimePoint now, const TemplateLink::Descriptors& descript
 
 void TemplateSet::end_silent(TimePoint now) {
   for (const auto& one : templates_) {
-    if (one != nullptr && one->link.patience_ends() <= now) one->link.hang_up();
+    if (one == nullptr || one->link.patience_ends() > now) continue;
+    if (!one->up()) one->error = "the interpreter did not start in time";
+    one->link.hang_up();
   }
 }
 
 void TemplateSet::lost(Template& one, TimePoint now) {
-  one.up = false;
   if (!one.error.empty() || ++one.fruitless >= kMaxFruitlessTemplates)
     return give_up(one, "the process that forks slots is gone", now);
   start(one, now);

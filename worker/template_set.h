@@ -19,7 +19,7 @@ struct Template {
   std::uint64_t interpreter = 0;  ///< as contexts name it
   std::string text;               ///< as contexts tell it; empty: the worker's own
   TemplateLink link;
-  bool up = false;
+  bool up() const { return link.up(); }
   bool gone = false;  ///< no further one is started,
   std::string error;  ///< and why
   std::uint32_t slots = 0;
@@ -44,7 +44,7 @@ class TemplateSet {
   };
 
   /// Starts the worker's own. `epoll_fd`: sees the links, each with a tag that ends in the byte `tag`.
-  TemplateSet(Options options, int epoll_fd, std::uint8_t tag);
+  TemplateSet(Options options, int epoll_fd, std::uint8_t tag, TimePoint now);
 
   Template& own() { return *templates_.front(); }
   const Template& own() const { return *templates_.front(); }

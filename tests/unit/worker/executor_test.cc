@@ -222,7 +222,7 @@ TEST_F(Processes, SayWhoTheyAre) {
   EXPECT_EQ(ready.class_name, "Test");
   ASSERT_EQ(ready.methods.size(), 1u);
   EXPECT_EQ(ready.methods[0].name, "f");
-  EXPECT_TRUE(executor_->own_template()->up);
+  EXPECT_TRUE(executor_->own_template()->up());
 }
 
 TEST_F(Processes, AnswerCallsOfAnySize) {

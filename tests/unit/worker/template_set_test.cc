@@ -85,7 +85,7 @@ class Templates : public ::testing::Test {
       return ends[0];
     };
     options.end = [this](std::uint64_t interpreter) { ended_.push_back(interpreter); };
-    set_.emplace(options, epoll_fd_, std::uint8_t{2});
+    set_.emplace(options, epoll_fd_, std::uint8_t{2}, now_);
   }
   Template& of(std::uint64_t interpreter, const std::string& text) {
     return set_->of(context(interpreter, text), now_);
@@ -135,6 +135,21 @@ TEST_F(Templates, ThatCannotBeStartedAreTriedAgainAfterAWhile) {
   now_ = now_ + kTemplateRetry;
   EXPECT_EQ(&of(6, "missing"), &set_->own());
   EXPECT_THAT(started_, ElementsAre("", "missing", "missing"));
+}
+
+TEST_F(Templates, ThatDoNotStartInTimeAreEnded) {
+  make(5);
+  Template& other = of(6, "six");
+  set_->end_silent(now_ + (kTemplateStartPatience - milliseconds(1)));
+  EXPECT_EQ(other.error, "");
+  set_->end_silent(now_ + kTemplateStartPatience);
+  EXPECT_EQ(other.error, "the interpreter did not start in time");
+  TemplateReport report;
+  std::string reason;
+  EXPECT_EQ(other.link.read(now_, report, reason), TemplateLink::Read::kClosed);
+  other.link.disconnect();
+  set_->lost(other, now_);
+  EXPECT_TRUE(other.gone);
 }
 
 TEST_F(Templates, AreFoundByTheTagsOfTheirEvents) {

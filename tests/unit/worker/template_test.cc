@@ -74,7 +74,7 @@ class Bursts : public ::testing::Test {
     int ends[2];
     ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
     template_fd_ = ends[1];
-    link_.connect(ends[0]);
+    link_.connect(ends[0], monotonic_now());
     template_ = std::thread([this] { run_template(template_fd_, slots_); });
   }
   void TearDown() override {
@@ -175,7 +175,7 @@ TEST(TemplateLink, LosesPatienceWithATemplateThatSaysNothing) {
   int ends[2];
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
   TemplateLink link;
-  link.connect(ends[0]);
+  link.connect(ends[0], monotonic_now());
   TemplateReport up;
   up.kind = TemplateReport::kUp;
   ASSERT_EQ(::send(ends[1], &up, sizeof up, 0), static_cast<ssize_t>(sizeof up));

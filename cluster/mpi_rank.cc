@@ -7,7 +7,6 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
 #include <thread>
@@ -86,11 +85,19 @@ MpiRank::MpiRank(const BetterboxMpi& mpi, const std::string& python) {
 
 std::string MpiRank::scheduler_endpoint() { return "mpi://0/" + std::string(kScheduler); }
 
-void MpiRank::end(int code) {
+void MpiRank::finish(int code) {
   scheduler_.reset();
   if (!node_->finish(kFinishPatience)) node_->abort(code);
-  std::fflush(nullptr);
-  std::_Exit(code);
+}
+
+void MpiRank::end(int code) {
+  finish(code);
+  std::thread([code] {  // what else ends with the process may wait for the thread that is stuck
+    ::usleep(static_cast<useconds_t>(kFinishPatience.ns / 1000));
+    std::_Exit(code);
+  })
+      .detach();
+  std::exit(code);
 }
 
 }  // namespace betterbox

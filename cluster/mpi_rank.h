@@ -2,8 +2,8 @@
 // process is the user's interpreter: betterbox._mpi runs the script (rank 0) or a slot (the others). Knows no Python.
 //
 // How it ends. The script has ended, and Python with it: the scheduler says goodbye to the agents of the other ranks,
-// whose Python ends; all ranks finish MPI together and rank 0 exits with the script's code. What does not come to an
-// end within kFinishPatience ends by MPI_Abort with that code.
+// whose Python ends; all ranks finish MPI together and rank 0 exits with the script's code, as any program does: MPICH tells
+// its launcher at exit that all is well. What does not come to an end within kFinishPatience ends by MPI_Abort with that code.
 #pragma once
 
 #include <memory>
@@ -30,7 +30,9 @@ class MpiRank {
   const Carrier& carrier() const { return carrier_; }
   static std::string scheduler_endpoint();
 
-  /// Ends this rank, with all others.
+  /// Ends MPI, with all others; `code`: of the job if that takes too long.
+  void finish(int code);
+  /// The same, and then this process, though user code still runs in it.
   [[noreturn]] void end(int code);
   /// Ends all ranks at once.
   [[noreturn]] void abort(int code) { node_->abort(code); }

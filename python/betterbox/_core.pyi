@@ -268,10 +268,10 @@ def mpi_library(shim: str) -> str:
     """What the MPI of a shim (cluster/mpi_shim.h) says about itself; MPI is not started."""
 
 def start_rank(shim: str) -> tuple[int, int, str]:
-    """Start MPI, once per process: (rank, size, endpoint of the scheduler). This process ends the job when Python ends."""
+    """Start MPI, once per process: (rank, size, endpoint of the scheduler). It ends when Python does."""
 
 def rank_ends_with(code: int) -> None:
-    """The exit code of this rank once Python has ended; 1 until it is told."""
+    """The exit code that this rank will have: that of the job, if MPI does not end in time. 1 until it is told."""
 
 def end_rank(code: int) -> NoReturn:
     """End this rank now, whatever still runs in it."""

@@ -21,9 +21,9 @@ MpiRank* rank_of_job = nullptr;
 pid_t rank_process = 0;
 int exit_code = 1;  ///< of an interpreter that ends before it was told another
 
-/// Python has ended: this process does, with all others of the job. Not in what the rank has forked.
-void end_with_python() {
-  if (::getpid() == rank_process) rank_of_job->end(exit_code);
+/// Python has ended: MPI does, with all others of the job. Not in what the rank has forked.
+void finish_with_python() {
+  if (::getpid() == rank_process) rank_of_job->finish(exit_code);
 }
 
 const BetterboxMpi& load(const std::string& shim) {
@@ -45,7 +45,7 @@ void start_rank(const std::string& shim) {
   }
   rank_process = ::getpid();
   use_carrier(rank_of_job->carrier());
-  if (Py_AtExit(&end_with_python) != 0) throw BusError("Python takes no more functions for its end");
+  if (Py_AtExit(&finish_with_python) != 0) throw BusError("Python takes no more functions for its end");
 }
 
 /// REQUIRES: start_rank().
@@ -67,8 +67,7 @@ void register_rank(py::module_& module) {
         return py::make_tuple(the_rank().rank(), the_rank().size(), MpiRank::scheduler_endpoint());
       },
       py::arg("shim"),
-      "Start MPI, once per process: (rank, size, endpoint of the scheduler). The process ends the job when "
-      "Python ends, with the code of rank_ends_with().");
+      "Start MPI, once per process: (rank, size, endpoint of the scheduler). It ends when Python does.");
   module.def(
       "rank_ends_with", [](int code) { exit_code = code; }, py::arg("code"));
   module.def(

@@ -28,6 +28,7 @@ ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "OMPI_MCA_btl_base_warn_component_unused": "0",
+    "OMPI_MCA_btl": "^tcp",  # all ranks are on this host; without /sys it complains of what it finds there
     # More ranks than cores, as Open MPI 4 and as Open MPI 5 take it; MPICH has no such bound.
     "OMPI_MCA_rmaps_base_oversubscribe": "1",
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
@@ -67,7 +68,7 @@ def start(scripts: Scripts, ranks: int, *command: str, **env: str) -> Running:
 
 def said(job: Running) -> str:
     """What the job printed, without what its launcher says for want of /sys."""
-    return "".join(line for line in job.output.splitlines(keepends=True) if not line.startswith("[hwloc/"))
+    return "".join(line for line in job.output.splitlines(keepends=True) if not line.startswith(("[hwloc/", "hwloc/")))
 
 
 @lru_cache

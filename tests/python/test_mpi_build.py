@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from betterbox import BusError, _doctor, _doctor_host, _gangs, _mpi_build, _settings
+from betterbox import BusError, _doctor, _doctor_host, _gangs, _mpi_build
 from helpers import Running, Scripts, wait_until
 from mpi_jobs import MPICC, needs_mpi, start
 
@@ -219,6 +219,13 @@ def test_build_tells_what_it_made(scripts: Scripts, wrapper: Wrapper, home: Path
     assert both.wait() == 2 and "runs no script" in both.output
 
 
+def test_the_first_job_compiles_for_all_its_ranks(scripts: Scripts, wrapper: Wrapper) -> None:
+    script = scripts.write("job.py", "import betterbox\nprint('all', betterbox.map(abs, [-1, -2]).result(30))")
+    job = start(scripts, 3, sys.executable, "-m", "betterbox", "mpi", str(script), BETTERBOX_MPICC=str(wrapper.path))
+    assert job.wait(60) == 0 and "all [1, 2]" in job.output, job.output
+    assert wrapper.compiled == 1
+
+
 def test_one_rank_tells_why_none_could_be_compiled(scripts: Scripts, tmp_path: Path) -> None:
     broken = Wrapper(tmp_path / "bin", "echo 'it is broken' >&2; exit 1")
     script = scripts.write("job.py", "print('begun')")
@@ -239,4 +246,3 @@ def test_mpi4py_of_another_mpi_is_refused_before_it_is_loaded(tmp_path: Path, mo
     with pytest.raises(_gangs.BetterBoxError, match=r"linked with another MPI than this job's \(Some MPI v1\)"):
         _gangs.check_mpi4py(job)
     _gangs.check_mpi4py(SimpleNamespace(shim=str(other), rank=0))
-    assert _settings.home_path() not in str(mine)

@@ -2,7 +2,6 @@
 #include "runtime/bus_start.h"
 
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/file.h>
@@ -27,6 +26,7 @@
 #include <system_error>
 #include <utility>
 
+#include "runtime/close_range.h"
 #include "runtime/descriptor.h"
 #include "runtime/limits.h"
 #include "runtime/network.h"
@@ -118,7 +118,7 @@ void reset_signals() {
   const bool placed = ::dup2(null_fd, 0) == 0 && ::dup2(log_fd, 1) == 1 && ::dup2(log_fd, 2) == 2 &&
                       ::dup2(ready_fd, kReadyFd) == kReadyFd;
   if (placed && ::chdir("/") == 0) {
-    ::close_range(kReadyFd + 1, ~0U, 0);
+    close_descriptors(kReadyFd + 1, ~0U);
     reset_signals();
     widen(launch.keep_affinity);
     ::execv(launch.argv[0], launch.argv.data());

@@ -94,14 +94,6 @@ struct ZmqTransport::Door {
   int links = -1;  // listens for them; -1: there are none
 };
 
-/// A connection that was accepted, and of which no message has come.
-struct ZmqTransport::Silent {
-  Router* router = nullptr;
-  int descriptor = -1;
-  std::uint64_t inode = 0, generation = 0;
-  TimePoint since;
-};
-
 /// Which file a name or a descriptor stands for. Result: {0, 0} for none.
 ZmqTransport::FileId file_at(const std::string& path);
 /// Of an open socket; 0: it is none.

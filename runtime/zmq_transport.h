@@ -64,7 +64,13 @@ class ZmqTransport : public Transport {
   struct Router;
   struct Held;
   struct Door;
-  struct Silent;
+  /// A connection that was accepted, and of which no message has come.
+  struct Silent {
+    Router* router = nullptr;
+    int descriptor = -1;
+    std::uint64_t inode = 0, generation = 0;
+    TimePoint since;
+  };
   using ConnectionPtr = std::shared_ptr<Connection>;
 
   std::unique_ptr<Socket> open_socket(int type);

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <system_error>
 #include <type_traits>
@@ -23,6 +24,11 @@
 
 namespace betterbox::scheduler {
 namespace {
+
+/// Of those that main.cc waits for. (glibc has a function for all only since 2.32.)
+const char* stop_signal_name(std::uint32_t number) {
+  return number == SIGINT ? "SIGINT" : number == SIGHUP ? "SIGHUP" : "SIGTERM";
+}
 
 /// The bus file is looked at this often.
 constexpr Duration kBusCheckInterval = seconds(1);
@@ -292,8 +298,7 @@ void Server::wait() {
     if (ready.fd == options_.signal_fd) {
       signalfd_siginfo info{};
       if (::read(ready.fd, &info, sizeof info) != sizeof info) continue;
-      return handle(StopRequested{std::string("it was asked to (SIG") +
-                                  ::sigabbrev_np(static_cast<int>(info.ssi_signo)) + ")"});
+      return handle(StopRequested{std::string("it was asked to (") + stop_signal_name(info.ssi_signo) + ")"});
     }
     if (ready.fd == options_.die_with_fd) {
       char ignored[64];

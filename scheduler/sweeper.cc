@@ -1,7 +1,6 @@
 #include "scheduler/sweeper.h"
 
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
@@ -15,6 +14,7 @@
 #include <thread>
 
 #include "runtime/bus_file.h"
+#include "runtime/close_range.h"
 #include "runtime/limits.h"
 #include "runtime/segment_pool.h"
 
@@ -29,8 +29,8 @@ constexpr int kLookEveryMs = 50;
 constexpr int kDyingMayTakeMs = 2'000;
 
 void keep_only(int fd) {
-  if (fd > 0) ::close_range(0, static_cast<unsigned>(fd) - 1, 0);
-  ::close_range(static_cast<unsigned>(fd) + 1, ~0U, 0);
+  if (fd > 0) close_descriptors(0, static_cast<unsigned>(fd) - 1);
+  close_descriptors(static_cast<unsigned>(fd) + 1, ~0U);
   // 0, 1 and 2 are taken, so that nothing opened later is mistaken for them.
   for (int i = 0; i < 3; ++i) {
     if (i != fd) static_cast<void>(::open("/dev/null", O_RDWR));

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "runtime/check.h"
+#include "runtime/close_range.h"
 #include "worker/slot_signals.h"
 
 namespace betterbox {
@@ -30,7 +31,7 @@ std::pair<int, int> arrange_descriptors(const int* given, int bell_fd) {
   }
   ::fcntl(3, F_SETFD, FD_CLOEXEC);
   ::fcntl(4, F_SETFD, FD_CLOEXEC);
-  ::close_range(5, ~0U, 0);
+  close_descriptors(5, ~0U);
   return {3, 4};
 }
 

@@ -2,7 +2,6 @@
 #include "worker/template_process.h"
 
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -17,6 +16,7 @@
 #include <utility>
 
 #include "runtime/bus_file.h"
+#include "runtime/close_range.h"
 #include "runtime/time.h"
 #include "worker/template_messages.h"
 
@@ -68,8 +68,8 @@ void report_not_started(int control_fd, const char* program, int error) {
   };
   add(program);
   add(" cannot be started: ");
-  const char* reason = ::strerrordesc_np(error);
-  add(reason != nullptr ? reason : "unknown");
+  char reason[128];
+  add(::strerror_r(error, reason, sizeof reason));
   ::send(control_fd, &packet, sizeof packet.report + size, MSG_NOSIGNAL);
 }
 
@@ -139,8 +139,8 @@ int TemplateProcesses::start(std::uint64_t key, std::string_view text) {
   const std::vector<char*> argv = pointers(words), envp = pointers(variables);
 
   const pid_t pid = ::fork();
-  if (pid == 0) {                                // threads of the parent may hold any lock: system calls only
-    ::close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);  // where the kernel knows it; ours are opened so anyway
+  if (pid == 0) {  // threads of the parent may hold any lock: system calls only
+    close_descriptors(3, ~0U, CLOSE_RANGE_CLOEXEC);
     ::fcntl(ends[1], F_SETFD, 0);
     ::fcntl(bell_fd_, F_SETFD, 0);
     ::setrlimit(RLIMIT_NOFILE, &descriptors_);

@@ -67,7 +67,9 @@ ClientPtr make_client(const std::string& endpoint, const std::string& name, bool
     options.find_bus = [find_bus = std::move(find_bus)]() -> std::string {
       const GilHold gil;
       try {
-        return rest_if_ended([&] { return find_bus().cast<std::string>(); });
+        const PyRef found(rest_if_ended([&] { return PyObject_CallNoArgs(find_bus.ptr()); }));
+        if (!found) throw py::error_already_set();
+        return py::handle(found.get()).cast<std::string>();
       } catch (py::error_already_set& error) {
         const auto text = py::str(error.value()).cast<std::string>();
         if (error.matches(py::module_::import("betterbox._bus").attr("BusEnded"))) throw BusEnded(text);

@@ -1,15 +1,11 @@
 // PyRef: owns one reference. GilRelease / GilHold: scopes without and with the interpreter lock.
-//
-// An interpreter that ends ends each other thread that asks for its lock, by pthread_exit(), which unwinds the stack: through
-// destructors that need the lock, and through functions that let nothing out (std::terminate). So a thread that has C++
-// below it never unwinds: it rests where it asked, until the process ends.
 #pragma once
 
 #include <Python.h>
-#include <cxxabi.h>
-#include <unistd.h>
 
 #include <utility>
+
+#include "python/src/resting.h"
 
 namespace betterbox {
 
@@ -33,15 +29,6 @@ class PyRef {
  private:
   PyObject* object_ = nullptr;
 };
-
-/// What `call` gives. If the interpreter ends this thread in it, the thread rests.
-template <class Call> decltype(auto) rest_if_ended(Call&& call) {
-  try {
-    return call();
-  } catch (abi::__forced_unwind&) {  // never left: leaving it goes on unwinding, or aborts
-    for (;;) ::pause();
-  }
-}
 
 class GilRelease {
  public:

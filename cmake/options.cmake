@@ -54,5 +54,10 @@ endfunction()
 # betterbox_quick_to_compile(SOURCE...): code that runs once (options, start-up) and is large in its headers: not
 # worth the optimiser's time.
 function(betterbox_quick_to_compile)
-  set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS -O0)
+  # zig (wheels) takes -O0 for a wish to have UBSan.
+  set(options -O0)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND NOT BETTERBOX_SANITIZE)
+    list(APPEND options -fno-sanitize=undefined)
+  endif()
+  set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "${options}")
 endfunction()

@@ -10,7 +10,7 @@ import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FOLDERS = ("runtime", "scheduler", "worker", "simulator", "cluster", "python", "tests", "benchmarks", "examples", "docs", "cmake")
+FOLDERS = ("runtime", "scheduler", "worker", "simulator", "cluster", "python", "tests", "benchmarks", "examples", "docs", "cmake", "packaging")
 CODE = (".h", ".cc", ".py", ".pyi")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PATH = re.compile(r"(?<![\w/.{<-])(?:%s)/[\w/.-]*\.(?:h|cc|py|pyi|md|bash|cmake|sh)\b" % "|".join(FOLDERS))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = "demo test build bench sim py lint format docs clean".split()
+VERBS = "demo test build bench sim py wheel lint format docs clean".split()
 PROGRAMS = ("_bin/betterbox-scheduler", "_bin/betterbox-worker", "_core.cpython-311-test.so")
 
 

@@ -1,0 +1,37 @@
+# What the product links or includes. All that is missing is named at once, with what to type.
+find_package(Threads REQUIRED)
+find_package(PkgConfig QUIET)
+find_package(spdlog QUIET)
+find_package(CLI11 QUIET)
+find_path(CEREAL_INCLUDE_DIR cereal/cereal.hpp)
+find_path(RAPIDJSON_INCLUDE_DIR rapidjson/document.h)
+mark_as_advanced(CEREAL_INCLUDE_DIR RAPIDJSON_INCLUDE_DIR)
+
+set(missing_libraries "")
+if(NOT PKG_CONFIG_FOUND)
+  list(APPEND missing_libraries pkg-config)
+else()
+  pkg_check_modules(zmq QUIET IMPORTED_TARGET libzmq)
+  if(NOT zmq_FOUND)
+    list(APPEND missing_libraries libzmq)
+  endif()
+endif()
+foreach(name spdlog CLI11)
+  if(NOT ${name}_FOUND)
+    list(APPEND missing_libraries ${name})
+  endif()
+endforeach()
+foreach(name cereal RapidJSON)
+  string(TOUPPER ${name} upper)
+  if(NOT ${upper}_INCLUDE_DIR)
+    list(APPEND missing_libraries ${name})
+  endif()
+endforeach()
+if(missing_libraries)
+  list(JOIN missing_libraries ", " missing_libraries)
+  message(FATAL_ERROR "BetterBox cannot be built here: not found: ${missing_libraries}. Install them with their headers:\n"
+    "  Debian, Ubuntu:  apt-get install pkg-config libzmq3-dev libspdlog-dev libcli11-dev libcereal-dev rapidjson-dev\n"
+    "  Fedora, EPEL:    dnf install pkgconf zeromq-devel spdlog-devel cli11-devel cereal-devel rapidjson-devel\n"
+    "  conda-forge:     conda install pkg-config zeromq spdlog cli11 cereal rapidjson\n"
+    "or tell CMake where they are: CMAKE_PREFIX_PATH, PKG_CONFIG_PATH.")
+endif()

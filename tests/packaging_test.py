@@ -76,12 +76,12 @@ def test_a_wheel_holds_what_a_package_has(wheel: Path) -> None:
         names = set(archive.namelist())
         metadata = archive.read(next(name for name in names if name.endswith(".dist-info/METADATA"))).decode()
         entry = archive.read(next(name for name in names if name.endswith(".dist-info/entry_points.txt"))).decode()
-    assert {"betterbox/py.typed", "betterbox/_core.pyi", "betterbox/__init__.py"} <= names
+    assert {"betterbox/py.typed", "betterbox/_core.pyi", "betterbox/__init__.py", "betterbox/_shim/mpi_shim.c"} <= names
     assert "Requires-Dist: cloudpickle" in metadata and "Requires-Python: >=3.10" in metadata
     assert "betterbox = betterbox.__main__:main" in entry
     licences = {Path(name).name for name in names if ".dist-info/licenses/" in name}
     assert {"LICENSE", "VERSIONS", "libsodium-LICENSE", "zeromq3-COPYING.LESSER", "spdlog-LICENSE", "libcereal-dev-copyright"} <= licences
-    assert not [name for name in names if re.search(r"mpi\b|betterbox-sim|/tests?/", name)]
+    assert not [name for name in names if re.search(r"betterbox-(mpi|sim|python)$|/tests?/", name)]
 
 
 def test_pyzmq_and_the_package_live_in_one_process() -> None:

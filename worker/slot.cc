@@ -13,7 +13,7 @@
 
 #include "python/src/numpy_codec.h"
 #include "python/src/object_codec.h"
-#include "python/src/py_ref.h"
+#include "python/src/raised_error.h"
 #include "runtime/page.h"
 #include "runtime/segment_pool.h"
 #include "runtime/slot_place.h"
@@ -357,7 +357,7 @@ class Slot {
 
   bool may_be_promise(PyObject* value) {
     PyTypeObject* type = Py_TYPE(value);
-    if (type == &_PyNone_Type || type == &PyLong_Type || type == &PyUnicode_Type || type == &PyFloat_Type ||
+    if (value == Py_None || type == &PyLong_Type || type == &PyUnicode_Type || type == &PyFloat_Type ||
         type == &PyBytes_Type || type == &PyBool_Type || type == &PyTuple_Type || type == &PyList_Type ||
         type == &PyDict_Type) {
       return false;
@@ -423,8 +423,8 @@ class Slot {
   /// Hands out what has been folded so far (an error of the folding function stands for all of it).
   void write_fold(ActiveLease& active, LeaseStation& station, Fold& fold) {
     if (fold.count == 0) return;
-    PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-    if (fold.value) PyErr_Fetch(&type, &value, &traceback);  // of the item that ended the fold: not ours
+    PyRef error;  // of the item that ended the fold: not ours
+    if (fold.value) error = take_raised_error();
     item_.clear();
     if (!fold.value || !encode_item(fold.value.get(), "the result", item_, large(active.plan->near()))) {
       item_ = encode_current_error();
@@ -433,7 +433,7 @@ class Slot {
                               fold.busy.ns,         fold.longest.ns};
     outlet_->write(FromSlot::kOutcome, bytes_of_struct(outcome), bytes_of(item_));
     station.done.store(fold.first + fold.count, std::memory_order_release);
-    PyErr_Restore(type, value, traceback);
+    raise_again(std::move(error));
     fold = Fold{fold.began};
   }
 

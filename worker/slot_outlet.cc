@@ -2,16 +2,15 @@
 
 #include <unistd.h>
 
+#include "python/src/raised_error.h"
+
 namespace betterbox {
 
 void end_forked_child() {
   const GilHold gil;
-  PyObject *type = nullptr, *error = nullptr, *traceback = nullptr;
-  PyErr_Fetch(&type, &error, &traceback);
-  PyErr_NormalizeException(&type, &error, &traceback);
-  if (traceback != nullptr) PyException_SetTraceback(error, traceback);
+  const PyRef error = take_raised_error();
   PyObject* module = PyImport_ImportModule("betterbox._slot");
-  if (module != nullptr) PyObject_CallMethod(module, "end_forked", "O", error != nullptr ? error : Py_None);
+  if (module != nullptr) PyObject_CallMethod(module, "end_forked", "O", error ? error.get() : Py_None);
   PyErr_Print();  // it does not return
   ::_exit(1);
 }

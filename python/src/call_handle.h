@@ -13,7 +13,7 @@
 #include "python/src/bindings.h"
 #include "python/src/item_bindings.h"
 #include "python/src/object_codec.h"
-#include "python/src/py_ref.h"
+#include "python/src/raised_error.h"
 #include "python/src/report_dicts.h"
 #include "runtime/client.h"
 
@@ -291,11 +291,7 @@ class CallHandle {
     return failure.release().ptr();
   }
   static py::object current_exception() {
-    PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    Py_XDECREF(type), Py_XDECREF(traceback);
-    return py::reinterpret_steal<py::object>(value);
+    return py::reinterpret_steal<py::object>(take_raised_error().release());
   }
   [[noreturn]] static void raise(py::handle error) {
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());

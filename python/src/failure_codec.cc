@@ -1,7 +1,7 @@
 // Failures: error and lost items to exceptions (betterbox._remote) and back (betterbox._slot.describe_error).
 #include "python/src/item_bytes.h"
 #include "python/src/object_codec.h"
-#include "python/src/py_ref.h"
+#include "python/src/raised_error.h"
 
 namespace betterbox {
 namespace {
@@ -50,11 +50,8 @@ PyObject* decode_failure(ItemBytes item, std::string_view method, Port port) {
 }
 
 std::string encode_current_error() {
-  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  PyErr_NormalizeException(&type, &value, &traceback);
-  if (traceback != nullptr && value != nullptr) PyException_SetTraceback(value, traceback);
-  PyRef held_type(type), held_value(value), held_traceback(traceback);
+  const PyRef error = take_raised_error();
+  PyObject* value = error.get();
   std::string item;
   item.push_back(static_cast<char>(ItemTag::kError));
   PyRef module(PyImport_ImportModule("betterbox._slot"));

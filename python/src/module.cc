@@ -38,6 +38,15 @@ void set_own_error(const char* name, const std::exception& error) {
 }  // namespace betterbox
 
 PYBIND11_MODULE(_core, module) {
+#ifdef Py_GIL_DISABLED
+  // A free-threaded interpreter takes its lock back for a module that does not declare to do without, as this one,
+  // unless it was told not to.
+  if (!py::module_::import("sys").attr("_is_gil_enabled")().cast<bool>()) {
+    throw py::import_error(
+        "betterbox needs the interpreter's lock (GIL): start Python without -X gil=0 and without "
+        "PYTHON_GIL=0");
+  }
+#endif
   module.doc() = "The native half of BetterBox: clients, agents, slots.";
   module.attr("version") = BETTERBOX_VERSION;
   // The one translator. BB's own error first; what is left of std::exception pybind11 knows.

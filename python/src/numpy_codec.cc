@@ -6,7 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "python/src/py_ref.h"
+#include "python/src/raised_error.h"
 #include "runtime/limits.h"
 
 namespace betterbox {
@@ -167,8 +167,7 @@ std::uint64_t dtype_of(PyTypeObject* type) {
   static std::unordered_map<PyTypeObject*, std::uint64_t> known;  // of numpy's own types, which stay
   if (const auto found = known.find(type); found != known.end()) return found->second;
   if ((type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0) return 0;  // a user's, which may go
-  PyObject *error = nullptr, *value = nullptr, *traceback = nullptr;
-  PyErr_Fetch(&error, &value, &traceback);
+  PyRef error = take_raised_error();
   std::uint64_t packed = 0;
   PyRef numpy(PyImport_ImportModule("numpy"));
   PyRef dtype(numpy ? PyObject_CallMethod(numpy.get(), "dtype", "O", type) : nullptr);
@@ -177,8 +176,7 @@ std::uint64_t dtype_of(PyTypeObject* type) {
   if (mine.get() == reinterpret_cast<PyObject*>(type) && is_number(text) && text.size() == 3 &&
       text[2] <= '8')
     std::memcpy(&packed, text.data(), text.size());
-  PyErr_Clear();
-  PyErr_Restore(error, value, traceback);
+  raise_again(std::move(error));
   return known[type] = packed;
 }
 

@@ -14,7 +14,7 @@
 #include "python/src/client_bindings.h"
 #include "python/src/object_codec.h"
 #include "python/src/process_state.h"
-#include "python/src/py_ref.h"
+#include "python/src/raised_error.h"
 #include "python/src/report_dicts.h"
 #include "runtime/client.h"
 
@@ -205,11 +205,7 @@ PyObject* got(SubmissionObject* object, PyObject* index) {
   bool failed = false;
   PyRef value(decoded(object, *outcome, failed));
   if (!value) {
-    PyObject *type = nullptr, *error = nullptr, *traceback = nullptr;
-    PyErr_Fetch(&type, &error, &traceback);
-    PyErr_NormalizeException(&type, &error, &traceback);
-    Py_XDECREF(type), Py_XDECREF(traceback);
-    value = PyRef(error);
+    value = take_raised_error();
     failed = true;
   }
   return PyTuple_Pack(2, failed ? Py_False : Py_True, value.get());

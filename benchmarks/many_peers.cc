@@ -33,6 +33,7 @@ namespace {
 
 constexpr Duration kPatience = seconds(60);
 constexpr Duration kAfterwards = seconds(3);  ///< all stay for so long
+constexpr const char* kPython = "3.x";
 constexpr std::uint64_t kFirstPeer = 1'000'000;
 constexpr std::uint64_t kAsking = 500'000;  ///< those who ask
 
@@ -42,7 +43,7 @@ class Bus {
   explicit Bus(const std::string& program) {
     if (::mkdtemp(folder_.data()) == nullptr) throw std::runtime_error("no folder");
     file_ = folder_ + "/bus.json";
-    start_daemon({program, "--bus", file_, "--interface", "lo"}, folder_ + "/log",
+    start_daemon({program, "--bus", file_, "--python", kPython, "--interface", "lo"}, folder_ + "/log",
                  monotonic_now() + seconds(20));
     info_ = *read_bus_file(file_);
   }
@@ -82,7 +83,7 @@ Hello greeting(Role role, std::uint64_t number) {
   hello.role = role;
   hello.peer = PeerId{kFirstPeer + number};
   hello.session = 1;
-  hello.python = "3.11";
+  hello.python = kPython;
   hello.host = "host-" + std::to_string(number);
   hello.boot_id = hello.host;
   hello.pid = 1;

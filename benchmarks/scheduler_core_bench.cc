@@ -13,7 +13,7 @@ namespace {
 class Bus {
  public:
   Bus(std::uint64_t workers, std::uint32_t slots)
-      : core(Config{PeerId{1}, "h", "b", 1, "s", "3.11", {}}, TimePoint{0}) {
+      : core(Config{PeerId{1}, "h", "b", 1, "s", {}, {}}, TimePoint{0}) {
     for (std::uint64_t i = 0; i < workers; ++i) {
       greet(ConnectionId{i + 2}, Role::kWorker, PeerId{i + 2});
       say(ConnectionId{i + 2}, Offer{slots, {}, {}});
@@ -31,7 +31,6 @@ class Bus {
     hello.role = role;
     hello.peer = peer;
     hello.session = 1;
-    hello.python = "3.11";
     say(connection, hello);
   }
 

@@ -19,7 +19,7 @@ class JobScheduler;
 /// Once per process, and never destroyed: it ends the process.
 class MpiRank {
  public:
-  /// `python`: "3.11", for the scheduler's report. Throws std::runtime_error.
+  /// `python`: MAJOR.MINOR, for the scheduler's report. Throws std::runtime_error.
   MpiRank(const BetterboxMpi& mpi, const std::string& python);
   ~MpiRank() = delete;
   MpiRank(const MpiRank&) = delete;

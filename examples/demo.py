@@ -27,7 +27,7 @@ from betterbox import Box, LocalCluster, SpreadBox, deploy, spread, use_box
 
 PORT = 4000
 DEFAULT_ROOT = "/usr/lib"
-DEFAULT_FOLDERS = ("python3", "python3.11")
+DEFAULT_FOLDERS = ("python3", f"python3.{sys.version_info.minor}")
 DEFAULT_LIMIT_MB = 40.0
 # A file larger than this share of the limit is not chosen: one item that is most of the work says nothing.
 LARGEST_SHARE = 0.125

@@ -48,7 +48,7 @@ class Client {
   struct Options {
     std::string endpoint;  ///< of the scheduler
     std::string name;
-    std::string host, boot_id, store, python = "3.11";
+    std::string host, boot_id, store, python;
     std::uint32_t pid = 0;
     PeerId peer;  ///< random, by the caller
     Proof proof;  ///< the same; empty: none is shown

@@ -42,7 +42,7 @@ namespace fs = std::filesystem;
 struct Arguments {
   std::string bus_file;
   std::string name = "scheduler";
-  std::string python = "3.11";
+  std::string python;
   std::string log_level = "warning";
   std::string interface;
   int network_port = 0;
@@ -215,7 +215,7 @@ int run(int argc, char** argv) {
   CLI::App app{"The scheduler of a BetterBox bus", "betterbox-scheduler"};
   app.add_option("--bus", arguments.bus_file, "the bus file to write")->required()->type_name("FILE");
   app.add_option("--name", arguments.name, "a name for people");
-  app.add_option("--python", arguments.python, "the Python minor version of this bus, e.g. 3.11");
+  app.add_option("--python", arguments.python, "the Python minor version of this bus: MAJOR.MINOR")->required();
   app.add_option(
          "--interface", arguments.interface,
          "the interface (or address of this host) that other hosts are to use; default: the one towards the "

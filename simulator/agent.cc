@@ -34,7 +34,6 @@ Hello SimAgent::hello(std::uint64_t session) const {
   hello.role = Role::kWorker;
   hello.peer = options_.peer;
   hello.session = session;
-  hello.python = "3.11";
   hello.host = "node-" + std::to_string(options_.number);
   hello.boot_id = "boot";
   hello.pid = options_.number + 1;

@@ -26,7 +26,6 @@ Hello FaultClient::hello(std::uint64_t session) const {
   hello.role = Role::kClient;
   hello.peer = peer_;
   hello.session = session;
-  hello.python = "3.11";
   hello.host = "login";
   hello.pid = number_ + 1;
   hello.name = "c-" + std::to_string(number_);

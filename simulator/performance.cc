@@ -157,7 +157,6 @@ class PerformanceRun final : public AgentWorld {
     Hello hello;
     hello.peer = kClientPeer;
     hello.session = 1;
-    hello.python = "3.11";
     hello.host = "login";
     hello.pid = 1;
     say(kSetUp, client_connection(), {std::move(hello), {}});

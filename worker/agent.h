@@ -29,7 +29,7 @@ class AgentThread {
     std::uint32_t function_slots = 0;
     std::string socket_folder;   ///< where the agent's own socket goes
     std::string name;            ///< for people
-    std::string python_version;  ///< "3.11"
+    std::string python_version;  ///< MAJOR.MINOR
     std::string bus_file;        ///< where to look for the successor of a lost scheduler; empty: nowhere
     bool background = false;
     std::function<void()> thread_begins;  ///< called first on the agent's thread; may be empty

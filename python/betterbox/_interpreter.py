@@ -43,7 +43,7 @@ def flags() -> list[str]:
 
 
 def version_of(program: str) -> str:
-    """``3.11`` of another interpreter. Raises `BusError` if it is none."""
+    """MAJOR.MINOR of another interpreter. Raises `BusError` if it is none."""
     import subprocess
 
     ask = [program, "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]

@@ -79,7 +79,7 @@ def program(name: str) -> str:
 
 
 def python_version() -> str:
-    """``3.11``."""
+    """MAJOR.MINOR of this interpreter."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 

@@ -18,6 +18,7 @@ Config drawn_config(fuzz::Input& input) {
   config.host = "here";
   config.boot_id = "boot";
   config.pid = 1;
+  config.python = "3.11";
   config.journal = input.below(2) == 1;
   return config;
 }

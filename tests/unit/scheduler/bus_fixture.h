@@ -25,6 +25,7 @@ inline Config test_config() {
   config.host = "here";
   config.boot_id = "boot";
   config.pid = 1;
+  config.python = "3.11";
   return config;
 }
 

@@ -1,5 +1,5 @@
 # Programs with an interpreter inside, where libpython is there to link: Python3_Development_FOUND says so.
-find_package(Python3 REQUIRED COMPONENTS Interpreter Development.Module OPTIONAL_COMPONENTS Development.Embed)
+find_package(Python3 3.10 REQUIRED COMPONENTS Interpreter Development.Module OPTIONAL_COMPONENTS Development.Embed)
 
 # Python code runs as fast as in the interpreter itself only if libpython is linked as the interpreter has it: Debian's
 # shared library is slower by a quarter. Its static library is not position-independent.
@@ -7,6 +7,8 @@ execute_process(
   COMMAND "${Python3_EXECUTABLE}" -c "import sysconfig as s; v = s.get_config_var; \
 print(v('LIBPL') + '/' + v('LIBRARY'), *v('MODLIBS').split(), *v('LIBS').split(), *v('SYSLIBS').split(), sep=';', end='')"
   OUTPUT_VARIABLE static_python)
+# Archives of its build folder, which its library has within.
+list(FILTER static_python EXCLUDE REGEX "^Modules/")
 
 # A program with Python in it. REQUIRES: Python3_Development.Embed_FOUND.
 function(betterbox_embed_python program)

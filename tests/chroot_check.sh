@@ -1,10 +1,10 @@
 #!/bin/bash
-# From nothing: makes a Debian 12 system in a folder, clones this repository into it, and runs `./dev demo` and
+# From nothing: makes a Debian system in a folder, clones this repository into it, and runs `./dev demo` and
 # `./dev test` there, twice each, with times. Then looks for processes and files that were left behind.
 #
-#   tests/chroot_check.sh [--keep] [--user] [FOLDER]
+#   tests/chroot_check.sh SUITE [--keep] [--user] [FOLDER]
 #
-# FOLDER (default: a new one under /var/tmp) is removed at the end unless --keep. --user: as a user with sudo, not root.
+# SUITE: bookworm (Debian 12), trixie (13), or another that debootstrap knows. FOLDER (default: a new one under /var/tmp) is removed at the end unless --keep. --user: as a user with sudo, not root.
 # Needs root, debootstrap, 6 GiB, and a mirror: the one that this machine's own package sources name.
 # Mounts and processes live in namespaces of their own, so they go with this script, however it ends.
 set -u -o pipefail
@@ -12,21 +12,22 @@ set -u -o pipefail
 fail() { echo "chroot_check: $*" >&2; exit 1; }
 
 if [ -z "${BETTERBOX_CHROOT_CHECK_INSIDE-}" ]; then
-  keep=0 as_user=0 folder=
+  keep=0 as_user=0 folder= suite=
   for argument in "$@"; do
     case $argument in
       --keep) keep=1 ;;
       --user) as_user=1 ;;
-      -*) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
-      *) folder=$argument ;;
+      -*) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
+      *) if [ -z "$suite" ]; then suite=$argument; else folder=$argument; fi ;;
     esac
   done
+  [ -n "$suite" ] || fail "which system? tests/chroot_check.sh bookworm, or trixie"
   [ "$(id -u)" -eq 0 ] || fail "this needs root"
   command -v debootstrap >/dev/null || fail "debootstrap is not there"
   repository=$(CDPATH='' cd -P -- "$(dirname -- "$0")/.." && pwd) || exit 1
   [ -n "$folder" ] || folder=$(mktemp -d /var/tmp/betterbox-chroot.XXXXXX) || exit 1
   mkdir -p "$folder" && folder=$(CDPATH='' cd -P -- "$folder" && pwd) || exit 1
-  export BETTERBOX_CHROOT_CHECK_INSIDE=1 repository folder keep as_user
+  export BETTERBOX_CHROOT_CHECK_INSIDE=1 repository folder keep as_user suite
   unshare --mount --pid --fork --propagation private bash "$0"
   status=$?
   [ "$keep" -eq 1 ] && echo "kept: $folder" || rm -rf --one-file-system -- "$folder"
@@ -59,12 +60,13 @@ for name in http_proxy https_proxy no_proxy; do [ -n "${!name-}" ] && proxies+=(
 [ ${#proxies[@]} -gt 0 ] || proxies=(LANG=C.UTF-8)
 times=() failed=0
 
+# One mirror has all of Debian's suites.
 mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 2>/dev/null |
-  awk '$2 == "bookworm" && $3 == "main" { print $1; exit }')
-[ -n "$mirror" ] || fail "this machine's package sources name no mirror of Debian 12"
+  awk '$2 ~ /^(bookworm|trixie|forky|sid|stable|testing)$/ && $3 == "main" { print $1; exit }')
+[ -n "$mirror" ] || fail "this machine's package sources name no mirror of Debian"
 
 if [ ! -e "$system/etc/debian_version" ]; then
-  timed "debootstrap" debootstrap --variant=minbase --include=sudo bookworm "$system" "$mirror" >"$folder/debootstrap.log" ||
+  timed "debootstrap" debootstrap --variant=minbase --include=sudo "$suite" "$system" "$mirror" >"$folder/debootstrap.log" ||
     { tail -n 5 "$folder/debootstrap.log"; exit 1; }
 fi
 cp /etc/resolv.conf "$system/etc/resolv.conf" 2>/dev/null

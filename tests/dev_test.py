@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 VERBS = "demo test build bench sim py wheel lint format docs clean".split()
-PROGRAMS = ("_bin/betterbox-scheduler", "_bin/betterbox-worker", "_core.cpython-311-test.so")
+PROGRAMS = ("_bin/betterbox-scheduler", "_bin/betterbox-worker", "_core.cpython-3-test.so")
 
 
 @pytest.fixture
@@ -131,3 +131,12 @@ def test_no_test_is_a_failure_and_so_is_a_broken_report(tmp_path: Path) -> None:
     assert tally(tmp_path) == (1, "0 passed, 1 failed")
     (tmp_path / "a.xml").write_text("<testsuite")
     assert tally(tmp_path) == (1, "0 passed, 1 failed")
+
+
+def test_the_matrix_knows_interpreters_by_their_version() -> None:
+    def tag(program: str) -> str:
+        return run(["bash", "-c", f'. "{ROOT}/tests/pythons.bash"; python_tag "$1"', "", program]).stdout.strip()
+
+    own = f"{sys.version_info.major}.{sys.version_info.minor}{sys.abiflags}"
+    assert tag(sys.executable) in (own, "")  # none without its headers
+    assert tag("/bin/false") == tag("/no/such/python") == ""

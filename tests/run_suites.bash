@@ -85,15 +85,20 @@ no_aslr=()
 build_asan() { build asan product test_programs; }
 build_tsan() { build tsan tsan_programs; }
 
+# shellcheck source=tests/pythons.bash
+. "$root/tests/pythons.bash"
+
 run_suites() {
   local suite status
   rm -rf -- "$reports"
   mkdir -p "$reports" || exit 1
-  if [ $# -gt 0 ]; then
+  if [ "${1-}" = pythons ]; then
+    suite_pythons "${@:2}"
+  elif [ $# -gt 0 ]; then
     for suite in "$@"; do
       case $suite in
         unit|python|asan|tsan) "suite_$suite" ;;
-        *) echo "dev: there is no suite $suite; there are: unit python asan tsan" >&2; exit 2 ;;
+        *) echo "dev: there is no suite $suite; there are: unit python asan tsan, and pythons alone" >&2; exit 2 ;;
       esac
     done
   else

@@ -26,7 +26,7 @@ from typing import Any
 
 import cloudpickle
 
-from betterbox import _pickling, _tracking
+from betterbox import _annotations, _pickling, _tracking
 from betterbox._class_building import (
     build_class,
     build_enum,
@@ -72,7 +72,7 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
 
     def _dynamic_function_reduce(self, func: types.FunctionType) -> Any:
         """cloudpickle looks for globals in the code of functions only, not in the bodies of classes within them."""
-        reduced = super()._dynamic_function_reduce(func)
+        reduced = super()._dynamic_function_reduce(_annotations.evaluated(func))
         used: dict[str, Any] = reduced[2][1]["__globals__"]
         names = (name for name in _names_in_class_bodies(func.__code__) if name in func.__globals__)
         used.update((name, func.__globals__[name]) for name in names)
@@ -176,15 +176,20 @@ def _attributes(cls: type) -> dict[str, Any]:
     is_enum = isinstance(cls, EnumMeta)
     members: Any = cls.__members__ if isinstance(cls, EnumMeta) else {}
     made_first = set(_hidden_by_type(cls))
-    return {
+    found = {
         name: value
         for name, value in vars(cls).items()
         if name not in _MADE_WITH_THE_CLASS
+        and name not in _annotations.MADE_BY_PYTHON
         and name not in members
         and name not in made_first
         and not (is_enum and name in _MADE_WITH_THE_ENUM)
         and not _is_made_anew(cls, name, value)
     }
+    hints = _annotations.of_class(cls)
+    if hints:
+        found["__annotations__"] = hints
+    return found
 
 
 def _is_made_anew(cls: type, name: str, value: Any) -> bool:
@@ -342,6 +347,14 @@ def _type_parameter(kind: Any, name: str, constraints: tuple[Any, ...], facts: d
     return made
 
 
+def _reduce_alias(obj: Any) -> tuple[Any, ...]:
+    return _tracked(obj, _alias, (type(obj), obj.__name__, obj.__value__, obj.__type_params__))
+
+
+def _alias(kind: Any, name: str, value: Any, parameters: tuple[Any, ...]) -> Any:
+    return kind(name, value, type_params=parameters)
+
+
 def _reduce_cached(obj: Any) -> tuple[Any, ...]:
     facts = {name: value for name, value in vars(obj).items() if name not in ("__wrapped__", "cache_parameters")}
     parameters = obj.cache_parameters()
@@ -377,7 +390,15 @@ def _reduce_instance(obj: Any) -> Any:
     module = getattr(obj, "__module__", None) or "__main__"
     if not _pickling.is_by_value(module) and _found(module, reduced) is obj:
         return reduced
-    return _tracked(obj, copyreg.__newobj__, (type(obj),), object.__getstate__(obj))  # type: ignore[attr-defined]
+    return _tracked(obj, copyreg.__newobj__, (type(obj),), _plain_state(obj))  # type: ignore[attr-defined]
+
+
+def _plain_state(obj: Any) -> Any:
+    """What `object.__getstate__` gives, which Python 3.10 does not have."""
+    values = getattr(obj, "__dict__", None) or None
+    names = copyreg._slotnames(type(obj))  # type: ignore[attr-defined]
+    slots = {name: getattr(obj, name) for name in names if hasattr(obj, name)}
+    return (values, slots) if slots else values
 
 
 def _found(module: str, name: str) -> Any:
@@ -402,3 +423,5 @@ _reducers: dict[type, Callable[[Any], Any]] = {
 for _kind in ("TypeVar", "ParamSpec", "TypeVarTuple"):
     if hasattr(typing, _kind):
         _reducers[getattr(typing, _kind)] = _by_name_or(_reduce_type_parameter)
+if hasattr(typing, "TypeAliasType"):
+    _reducers[typing.TypeAliasType] = _by_name_or(_reduce_alias)

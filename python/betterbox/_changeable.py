@@ -48,7 +48,7 @@ def _is_fixed(obj: Any, waiting: list[Any]) -> bool:
     if kind is MethodType:
         waiting.append(obj.__self__)
         return True
-    if kind.__module__ in _MODULES_OF_VALUES and kind.__name__ != "Context":
+    if kind.__module__.partition(".")[0] in _MODULES_OF_VALUES and kind.__name__ != "Context":
         return True
     if kind.__module__ == "functools" and kind.__name__ == "_lru_cache_wrapper":
         return True

@@ -39,7 +39,7 @@ class Child:
                 stdout=self._errors,
                 stderr=self._errors,
                 pass_fds=(die_fd, ready_fd),
-                process_group=0,  # the terminal's Ctrl-C is for us
+                start_new_session=True,  # the terminal's Ctrl-C is for us
             )
         finally:
             os.close(die_fd)

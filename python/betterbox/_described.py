@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import inspect
 
+from betterbox import _annotations
+
 DESCRIBE = "__betterbox_describe__"
 """What a client calls; every slot with a box answers it."""
 
@@ -61,7 +63,7 @@ def _describe_method(box: Any, name: str) -> Described:
         return None, None, None
     doc = doc[:_MOST_DOC] if isinstance(doc, str) else None
     try:
-        signature = inspect.signature(method)
+        signature = _annotations.signature(method)
         parameters = [
             (parameter.name, int(parameter.kind), _pack(parameter.default), _pack(parameter.annotation))
             for parameter in signature.parameters.values()

@@ -149,10 +149,10 @@ def map(fn: Callable[..., R], /, *iterables: Iterable[Any], **options: Any) -> P
 
 def takes_keyword(fn: Any, name: str) -> bool:
     """True if `fn` has an argument of that name, takes any, or does not tell."""
-    import inspect
+    from betterbox import _annotations  # slow to import
 
     try:
-        parameters = inspect.signature(fn).parameters
+        parameters = _annotations.signature(fn).parameters
     except (TypeError, ValueError):
         return True
     parameter = parameters.get(name)

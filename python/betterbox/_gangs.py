@@ -19,7 +19,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from betterbox import _bus, _context, _core, _mpi, _mpi_build, _pickling, _remote
+from betterbox import _annotations, _bus, _context, _core, _mpi, _mpi_build, _pickling, _remote
 from betterbox._boxes import Box, RemoteBox
 from betterbox._deferred import has_promise
 from betterbox._errors import BetterBoxError, CallCancelledError, CallTimeoutError, ResourceError
@@ -483,7 +483,7 @@ def _no_mpi4py(where: str, error: Exception | None) -> BetterBoxError:
 
 def _check_takes_comm(fn: Callable[..., Any]) -> None:
     try:
-        parameters = inspect.signature(fn).parameters.values()
+        parameters = _annotations.signature(fn).parameters.values()
     except (TypeError, ValueError):
         return
     kinds = inspect.Parameter

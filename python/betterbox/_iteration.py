@@ -10,7 +10,7 @@ stops what it does not want any more.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from betterbox import _core
 from betterbox._waiting import started, until
@@ -74,10 +74,10 @@ class _Loop:
         self._told = False
         self._ready: deque[Any] = deque()  # fetched, not handed out yet
 
-    def __iter__(self) -> Self:
+    def __iter__(self) -> _Loop:
         return self
 
-    def __aiter__(self) -> Self:
+    def __aiter__(self) -> _Loop:
         return self
 
     def __next__(self) -> Any:

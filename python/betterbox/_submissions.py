@@ -192,7 +192,10 @@ def _watch(fn: Any, functions: list[FunctionType], names: dict[tuple[int, str], 
         return True
     if not all(type(value) in _ATOMS for value in fn.__defaults__ or ()):
         return False
-    hints = fn.__annotations__
+    try:
+        hints = fn.__annotations__
+    except Exception:
+        return False  # of names that are not there yet
     if not all(_is_constant_hint(hint) for hint in hints.values()):
         return False
     names.update(((id(hints), name), (hints, name, hint)) for name, hint in hints.items())

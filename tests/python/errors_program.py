@@ -1,5 +1,6 @@
 """Exceptions of a script with an ``__init__`` of their own (test_by_value.py): they arrive as their class, with their state."""
 
+import sys
 import threading
 
 import betterbox
@@ -98,16 +99,6 @@ class Round(Exception):
         self.own = self
 
 
-class Group(ExceptionGroup):
-    def __new__(cls, text, errors, code):
-        made = super().__new__(cls, text, errors)
-        made.code = code
-        return made
-
-    def __init__(self, text, errors, code):
-        pass
-
-
 TRAVEL = [  # also as values
     (lambda: SolverError(7, "diverged"), lambda e: e.code == 7 and str(e) == "diverged (7)"),
     (lambda: KeywordError(code=3), lambda e: e.code == 3 and e.args == (3,)),
@@ -120,19 +111,35 @@ TRAVEL = [  # also as values
     (lambda: BadAttributes(1), lambda e: e.args == (1,)),
     (lambda: Frozen(1, 2), lambda e: e.two == 2),
     (lambda: Round(1, 2), lambda e: e.own is e),
-    (
-        lambda: Group("g", [SolverError(1, "x"), ExceptionGroup("h", [KeywordError(code=2)])], 5),
-        lambda e: e.code == 5 and e.exceptions[0].code == 1 and e.exceptions[1].exceptions[0].code == 2,
-    ),
     (lambda: FileNotFoundError(2, "x", "f"), lambda e: e.filename == "f"),
 ]
+
+HAS_GROUPS = sys.version_info >= (3, 11)
+if HAS_GROUPS:
+
+    class Group(ExceptionGroup):
+        def __new__(cls, text, errors, code):
+            made = super().__new__(cls, text, errors)
+            made.code = code
+            return made
+
+        def __init__(self, text, errors, code):
+            pass
+
+    TRAVEL += [
+        (
+            lambda: Group("g", [SolverError(1, "x"), ExceptionGroup("h", [KeywordError(code=2)])], 5),
+            lambda e: e.code == 5 and e.exceptions[0].code == 1 and e.exceptions[1].exceptions[0].code == 2,
+        )
+    ]
 IN_PART = [
     (lambda: HoldsLock("m"), lambda e: e.kept == [1] and "left behind, because it cannot be pickled: lock" in str(e.__cause__)),
     (lambda: BadReduce("m", 2), lambda e: e.number == 2),
     (lambda: WrongReduce("m", 2), lambda e: e.number == 2),
     (lambda: Exception(1, threading.Lock()), lambda e: e.args[0] == 1 and "lock" in e.args[1]),
-    (lambda: ExceptionGroup("g", [HoldsLock("x")]), lambda e: e.exceptions[0].kept == [1]),
-]
+] + (
+    [(lambda: ExceptionGroup("g", [HoldsLock("x")]), lambda e: e.exceptions[0].kept == [1])] if HAS_GROUPS else []
+)
 
 
 def fail(make):

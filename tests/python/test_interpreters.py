@@ -31,8 +31,10 @@ WHO = """
 
 
 def make_environment(folder: Path) -> str:
-    """A virtual environment that sees the packages of this interpreter."""
+    """A virtual environment that sees the packages of this interpreter, which may be of one, too."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--system-site-packages", folder], check=True)
+    (site,) = folder.glob("lib/python3*/site-packages")
+    (site / "packages.pth").write_text("".join(f"{each}\n" for each in sys.path if each.endswith("-packages")))
     return str(folder / "bin" / "python")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from operator import itemgetter
@@ -25,11 +26,12 @@ KINDS = {
     "KeyboardInterrupt": KeyboardInterrupt(7),
     "asyncio's CancelledError": asyncio.CancelledError(7),
     "futures' CancelledError": concurrent.futures.CancelledError(7),
-    "a group": BaseExceptionGroup("several", [KeyboardInterrupt(7), ValueError(8)]),
     "a wait's own": CallTimeoutError("7"),
     "a bus's": betterbox.BusError("7"),
     "a plain one": ValueError(7),
 }
+if sys.version_info >= (3, 11):
+    KINDS["a group"] = BaseExceptionGroup("several", [KeyboardInterrupt(7), ValueError(8)])
 
 
 def throw(kind: str) -> None:

@@ -54,7 +54,7 @@ build_wheel() {
     --config-settings=cmake.define.CMAKE_PREFIX_PATH="$libraries" --config-settings=cmake.define.pybind11_DIR="$pybind11" \
     --config-settings=cmake.define.CMAKE_CXX_FLAGS="-isystem $wheel_work/include -ffunction-sections -fdata-sections" \
     --config-settings=cmake.define.PKG_CONFIG_ARGN=--static \
-    --config-settings=cmake.define.HAS_FLTO_THIN=ON \
+    --config-settings=cmake.define.HAS_FLTO_THIN=ON --config-settings=cmake.define.HAS_FLTO_AUTO=ON \
     --config-settings=cmake.define.BETTERBOX_LICENCES="$libraries/licences" \
     "$root" >"$log" 2>&1 || { grep -v '^ *Removed ' "$log" | tail -n 40 >&2; fail "the wheel could not be built (whole log: $log)"; }
   PATH="$tools/bin:$PATH" "$tools/bin/auditwheel" repair --plat "manylinux_${glibc/./_}_$(uname -m)" --wheel-dir "$root/build/wheels" \

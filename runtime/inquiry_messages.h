@@ -9,7 +9,7 @@
 namespace betterbox {
 
 /// client -> scheduler: which of these items have begun? `withdraw`: those that have not, and items in the range that
-/// come later, are cancelled (their outcomes come before the answer). Answered by Begun; a client has one at a time.
+/// come later, are cancelled (their outcomes come before the answer). Answered by Begun.
 struct Inquire {
   std::uint64_t serial = 0;
   std::uint64_t number = 0;  ///< of the inquiry

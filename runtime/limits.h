@@ -27,7 +27,8 @@ inline constexpr int kListenBacklog = 4096;
 inline constexpr std::size_t kPageBytes = 256U << 10;
 /// Items whose expected costs are known, per page: a message of such pages stays below kMaxBodyBytes.
 inline constexpr std::uint64_t kMaxCostsPerPage = 256U << 10;
-/// Unanswered inquiries about one call: a client has one at a time, in as many messages as its ranges need.
+/// Unanswered inquiries about one call: each thread of its client may have one, in as many messages as its ranges need. With
+/// one more the oldest is answered with what is known.
 inline constexpr std::size_t kMaxInquiries = 64;
 /// Ranges of one Inquire: its message stays below kMaxBodyBytes.
 inline constexpr std::size_t kMaxInquiryRanges = 64U << 10;

@@ -25,6 +25,16 @@ void ask_agents(const Turn& turn, CallState& call, Inquiry& inquiry) {
   }
 }
 
+/// Leases that are gone are not waited for; an agent that was away when it was to answer is asked again.
+void look_at_awaited(const Turn& turn, Inquiry& inquiry) {
+  std::erase_if(inquiry.awaited, [&](LeaseId id) {
+    LeaseState* lease = turn.state.find_lease(id);
+    if (lease == nullptr || lease->open.empty()) return true;
+    revoke_whole_lease(turn, *lease);  // nothing if it is under way, or the agent is still away
+    return false;
+  });
+}
+
 void withdraw_waiting(const Turn& turn, CallState& call, const RangeSet& items) {
   std::vector<Range> withdrawn;
   for (const Range& r : items.ranges()) {
@@ -63,7 +73,11 @@ Complaint on_inquire(const Turn& turn, Peer& client, const Inquire& inquire) {
     turn.send(client, Begun{inquire.serial, inquire.number, {}});
     return std::nullopt;
   }
-  if (call->inquiries.size() >= kMaxInquiries) return "more inquiries about a call than are allowed";
+  if (call->inquiries.size() >= kMaxInquiries) {  // the oldest has waited long enough: it gets what is known
+    Inquiry& oldest = call->inquiries.front();
+    oldest.begun.merge(oldest.awaited);
+    oldest.awaited.clear();
+  }
   if (inquire.withdraw) {
     for (const Range& r : inquiry.items.ranges()) {
       const Range later{std::max(r.begin, call->items.known_end()), r.end};
@@ -98,7 +112,7 @@ void answer_inquiries(const Turn& turn) {
     withdraw_waiting(turn, *call, call->unwanted);
     std::erase_if(call->inquiries, [&](Inquiry& inquiry) {
       if (inquiry.withdraw) withdraw_waiting(turn, *call, inquiry.items);
-      std::erase_if(inquiry.awaited, [&](LeaseId lease) { return state.find_lease(lease) == nullptr; });
+      look_at_awaited(turn, inquiry);
       if (!inquiry.awaited.empty()) return false;
       if (const Peer* client = state.find_peer(id.client))
         turn.send(*client, Begun{id.serial, inquiry.number, begun_items(turn, inquiry)});

@@ -5,7 +5,6 @@ namespace betterbox::scheduler {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 class InquiriesTest : public BusTest {
@@ -101,18 +100,43 @@ TEST_F(InquiriesTest, AnAgentThatIsLostIsNotWaitedFor) {
   EXPECT_THAT(expect_begun(c).items, IsEmpty());
 }
 
-TEST_F(InquiriesTest, AForgottenCallHasBegunNothingAndInquiriesAreBounded) {
+TEST_F(InquiriesTest, AnAgentWhoseConnectionBrokeIsAskedAgain) {
+  Actor w = worker(1, 2);
+  const Actor c = client();
+  start_call(c, 1, 10);
+  const Lease lease = expect_first_lease(w);
+  inquire(c, {{0, 10}}, false);
+  expect<Revoke>(w);
+  cut(w);
+  w.hello.leases = {{lease.lease, {lease.range}}};
+  greet(w);
+  EXPECT_EQ(expect<Revoke>(w).count, 10U) << "its answer was lost";
+  EXPECT_FALSE(has_message(c));
+  say(w, Released{lease.lease, {{1, 10}}});
+  EXPECT_THAT(expect_begun(c).items, ElementsAre(Range{0, 1}));
+  forget_unread();
+}
+
+TEST_F(InquiriesTest, AForgottenCallHasBegunNothing) {
   const Actor c = client();
   inquire(c, {{0, 10}}, true);
   EXPECT_THAT(expect_begun(c).items, IsEmpty());
+}
+
+TEST_F(InquiriesTest, WhereTooManyWaitTheOldestGetsWhatIsKnown) {
   const Actor w = worker(1, 1);
+  const Actor c = client();
   start_call(c, 1, 10);
-  expect_first_lease(w);
+  const Lease lease = expect_first_lease(w);
   for (std::size_t i = 0; i < kMaxInquiries; ++i) inquire(c, {{0, 10}}, false);
   expect<Revoke>(w);
   EXPECT_FALSE(has_message(c));
   inquire(c, {{0, 10}}, false);
-  EXPECT_THAT(expect<Refused>(c).text, HasSubstr("more inquiries"));
+  EXPECT_THAT(expect_begun(c).items, ElementsAre(lease.range)) << "they may have begun";
+  EXPECT_FALSE(has_message(c)) << "the others wait";
+  say(w, Released{lease.lease, {{1, lease.range.end}}});
+  for (std::size_t i = 0; i < kMaxInquiries; ++i)
+    EXPECT_THAT(expect_begun(c).items, ElementsAre(Range{0, 1}));
   forget_unread();
 }
 

@@ -134,6 +134,7 @@ bool Server::refuse_for_want_of_descriptors(ConnectionId connection, const Hello
   if (!std::exchange(told_of_descriptors_, true)) spdlog::warn("peers are refused: {}", text);
   transport_.send(connection, {Refused{RefusalCode::kCapacity, text}, {}});
   transport_.close(connection);
+  handle(ConnectionEnded{connection, text, false});  // it may have shown a Proof
   return true;
 }
 

@@ -188,6 +188,7 @@ void resume(const Turn& turn, Peer& peer, ConnectionId connection, Hello&& hello
 }  // namespace
 
 void refuse(const Turn& turn, ConnectionId connection, RefusalCode code, const std::string& text) {
+  turn.state.proofs.erase(connection);  // nobody tells the end of a connection that is ended here
   turn.effects.send.push_back(SendMessage{connection, {Refused{code, text}, {}}});
   turn.effects.send.push_back(EndConnection{connection});
 }
@@ -195,7 +196,6 @@ void refuse(const Turn& turn, ConnectionId connection, RefusalCode code, const s
 void on_proof(const Turn& turn, ConnectionId connection, const Proof& proof) {
   if (turn.state.proofs.emplace(connection, proof).second) return;
   ++turn.state.counters.refused_messages;
-  turn.state.proofs.erase(connection);
   refuse(turn, connection, RefusalCode::kProtocol, "a peer shows one Proof, and then says Hello");
 }
 

@@ -9,9 +9,9 @@
 
 namespace betterbox::scheduler {
 
-/// The first message of a connection.
 /// The secret of a peer that greets next. A second one is an offence.
 void on_proof(const Turn& turn, ConnectionId connection, const Proof& proof);
+/// The first message of a connection, but for a Proof.
 void on_hello(const Turn& turn, ConnectionId connection, Hello&& hello);
 
 /// Sends a refusal and ends the connection.

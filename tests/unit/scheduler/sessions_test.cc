@@ -114,6 +114,11 @@ TEST_F(SessionsTest, APeerShowsOneProofBeforeItsHello) {
   const Actor late = client(11);
   say(late, Proof{1, 2});
   expect_refused(late, RefusalCode::kProtocol, "may not send Proof");
+  Actor rude = stranger(Role::kClient, 13);
+  say(rude, Proof{1, 2});
+  say(rude, Watch{Port{80}});
+  expect_refused(rude, RefusalCode::kProtocol, "begins with Hello");
+  EXPECT_TRUE(core.state().proofs.empty());
   Actor gone = stranger(Role::kClient, 12);
   say(gone, Proof{1, 2});
   cut(gone);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "runtime/printable.h"
 #include "scheduler/leases.h"
 #include "scheduler/results.h"
 
@@ -39,13 +40,13 @@ std::string name_of(const State& state, const Waits& wait) {
     const auto box = agent->second.agent.boxes.find(wait.box.seat);
     if (box == agent->second.agent.boxes.end()) return "a box";
     const BoxInfo& info = box->second.info;
-    return "box " + info.class_name.substr(0, kMostName) + " at port " + std::to_string(info.port.value) +
-           " (pid " + std::to_string(agent->second.pid) + " on " + agent->second.host.substr(0, kMostName) +
+    return "box " + printable(info.class_name, kMostName) + " at port " + std::to_string(info.port.value) +
+           " (pid " + std::to_string(agent->second.pid) + " on " + printable(agent->second.host, kMostName) +
            ", slot " + std::to_string(wait.box.seat.value) + ")";
   }
   const auto call = state.calls.find(wait.call);
   return "an item of " + (call == state.calls.end() ? std::string("a call")
-                                                    : call->second.method.substr(0, kMostName) + "()");
+                                                    : printable(call->second.method, kMostName) + "()");
 }
 
 constexpr std::string_view kAdvice =

@@ -15,6 +15,7 @@ from betterbox._errors import NoBoxFoundError, nearest
 from betterbox._labels import label_of
 from betterbox._options import DEFAULTS, Options, check_timeout
 from betterbox._pickling import REFS
+from betterbox._printable import printable
 from betterbox._promise import FOLD, LIST, SINGLE, Promise
 from betterbox._spread import Plan, has_spread, spread, without_repeats
 
@@ -119,9 +120,9 @@ class Link:
         where = f"at port {self.port} of {self.connection.bus}"
         if not rows:
             return f"no box any more {where}"
-        names = ", ".join(sorted({"".join(c if c.isprintable() else "?" for c in row[1]) for row in rows}))
+        names = ", ".join(sorted({printable(row[1]) for row in rows}))
         if self.kind == "one":
-            return f"the box {names} (pid {rows[0][5]} on {rows[0][4]}) {where}"
+            return f"the box {names} (pid {rows[0][5]} on {printable(rows[0][4])}) {where}"
         return f"{len(rows)} box{'es' * (len(rows) != 1)} {names} {where}"
 
     @property

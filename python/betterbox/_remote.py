@@ -115,7 +115,7 @@ def lost_error(
             f"or start a worker that has it (betterbox worker --cpus --memory --gpus --resource)"
         )
     if code == _DEADLOCK:
-        return _errors.DeadlockError(f"{what} can never be answered: {detail}")
+        return _errors.DeadlockError(f"{what} can never be answered{reason}")
     return _errors.BusError(
         f"the bus was lost while {what} was under way{reason}. `betterbox status` shows what is there now"
     )

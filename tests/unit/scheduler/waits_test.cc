@@ -82,6 +82,17 @@ TEST_F(WaitsTest, ACycleThatLastsIsShownToWhoClosedIt) {
   EXPECT_THAT(told.text, HasSubstr("which waits for box ABox at port 81"));
 }
 
+TEST_F(WaitsTest, NamesInAShownCycleAreOneVisibleLine) {
+  const Actor a = box_host(1, 80);
+  BoxInfo info = box_info(a, 1, 80);
+  info.class_name = "Box\x1b[2J\nforged";
+  say(a, Offer{0, {info}, {}});
+  const Actor c = client(11);
+  say(c, Waits{1, info.box, {}, {info.box}, {}});
+  pass(milliseconds(200));
+  EXPECT_THAT(expect<Deadlock>(c).text, HasSubstr("box Box\\x1b[2J\\nforged at port 80"));
+}
+
 TEST_F(WaitsTest, AWaitThatEndsInTimeWasNoCycle) {
   const Actor a = box_host(1, 80);
   const Actor c = client(11);

@@ -154,15 +154,15 @@ class LocalCluster:
                 f"more are started; see what it printed, then make a new LocalCluster (with fewer slots if memory is short)"
             )
         logging.getLogger("betterbox").warning("%s; another takes its place", child.how_it_ended())
-        with self._closing:
-            if self._closed:
-                return
-            self._children.remove(child)
-            child.end()
-            replacement = self._launched_worker(child.name)
         try:
+            with self._closing:
+                if self._closed:
+                    return
+                self._children.remove(child)
+                child.end()
+                replacement = self._launched_worker(child.name)
             self._run(replacement)
-        except BusError as error:
+        except (BusError, OSError) as error:  # OSError: no memory, processes or descriptors for it
             if not self._closed:
                 self._give_up(f"{child.how_it_ended()}, and its successor did not start: {error}")
 

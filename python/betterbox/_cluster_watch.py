@@ -41,6 +41,10 @@ class Child:
                 pass_fds=(die_fd, ready_fd),
                 start_new_session=True,  # the terminal's Ctrl-C is for us
             )
+        except BaseException:
+            os.close(self._life)
+            os.close(self._ready)
+            raise
         finally:
             os.close(die_fd)
             os.close(ready_fd)

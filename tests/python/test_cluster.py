@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -131,6 +132,18 @@ def test_a_worker_that_was_killed_is_replaced(home: Path, tmp_path: Path, caplog
         gate.touch()
         assert promise.result(30) == str(gate)
     assert "the worker local of the local cluster" in caplog.text and "killed by SIGKILL" in caplog.text
+
+
+def test_a_worker_that_cannot_be_replaced_is_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with LocalCluster(slots=1):
+        promise = betterbox.submit(work.wait_for_file, "/nonexistent/never")
+        monkeypatch.setattr(betterbox._cluster_watch.subprocess, "Popen", refuse)
+        kill(home, "betterbox-worke")
+        with pytest.raises(BusError, match="its successor did not start: .*Cannot allocate memory"):
+            promise.result(30)
 
 
 def test_workers_that_go_on_dying_are_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

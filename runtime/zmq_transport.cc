@@ -18,6 +18,7 @@
 #include "runtime/codec.h"
 #include "runtime/descriptor_limit.h"
 #include "runtime/limits.h"
+#include "runtime/own_files.h"
 #include "runtime/zmq_frames.h"
 #include "runtime/zmq_sockets.h"
 
@@ -31,7 +32,6 @@ constexpr std::uint32_t kReadsBetweenLooks =
 constexpr int kProbes = 8;
 /// What a context, and what a connection of ours may open: libzmq aborts, or never tells, where it cannot.
 constexpr std::size_t kContextDescriptors = 16, kConnectionDescriptors = 8;
-constexpr std::size_t kMaxSocketPath = 107;
 constexpr std::string_view kIpcScheme = "ipc://";
 constexpr std::string_view kNetworkScheme = "tcp://";
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "runtime/printable.h"
+
 namespace betterbox::scheduler {
 namespace {
 

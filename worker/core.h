@@ -160,13 +160,13 @@ class WorkerCore {
     Frame error;                     // of kFailed
     std::set<std::uint64_t> tokens;  // direct calls in this life
   };
-  /// Bits of Seat::indexed: the sets that a seat is in.
   /// What a function seat does with a place: nothing, run in one, or lend it while its item waits.
   enum class Use : std::uint8_t { kNone, kRuns, kLends };
   /// Function seats whose items belong to calls of one depth.
   struct Level {
     std::uint32_t running = 0, lending = 0;
   };
+  /// Bits of Seat::indexed: the sets that a seat is in.
   enum : std::uint8_t { kIdle = 1, kHungry = 2, kStealable = 4, kVacant = 8, kIsUp = 16, kIsAlive = 32 };
 
   struct Seat {
@@ -402,6 +402,10 @@ class WorkerCore {
   void give_back_seat(Resources& left, const Seat& seat) const;
   Level level(std::uint32_t depth) const;
   bool has_place(const CallState& call);
+  /// None while an item that goes on is one too many.
+  std::uint32_t free_places() const {
+    return options_.function_slots - std::min(options_.function_slots, running_);
+  }
   bool out_of_patience(std::uint32_t beyond);
   bool may_lend() const;
   bool may_add_seat() const;

@@ -58,8 +58,7 @@ bool WorkerCore::has_enough_reserved(const CallState& call, std::uint64_t parts)
   std::uint64_t free = call.crowd->idle.size();
   if (call.context.port == kFunctionPool) {
     free += ports_.at(kFunctionPool).empty.size();
-    free =
-        std::min<std::uint64_t>(free, options_.function_slots - std::min(options_.function_slots, running_));
+    free = std::min<std::uint64_t>(free, free_places());
   }
   return items_that_fit(later, *call.needs, call.reserved.size() + free) >= parts;
 }
@@ -215,8 +214,7 @@ std::uint32_t WorkerCore::share_of_thieves(const Seat& victim, CallId id, const 
                                            const PortState& port) const {
   const std::uint32_t left = untouched_of(victim, id);
   double idle = call.crowd->idle.size();
-  if (call.context.port == kFunctionPool)
-    idle = std::min<double>(idle + port.empty.size(), options_.function_slots - running_);
+  if (call.context.port == kFunctionPool) idle = std::min<double>(idle + port.empty.size(), free_places());
   const double thieves = std::max(1.0, idle / port.stealable.size());
   const double theirs = call.times.known() ? thieves / call.times.mean() : thieves;
   const double its = call.times.known() ? 1 / mean_of(victim, id, call) : 1;

@@ -203,6 +203,10 @@ def _map(
     _check_callable(fn)
     if not iterables:
         raise TypeError("map needs at least one iterable")
+    for iterable in iterables:
+        if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
+            kind = type(iterable).__name__
+            raise TypeError(f"map takes iterables after the function, not {kind}; for one call: betterbox.submit(fn, x)")
     fn, args, kwargs = _unwrapped(fn, tuple(spread(iterable) for iterable in iterables), fixed)
     if options.ranks is not None:
         from betterbox import _gangs

@@ -50,6 +50,11 @@ def test_map_takes_any_iterable() -> None:
     assert sorted(betterbox.map(work.noop, {3, 4}).result()) == [3, 4]
 
 
+def test_map_of_what_cannot_be_iterated_says_what_to_write() -> None:
+    with pytest.raises(TypeError, match=r"map takes iterables after the function, not int; .* betterbox.submit\(fn, x\)"):
+        betterbox.map(work.double, 5)  # type: ignore[arg-type]
+
+
 def test_arrays_travel() -> None:
     numpy = pytest.importorskip("numpy")
     array = numpy.arange(12.0).reshape(3, 4)

@@ -293,7 +293,9 @@ std::vector<std::uint64_t> Client::drive() {
       driver_polls_ = true;
       TimePoint until = next_deadline();
       if (unacknowledged_bytes_ > 0) until = std::min(until, monotonic_now() + milliseconds(100));
-      until = std::min({until, next_look_at_segments(), look_at_item()});
+      const TimePoint look = look_at_item();
+      looks_at_item_ = look != TimePoint::never();
+      until = std::min({until, next_look_at_segments(), look});
       const int ready = poll_transport(lock, until, wake_fd_);
       driver_polls_ = false;
       if (ready == 0) acknowledge(true);
@@ -319,6 +321,11 @@ void Client::wake_driver() {
 TimePoint Client::look_at_item() {
   SlotPlace* place = SlotPlace::current();
   return place == nullptr ? TimePoint::never() : place->look(monotonic_now(), has_open_calls());
+}
+
+/// A call is open from now on. A driver that polls looks at no item while none is: nobody else would see that one waits.
+void Client::begin_looks() {
+  if (driver_polls_ && !looks_at_item_ && SlotPlace::current() != nullptr) ring(wake_fd_);
 }
 
 /// Somebody may wait for an outcome.

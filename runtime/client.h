@@ -431,6 +431,7 @@ class Client {
   void wake_pollers();
   TimePoint next_deadline() const;
   TimePoint look_at_item();
+  void begin_looks();
   bool has_open_calls() const;
 
   // Waits that may never end (client_deadlocks.cc).
@@ -502,6 +503,7 @@ class Client {
   std::uint64_t next_inquiry_ = 1;
   std::map<std::uint64_t, std::optional<RangeSet>> inquiries_;  ///< what has begun, once it is answered
   std::optional<StatusReport> status_;
+  bool looks_at_item_ = false;  ///< the driver does, while it polls
   std::vector<std::uint64_t> notices_;  ///< tokens for drive
   int waiters_ = 0;
   bool waiter_polls_ = false;

@@ -73,6 +73,7 @@ CallPtr Client::box_call(const std::vector<BoxId>& boxes, const std::string& met
   call->closed = true;
   call->context = arguments;  // keeps what they refer to
   direct_[call->token] = call;
+  begin_looks();
   if (SlotPlace::current() != nullptr) note_boxes(*call, boxes);
   if (timeout) {
     call->deadline = monotonic_now() + *timeout;
@@ -149,6 +150,7 @@ CallPtr Client::open_call(const CallOptions& options, Frame context, EncodedItem
   call->opening.content = content;
   call->opening.depth = depth;
   calls_[call->serial] = call;
+  begin_looks();
   if (session_ == Session::kOpen) send_opening(call);
   lock.unlock();
   feed(call, std::move(items), closed);

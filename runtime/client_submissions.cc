@@ -72,6 +72,7 @@ Submission Client::submit_locked(const Template& common, ItemBytes item, std::sh
   if (alone || stream.waiting == gathered || gathered >= kMostGathered ||
       stream.gathered.bytes() >= kPageBytes) {
     flush(stream);
+    begin_looks();
     drain();
   } else if (!gathered_any_) {
     gathered_any_ = true;

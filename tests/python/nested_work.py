@@ -32,6 +32,16 @@ def quicksort(values: list[int]) -> list[int]:
     return [*low, pivot, *high]
 
 
+def polls_after_a_rest(seconds: float) -> int:
+    """The thread of this process's client is at rest when the call is made, and nothing wakes it but the call."""
+    betterbox.submit(leaf, 1).result()
+    time.sleep(seconds)
+    promise = betterbox.submit(leaf, 5)
+    while not promise.done():
+        time.sleep(0.001)
+    return int(promise.result())
+
+
 def waits_in(way: str, n: int) -> int:
     import asyncio
     import concurrent.futures

@@ -29,6 +29,11 @@ def slots(home: Path, request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
 WAYS = ["result", "all", "compute", "iteration", "as_completed", "submissions", "any", "executor", "polling", "await"]
 
 
+def test_a_call_that_finds_its_client_at_rest_is_seen_to_be_waited_for() -> None:
+    with LocalCluster(slots=1):
+        assert betterbox.submit(nested_work.polls_after_a_rest, 0.2).result(LONG) == 6
+
+
 def test_items_wait_for_their_own_calls_in_every_way(slots: LocalCluster) -> None:
     sums = betterbox.map(nested_work.waits_in, WAYS, [3] * len(WAYS)).result(LONG)
     assert dict(zip(WAYS, sums)) == dict.fromkeys(WAYS, 6)

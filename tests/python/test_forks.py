@@ -36,6 +36,8 @@ def fork_and(child: Callable[[], Any]) -> tuple[str, int]:
 
 
 def fork_and_fold(a: int, b: int) -> int:
+    if sys.argv != ["betterbox-slot"]:  # a client joins what slots have folded
+        return a + b
     return -1000 if fork_and(lambda: None)[0] == "child" else a + b
 
 

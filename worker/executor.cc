@@ -16,6 +16,7 @@
 #include <system_error>
 
 #include "runtime/bus_file.h"
+#include "runtime/descriptor.h"
 #include "runtime/slot_limits.h"
 
 namespace betterbox {
@@ -116,18 +117,15 @@ void Executor::spawn(SpawnSeat&& e) {
 
 /// Only when it is to be forked now: what waits for that holds no more than its arena.
 void Executor::open_pipes(Slot& slot, int* writing_ends) {
-  int out[2], err[2];
-  if (::pipe2(out, O_CLOEXEC) != 0)
-    throw std::system_error(errno, std::generic_category(), "pipe for a slot");
-  open_output(slot, slot.out, out[0], "out");
-  writing_ends[0] = out[1];
-  if (::pipe2(err, O_CLOEXEC) != 0) {
-    const int error = errno;
-    ::close(out[1]);
-    throw std::system_error(error, std::generic_category(), "pipe for a slot");
+  Descriptor kept[2];
+  for (const bool error : {false, true}) {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0)
+      throw std::system_error(errno, std::generic_category(), "pipe for a slot");
+    kept[error ? 1 : 0] = Descriptor(ends[1]);
+    open_output(slot, error ? slot.err : slot.out, ends[0], error ? "err" : "out");
   }
-  open_output(slot, slot.err, err[0], "err");
-  writing_ends[1] = err[1];
+  for (int i = 0; i < 2; ++i) writing_ends[i] = kept[i].release();
 }
 
 bool Executor::descriptors_for(TemplateLink::Life life, int* fds) {

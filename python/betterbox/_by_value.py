@@ -348,7 +348,8 @@ def _type_parameter(kind: Any, name: str, constraints: tuple[Any, ...], facts: d
 
 
 def _reduce_alias(obj: Any) -> tuple[Any, ...]:
-    return _tracked(obj, _alias, (type(obj), obj.__name__, obj.__value__, obj.__type_params__))
+    """Not tracked: nothing can refer to it weakly."""
+    return _alias, (type(obj), obj.__name__, obj.__value__, obj.__type_params__)
 
 
 def _alias(kind: Any, name: str, value: Any, parameters: tuple[Any, ...]) -> Any:
@@ -368,6 +369,15 @@ def _cached(fn: Any, maxsize: int | None, typed: bool) -> Any:
 def _reduce_cached_property(obj: Any) -> tuple[Any, ...]:
     facts = {name: value for name, value in vars(obj).items() if name not in ("func", "lock")}
     return type(obj), (obj.func,), facts
+
+
+def _reduce_partial_method(obj: Any) -> tuple[Any, ...]:
+    """From Python 3.14 on it cannot be made without its function, which its own pickle does."""
+    return _partial_method, (obj.func, obj.args, obj.keywords)
+
+
+def _partial_method(fn: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    return functools.partialmethod(fn, *args, **keywords)
 
 
 def _reduce_weak_dict(obj: Any) -> tuple[Any, ...]:
@@ -417,6 +427,7 @@ _reducers: dict[type, Callable[[Any], Any]] = {
     typing.NewType: _by_name_or(_reduce_new_type),
     functools._lru_cache_wrapper: _by_name_or(_reduce_cached),
     functools.cached_property: _reduce_cached_property,
+    functools.partialmethod: _reduce_partial_method,
     weakref.WeakValueDictionary: _reduce_weak_dict,
     weakref.WeakKeyDictionary: _reduce_weak_dict,
 }

@@ -58,7 +58,7 @@ def _is_of_python(cls: type) -> bool:
 
 
 def _is_native(meta: type) -> bool:
-    return meta is not type and not meta.__flags__ & _HEAP_TYPE
+    return meta is not type and not is_written_in_python(meta)
 
 
 def _maker(meta: type) -> Any:

@@ -7,6 +7,7 @@ namespace betterbox {
 void SlotPlan::load(PyObject* hooks, SlotSurroundings& process, std::span<const std::byte> context) {
   const PyRef bytes(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(context.data()),
                                               static_cast<Py_ssize_t>(context.size())));
+  may_be_ended_ = may_be_ended();
   surroundings_ = PyRef(PyObject_CallMethod(hooks, "surroundings_of", "O", bytes.get()));
   const bool settled = surroundings_ && process.enter(surroundings_.get(), monotonic_now());
   PyRef loaded(settled ? PyObject_CallMethod(hooks, "load_call", "O", bytes.get()) : nullptr);
@@ -48,7 +49,7 @@ void SlotPlan::prepare_vectorcall() {
 PyObject* SlotPlan::call_simple(PyObject* item) {
   const auto positional = static_cast<std::size_t>(PyTuple_GET_SIZE(args_.get()));
   vector_[1 + static_cast<std::size_t>(simple_place_)] = item;
-  return rest_if_ended([&] {
+  return run([&] {
     return PyObject_Vectorcall(callable_.get(), vector_.data() + 1,
                                positional | PY_VECTORCALL_ARGUMENTS_OFFSET, kwnames_.get());
   });
@@ -58,7 +59,7 @@ PyObject* SlotPlan::call_simple(PyObject* item) {
 PyObject* SlotPlan::call_submitted(PyObject* item) {
   PyObject *args = nullptr, *kwargs = nullptr;
   if (!PyArg_ParseTuple(item, "O!O!", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) return nullptr;
-  return rest_if_ended(
+  return run(
       [&] { return PyObject_Call(callable_.get(), args, PyDict_GET_SIZE(kwargs) > 0 ? kwargs : nullptr); });
 }
 
@@ -80,7 +81,7 @@ PyObject* SlotPlan::call_general(PyObject* item) {
   }
   PyRef tuple(PyList_AsTuple(args.get()));
   if (!tuple) return nullptr;
-  return rest_if_ended([&] { return PyObject_Call(callable_.get(), tuple.get(), kwargs.get()); });
+  return run([&] { return PyObject_Call(callable_.get(), tuple.get(), kwargs.get()); });
 }
 
 }  // namespace betterbox

@@ -36,6 +36,10 @@ class SlotPlan {
 
  private:
   void prepare_vectorcall();
+  /// On the thread that loaded this plan.
+  template <class Call> PyObject* run(Call&& call) const {
+    return may_be_ended_ ? rest_if_ended(call) : call();
+  }
   PyObject* call_simple(PyObject* item);
   PyObject* call_submitted(PyObject* item);
   PyObject* call_general(PyObject* item);
@@ -49,6 +53,7 @@ class SlotPlan {
   PyRef surroundings_;
   bool near_ = false;
   bool submissions_ = false;
+  bool may_be_ended_ = true;       // this thread
   int simple_place_ = -1;          // one spread argument, positional: the fast way
   std::vector<PyObject*> vector_;  // borrowed from args_, for vectorcall; one free place in front
   PyRef kwnames_;

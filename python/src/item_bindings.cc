@@ -41,7 +41,9 @@ void PageWriter::extend(py::handle items, const std::string& path, std::size_t m
   std::string name;
   const std::size_t begun = nbytes();
   const py::iterator iterator = py::iter(items);
-  while (const PyRef held{rest_if_ended([&] { return PyIter_Next(iterator.ptr()); })}) {
+  const bool ended_here = may_be_ended();
+  const auto next = [&] { return PyIter_Next(iterator.ptr()); };
+  while (const PyRef held{ended_here ? rest_if_ended(next) : next()}) {
     const py::handle item = held.get();
     // The name is needed only for a pickle that fails; simple values never look at it.
     if (PyLong_CheckExact(item.ptr()) || PyFloat_CheckExact(item.ptr())) {

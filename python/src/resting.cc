@@ -18,6 +18,8 @@ namespace {
 
 }  // namespace
 
+bool may_be_ended() { return ::gettid() != ::getpid(); }
+
 void call_or_rest(void (*call)(void*), void* argument) {
   pthread_cleanup_push(rest, nullptr);
   call(argument);

@@ -13,6 +13,9 @@ namespace betterbox {
 /// `call(argument)`, during which a thread that is ended rests. REQUIRES: `call` lets no exception out.
 void call_or_rest(void (*call)(void*), void* argument);
 
+/// False on the thread that an interpreter ends on: what runs there once per item need not be ready to rest.
+bool may_be_ended();
+
 /// What `call` gives. If the interpreter ends this thread in it, the thread rests.
 /// REQUIRES: `call` calls Python's C interface and nothing else: no exceptions, nothing to destroy.
 template <class Call> auto rest_if_ended(Call&& call) {

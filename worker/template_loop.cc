@@ -19,9 +19,9 @@
 namespace betterbox {
 namespace {
 
-class Template {
+class TemplateLoop {
  public:
-  Template(int control_fd, SlotProcesses& slots) : control_fd_(control_fd), slots_(slots) {}
+  TemplateLoop(int control_fd, SlotProcesses& slots) : control_fd_(control_fd), slots_(slots) {}
 
   bool run() {
     TemplateReport up;
@@ -162,7 +162,7 @@ class Template {
 }  // namespace
 
 bool run_template(int control_fd, SlotProcesses& slots) {
-  Template self(control_fd, slots);
+  TemplateLoop self(control_fd, slots);
   return self.run();
 }
 

@@ -274,8 +274,9 @@ class _BusFuture(Future[T]):
         return None if deadline is None else max(0.0, deadline - monotonic())
 
     def _invoke_callbacks(self) -> None:
-        """Callbacks are the user's: they must not hold up the thread that settles futures."""
-        if get_ident() not in _bus.settlers:
+        """Callbacks are the user's: they must hold up neither a thread of ours nor one that waits for a result, and settles
+        the future itself where its call has begun late. Who cancels runs them, as everywhere."""
+        if self.cancelled() and get_ident() not in _bus.settlers:
             super()._invoke_callbacks()  # type: ignore[misc]
         elif self._done_callbacks:  # type: ignore[attr-defined]
             _runners.user.run(self._run_callbacks)

@@ -88,5 +88,5 @@ build_module() {
   cmake -S "$root" -B "$1" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBETTERBOX_TESTS=OFF -DBETTERBOX_BENCHMARKS=OFF \
     -DCMAKE_CXX_COMPILER_LAUNCHER="$(command -v ccache)" -DPython3_EXECUTABLE="$2/bin/python" \
     -Dpybind11_DIR="$("$2/bin/python" -m pybind11 --cmakedir)" &&
-    ninja -C "$1" -j "$(jobs_for_build)" _core && ln -sfn "$release/python/betterbox/_bin" "$package/_bin"
+    ninja -C "$1" -j "$(jobs_for_build)" _core bytecode && ln -sfn "$release/python/betterbox/_bin" "$package/_bin"
 }

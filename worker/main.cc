@@ -47,7 +47,7 @@ struct Arguments {
   std::uint32_t host_slots = 1;
   double ends_in_s = 0, drain_s = 0;
   bool background = false, follow_client = false, echo = false, ignore_sigint = false;
-  int die_with_fd = -1, ready_fd = -1;
+  int die_with_fd = -1, ready_fd = -1, await_bus_fd = -1;
   std::string log_level = "info";
 };
 
@@ -88,6 +88,8 @@ void add_options(CLI::App& app, Arguments& a) {
   app.add_flag("--ignore-sigint", a.ignore_sigint, "Another process handles the terminal's SIGINT");
   app.add_option("--die-with-fd", a.die_with_fd, "Stop when this pipe ends");
   app.add_option("--ready-fd", a.ready_fd, "Write one line here once ready");
+  app.add_option("--await-bus-fd", a.await_bus_fd,
+                 "The scheduler is just being started: a byte comes here when there is a bus file");
   app.add_option("--log-level", a.log_level, "trace, debug, info, warning, error");
 }
 
@@ -251,20 +253,37 @@ void check_descriptors(const Arguments& a) {
 
 Duration duration_of(double seconds) { return {static_cast<std::int64_t>(seconds * 1e9)}; }
 
+/// Throws std::runtime_error if the pipe ends without a byte: whoever starts the scheduler has given up.
+void await_byte(int fd) {
+  char byte = 0;
+  ssize_t got = 0;
+  while ((got = ::read(fd, &byte, 1)) < 0 && errno == EINTR) {}
+  ::close(fd);
+  if (got != 1) throw std::runtime_error("the scheduler did not start");
+}
+
 int run(const Arguments& a) {
   AgentLoop::Options options;
   take_capacity(a, options);
-  const FoundBus bus = find_bus(a.bus);
+  std::optional<FoundBus> found;
+  if (a.await_bus_fd < 0) found = find_bus(a.bus);
   std::string box;
   if (a.host_fd >= 0) box = read_all(a.host_fd);
   options.self = make_peer_id();
   check_descriptors(a);
-  for (const int fd : {a.ready_fd, a.die_with_fd}) {
+  for (const int fd : {a.ready_fd, a.die_with_fd, a.await_bus_fd}) {
     if (fd >= 0) ::fcntl(fd, F_SETFD, FD_CLOEXEC);  // this process's alone
   }
   Interpreter own{a.python, a.python_path, {}, a.python_flags, {}};
-  TemplateProcesses templates(
-      {a.preload, agent_socket_path(bus.socket_folder, options.self), a.follow_client}, std::move(own));
+  const std::string folder = found ? found->socket_folder : socket_folder_of(a.bus);
+  TemplateProcesses templates({a.preload, agent_socket_path(folder, options.self), a.follow_client},
+                              std::move(own));
+  // Who starts a worker by hand has chosen what slots are.
+  if (a.follow_client) options.templates.own = a.interpreter;
+  // Python takes longer to start than all else here, so it begins first.
+  int first_template = templates.start(options.templates.own, {});
+  if (a.await_bus_fd >= 0) await_byte(a.await_bus_fd);
+  const FoundBus bus = found ? *found : find_bus(a.bus);
 
   Signals signals(a.ignore_sigint);
   const auto log = make_log(a);
@@ -278,13 +297,12 @@ int run(const Arguments& a) {
   options.background = a.background;
   options.function_slots = a.slots;
   options.templates.start = [&](std::uint64_t key, std::string_view text) {
+    if (text.empty() && first_template >= 0) return std::exchange(first_template, -1);
     if (text.empty() && templates.started())
       log->warn("the process that forks slots is gone; another one is started");
     return templates.start(key, text);
   };
   options.templates.end = [&](std::uint64_t key) { templates.let_end(key); };
-  // Who starts a worker by hand has chosen what slots are.
-  if (a.follow_client) options.templates.own = a.interpreter;
   options.bell_fd = templates.take_bell();
   options.echo = a.echo;
   if (a.ends_in_s > 0) options.ends = monotonic_now() + duration_of(a.ends_in_s);

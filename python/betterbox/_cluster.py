@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
-import shutil
-import tempfile
 import threading
 import weakref
 from time import monotonic
@@ -112,13 +109,27 @@ class LocalCluster:
     def _start(self) -> None:
         command = [_settings.program("betterbox-scheduler"), "--bus", self.bus, "--ephemeral", "--interface", "none"]
         command += ["--python", _settings.python_version()]
-        self._run(self._launched("scheduler", "local", command))
-        for number in range(self.workers):
-            self._run(self._launched_worker("local" if self.workers == 1 else f"local-{number}"))
+        names = ["local"] if self.workers == 1 else [f"local-{number}" for number in range(self.workers)]
+        bus_is_up, tell_workers = os.pipe()
+        try:
+            scheduler = self._launched("scheduler", "local", command)
+            workers = [self._launched_worker(name, bus_is_up) for name in names]  # they start meanwhile
+            self._run(scheduler)
+            os.write(tell_workers, b"x" * len(workers))
+        finally:
+            os.close(bus_is_up)
+            os.close(tell_workers)
+        from betterbox import _by_value, _functions  # noqa: F401 - what the first call needs, while Python starts
 
-    def _launched_worker(self, name: str) -> Child:
+        for worker in workers:
+            self._run(worker)
+
+    def _launched_worker(self, name: str, bus_is_up: int | None = None) -> Child:
         command = _settings.worker_command(self.bus, slots=self.slots, name=name)
-        return self._launched("worker", name, [*command, *self._capacity, "--follow-client", "--echo", "--ignore-sigint"])
+        command += [*self._capacity, "--follow-client", "--echo", "--ignore-sigint"]
+        if bus_is_up is None:
+            return self._launched("worker", name, command)
+        return self._launched("worker", name, [*command, "--await-bus-fd", str(bus_is_up)], bus_is_up)
 
     @_end.way_in
     def add_worker(self) -> None:
@@ -129,8 +140,10 @@ class LocalCluster:
             self._run(self._launched_worker(f"local-{self.workers}"))
             self.workers += 1
 
-    def _launched(self, role: str, name: str, command: list[str]) -> Child:
-        child = Child(name, role, command, {**os.environ, "BETTERBOX_BUS": self.bus})
+    def _launched(self, role: str, name: str, command: list[str], *passed: int) -> Child:
+        # A worker prints what its slots do.
+        output = os.path.join(self._folder, "scheduler.log") if role == "scheduler" else None
+        child = Child(name, role, command, {**os.environ, "BETTERBOX_BUS": self.bus}, passed, output)
         self._children.append(child)
         return child
 
@@ -153,6 +166,8 @@ class LocalCluster:
                 f"{child.how_it_ended()}, and {_MOST_RESTARTS} others before it within {_RESTART_SECONDS:g} s, so no "
                 f"more are started; see what it printed, then make a new LocalCluster (with fewer slots if memory is short)"
             )
+        import logging
+
         logging.getLogger("betterbox").warning("%s; another takes its place", child.how_it_ended())
         try:
             with self._closing:
@@ -216,6 +231,8 @@ class LocalCluster:
         for child in reversed(self._children):
             child.end()
         self._watch.join()
+        import shutil
+
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> LocalCluster:
@@ -249,8 +266,10 @@ class _Mourner:
 
 def _make_folder() -> str:
     runtime = _core.runtime_folder()
+    folder = os.path.join(runtime, f"cluster-{os.urandom(8).hex()}")
     try:
-        return tempfile.mkdtemp(prefix="cluster-", dir=runtime)
+        os.mkdir(folder, 0o700)
+        return folder
     except OSError as error:
         raise BusError(
             f"no folder for the local cluster can be made in {runtime}: {error.strerror}; "

@@ -6,7 +6,6 @@ import os
 import select
 import signal
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -22,15 +21,24 @@ _LOOK_SECONDS = 1.0  # between looks at processes where the kernel gives no desc
 
 
 class Child:
-    """A child process that ends when this process does: it holds the other end of a pipe."""
+    """A child process that ends when this process does: it holds the other end of a pipe.
 
-    def __init__(self, name: str, role: str, command: list[str], env: dict[str, str]) -> None:
+    Parameters
+    ----------
+    passed : tuple of int
+        Descriptors that it gets.
+    output : str, optional
+        The file for what it prints, which is shown if it does not come up. Default: where this process prints.
+    """
+
+    def __init__(
+        self, name: str, role: str, command: list[str], env: dict[str, str], passed: tuple[int, ...], output: str | None
+    ) -> None:
         self.name = name
         self.role = role
         die_fd, self._life = os.pipe()
         self._ready, ready_fd = os.pipe()
-        # What the scheduler says is shown only if it does not come up; a worker speaks for the slots.
-        self._errors = tempfile.TemporaryFile() if role == "scheduler" else None
+        self._errors = None if output is None else open(output, "w+b")
         try:
             self._process = subprocess.Popen(
                 [*command, "--die-with-fd", str(die_fd), "--ready-fd", str(ready_fd)],
@@ -38,7 +46,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=self._errors,
                 stderr=self._errors,
-                pass_fds=(die_fd, ready_fd),
+                pass_fds=(die_fd, ready_fd, *passed),
                 start_new_session=True,  # the terminal's Ctrl-C is for us
             )
         except BaseException:

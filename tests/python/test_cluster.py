@@ -14,7 +14,7 @@ from pathlib import Path
 import betterbox
 import pytest
 import work
-from betterbox import Box, BusError, LocalCluster, RemoteBox, serve
+from betterbox import Box, BusError, LocalCluster, RemoteBox, _settings, serve
 from helpers import LONG, Scripts, processes_of, wait_until
 
 
@@ -92,6 +92,17 @@ cluster = betterbox.LocalCluster(slots=2)
 promise = betterbox.submit(time.sleep, 1000)
 print('up', flush=True)
 """
+
+
+def test_workers_of_a_scheduler_that_cannot_start_end(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program = _settings.program
+    monkeypatch.setattr(_settings, "program", lambda name: "/bin/false" if name == "betterbox-scheduler" else program(name))
+    with pytest.raises(BusError, match=r"the scheduler of the local cluster ended at once \(exit code 1\)"):
+        LocalCluster(slots=1)
+    wait_until(lambda: not processes_of(home), "all have ended")
+    assert "there is no bus file" not in capfd.readouterr().err, "only the scheduler is to blame"
 
 
 @pytest.mark.parametrize("victim", ["client", "betterbox-scheduler", "betterbox-worker"])

@@ -45,7 +45,7 @@ struct Hello {
   Role role = Role::kClient;
   PeerId peer;
   std::uint64_t session = 0;  ///< counts this peer's connections to this listener, from 1
-  std::string python;         ///< "3.11"; another minor version is refused
+  std::string python;         ///< "3.11", for people
   std::string host;
   std::string boot_id;
   std::uint32_t pid = 0;
@@ -83,7 +83,7 @@ struct Welcome {
 };
 
 enum class RefusalCode : std::uint16_t {
-  kVersion = 1,   ///< protocol or Python version
+  kVersion = 1,   ///< another version of the protocol
   kIdentity = 2,  ///< peer id in use, or role not allowed here
   kProtocol = 3,  ///< a message that is not allowed at this point
   kCapacity = 4,  ///< a limit was passed
@@ -560,12 +560,12 @@ struct StatusReport {
 // --- all of them -----------------------------------------------------------------------------------
 
 /// The order is the wire number (from 1): append only.
-using AnyBody =
-    std::variant<Hello, Welcome, Refused, Bye, Offer, Watch, Unwatch, Boxes, BoxCall, BoxCancel, BoxReply,
-                 Call, Items, Cancel, Forget, Results, Acknowledge, Settled, Explain, Explanation, Context,
-                 Lease, Revoke, Released, Abandon, DropCall, Outcomes, Deploy, Host, Hosted, Deployed,
-                 Undeploy, Status, StatusReport, Accepted, Load, OpenLane, Hold, Drop, Keep, Kept, Discard,
-                 Locate, Source, Fetch, Chunk, Fetched, Broadcast, Relay, Waits, Deadlock, Proof, Inquire, Begun>;
+using AnyBody = std::variant<Hello, Welcome, Refused, Bye, Offer, Watch, Unwatch, Boxes, BoxCall, BoxCancel,
+                             BoxReply, Call, Items, Cancel, Forget, Results, Acknowledge, Settled, Explain,
+                             Explanation, Context, Lease, Revoke, Released, Abandon, DropCall, Outcomes,
+                             Deploy, Host, Hosted, Deployed, Undeploy, Status, StatusReport, Accepted, Load,
+                             OpenLane, Hold, Drop, Keep, Kept, Discard, Locate, Source, Fetch, Chunk, Fetched,
+                             Broadcast, Relay, Waits, Deadlock, Proof, Inquire, Begun>;
 
 /// The special members of so large a variant are much code: it is compiled once, not in every file that moves messages.
 class Body : public AnyBody {

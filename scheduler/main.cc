@@ -157,7 +157,6 @@ Config make_config(const Arguments& arguments, std::uint64_t incarnation) {
   config.store = store_id();
   config.pid = static_cast<std::uint32_t>(::getpid());
   config.name = arguments.name;
-  config.python = arguments.python;
   if (arguments.idle_timeout_s >= 0) {
     config.idle_life =
         Duration{std::max<std::int64_t>(1, static_cast<std::int64_t>(arguments.idle_timeout_s * 1e9))};
@@ -215,7 +214,7 @@ int run(int argc, char** argv) {
   CLI::App app{"The scheduler of a BetterBox bus", "betterbox-scheduler"};
   app.add_option("--bus", arguments.bus_file, "the bus file to write")->required()->type_name("FILE");
   app.add_option("--name", arguments.name, "a name for people");
-  app.add_option("--python", arguments.python, "the Python minor version of this bus: MAJOR.MINOR")->required();
+  app.add_option("--python", arguments.python, "MAJOR.MINOR of who starts it, for people")->required();
   app.add_option(
          "--interface", arguments.interface,
          "the interface (or address of this host) that other hosts are to use; default: the one towards the "

@@ -33,11 +33,6 @@ std::optional<Objection> object_to(State& state, const Hello& hello, const Proof
   if (!known_role)
     return Objection{RefusalCode::kIdentity,
                      "this role is not allowed here: be a worker, a box host or a client"};
-  if (hello.python != state.config.python) {
-    return Objection{RefusalCode::kVersion, "this bus runs Python " + state.config.python +
-                                                ", the peer runs Python '" + hello.python +
-                                                "': use the same minor version on all of the bus"};
-  }
   if (!hello.peer || hello.peer == state.config.peer)
     return Objection{RefusalCode::kIdentity, "this peer id is not allowed"};
   if (hello.session == 0) return Objection{RefusalCode::kProtocol, "sessions count from 1"};

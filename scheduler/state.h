@@ -40,7 +40,6 @@ struct Config {
   std::string boot_id;
   std::uint32_t pid = 0;
   std::string name = "scheduler";
-  std::string python;
   bool journal = false;               ///< the driver keeps records: durable calls are accepted
   Duration idle_life{0};              ///< ends when no peer has been there for this long; 0: never
   std::string store;                  ///< the shared memory that the driver reads; empty: none

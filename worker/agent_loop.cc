@@ -325,11 +325,6 @@ void AgentLoop::greet(ConnectionId from, const Hello& hello) {
   if (clients_[from]) return drop_client(from, RefusalCode::kProtocol, "a second Hello");
   if (hello.role == Role::kScheduler)
     return drop_client(from, RefusalCode::kIdentity, "an agent talks to clients and agents only");
-  if (!hello.python.empty() && hello.python != options_.python_version) {
-    return drop_client(
-        from, RefusalCode::kVersion,
-        "this box runs Python " + options_.python_version + ", the client Python " + hello.python);
-  }
   if (!can_open(kReservedDescriptors)) {
     return drop_client(from, RefusalCode::kCapacity,
                        "the worker on " + host_name() + " can take no more clients: " + descriptor_advice());

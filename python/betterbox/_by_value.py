@@ -35,6 +35,7 @@ from betterbox._class_building import (
     is_written_in_python,
     write_attributes,
 )
+from betterbox._errors import SerializationError
 from betterbox._failures import reduce_exception
 
 __tracebackhide__ = True  # pytest shows the user's lines
@@ -121,6 +122,26 @@ def _has_own_reducer(kind: type) -> bool:
 
 
 _known_to_cloudpickle: Mapping[type, Any] = cloudpickle.CloudPickler.dispatch_table
+
+
+# --- code -----------------------------------------------------------------------------------------
+
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _reduce_code(code: types.CodeType) -> tuple[Any, ...]:
+    """Byte code is of one minor version of Python; another would crash on it."""
+    make, parts = _known_to_cloudpickle[types.CodeType](code)
+    return _code, (_PYTHON, make, *parts)
+
+
+def _code(python: str, make: Callable[..., types.CodeType], *parts: Any) -> types.CodeType:
+    if python != _PYTHON:
+        raise SerializationError(
+            f"code that travels by value is of Python {python}, and what it came to runs Python {_PYTHON}: put the function or "
+            f"class into a module that both can import, or use the same Python for both"
+        )
+    return make(*parts)
 
 
 # --- classes --------------------------------------------------------------------------------------
@@ -424,6 +445,7 @@ def _sentinel_name(obj: Any) -> str | None:
 
 
 _reducers: dict[type, Callable[[Any], Any]] = {
+    types.CodeType: _reduce_code,
     typing.NewType: _by_name_or(_reduce_new_type),
     functools._lru_cache_wrapper: _by_name_or(_reduce_cached),
     functools.cached_property: _reduce_cached_property,

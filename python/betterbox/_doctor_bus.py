@@ -155,19 +155,22 @@ def network(bus: Bus) -> Finding:
 
 
 def versions(bus: Bus) -> Finding:
-    """Functions travel as code: all of a bus run the same minor version of Python, and the same BetterBox."""
+    """Code by value is of one minor version of Python; all of a bus run the same BetterBox."""
     here = _settings.python_version()
     there = str((bus.info or {}).get("python", "")) or here
-    if there != here:
-        return problem(
-            "versions", f"here it is Python {here}, the bus runs {there}", "use the same minor version on all of the bus"
-        )
     product = str((bus.info or {}).get("version", "")) or _core.version
     if product != _core.version:
         return warning(
             "versions",
             f"here it is BetterBox {_core.version}, the bus was started by {product}",
             "install the same version everywhere; those that speak other protocols refuse each other",
+        )
+    if there != here:
+        return warning(
+            "versions",
+            f"here it is Python {here}, the bus was started by {there}",
+            "none where slots are their client's Python (a bus that starts itself, LocalCluster); workers that were started by hand, and "
+            "boxes, take functions and classes of another minor version only from modules that both can import",
         )
     return ok("versions", f"Python {here}, BetterBox {product}" + (", here and on the bus" if bus.info else ""))
 

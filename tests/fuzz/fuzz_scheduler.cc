@@ -18,7 +18,6 @@ Config drawn_config(fuzz::Input& input) {
   config.host = "here";
   config.boot_id = "boot";
   config.pid = 1;
-  config.python = "3.11";
   config.journal = input.below(2) == 1;
   return config;
 }
@@ -71,7 +70,6 @@ class Bus {
     auto message = fuzz::draw_message(input_, kHello);
     if (!message) return;
     Hello& hello = std::get<Hello>(message->body);
-    if (input_.below(8) != 0) hello.python = "3.11";
     if (input_.below(8) != 0 && hello.role == Role::kScheduler) hello.role = Role::kWorker;
     if (!hello.peer) hello.peer = PeerId{1 + place};
     handle(MessageArrived{connections_[place], std::move(*message)});

@@ -12,7 +12,7 @@ from typing import Any
 
 import betterbox
 import pytest
-from betterbox import BetterBoxError
+from betterbox import BetterBoxError, SerializationError, _by_value
 from betterbox._deploy import find_class, init_failure, make_payload
 from helpers import Scripts
 
@@ -106,6 +106,17 @@ def test_names_of_the_system_and_closed_descriptors_do_no_harm(scripts: Scripts,
     assert (code, said) == (0, b"ok")
 
 
+def test_code_of_another_python_is_refused_by_name(cluster: betterbox.LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Byte code of another minor version may crash its interpreter."""
+    monkeypatch.setattr(_by_value, "_PYTHON", "3.9")
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    with pytest.raises(SerializationError, match=f"of Python 3.9, and what it came to runs Python {here}"):
+        betterbox.submit(lambda x: x, 1).result()
+    with pytest.raises(SerializationError, match="of Python 3.9"):
+        betterbox.map(abs, [lambda: 1]).result()
+    assert betterbox.submit(abs, -1).result() == 1, "what has a name needs no code"
+
+
 def test_a_class_that_cannot_be_served_is_told_why_and_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     for name, text, told in (
@@ -125,6 +136,7 @@ def test_a_class_that_cannot_be_served_is_told_why_and_where(tmp_path: Path, mon
         with pytest.raises(BetterBoxError, match=told) as caught:
             find_class(f"{name}:Thing", on_slot=False)
         assert "slot" not in str(caught.value) and "ship=" not in str(caught.value)
+        sys.modules.pop(name, None)
     try:
         exec(compile("raise ValueError('no data yet')", "box.py", "exec"))
     except ValueError as error:

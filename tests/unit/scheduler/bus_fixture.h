@@ -25,7 +25,6 @@ inline Config test_config() {
   config.host = "here";
   config.boot_id = "boot";
   config.pid = 1;
-  config.python = "3.11";
   return config;
 }
 

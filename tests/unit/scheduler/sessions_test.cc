@@ -25,12 +25,13 @@ TEST_F(SessionsTest, AHelloIsAnsweredWithAWelcome) {
   EXPECT_EQ(welcome.host, "here");
 }
 
-TEST_F(SessionsTest, AnotherPythonMinorVersionIsRefused) {
-  Actor actor = stranger(Role::kWorker, 1);
-  actor.hello.session = 1;
-  actor.hello.python = "3.12";
-  say(actor, actor.hello);
-  expect_refused(actor, RefusalCode::kVersion, "3.11");
+TEST_F(SessionsTest, ABusHasPeersOfSeveralPythons) {
+  std::uint64_t peer = 10;
+  for (const char* python : {"3.11", "3.12", ""}) {
+    Actor actor = stranger(Role::kClient, peer++);
+    actor.hello.python = python;
+    EXPECT_EQ(greet(actor).session, 1U);
+  }
 }
 
 TEST_F(SessionsTest, ASecondSchedulerIsNoPeer) {

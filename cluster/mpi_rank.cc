@@ -26,8 +26,7 @@ constexpr const char* kScheduler = "scheduler";
 /// The scheduler of the job, on a thread that takes no signals.
 class JobScheduler {
  public:
-  JobScheduler(MpiNode& node, const std::string& endpoint, const std::string& python)
-      : transport_(node.make_transport()) {
+  JobScheduler(MpiNode& node, const std::string& endpoint) : transport_(node.make_transport()) {
     if (::pipe2(life_, O_CLOEXEC) != 0) throw std::runtime_error("cannot make a pipe");
     transport_->listen(endpoint);
     scheduler::Server::Options options;
@@ -37,7 +36,6 @@ class JobScheduler {
     options.config.name = "mpi";
     options.config.store = store_id();
     options.config.rank = static_cast<std::uint32_t>(node.rank());
-    options.config.python = python;
     while (options.config.peer.value == 0) {
       if (::getrandom(&options.config.peer.value, sizeof options.config.peer.value, 0) < 0)
         throw std::runtime_error("cannot draw random bits");
@@ -68,7 +66,7 @@ class JobScheduler {
   std::thread thread_;
 };
 
-MpiRank::MpiRank(const BetterboxMpi& mpi, const std::string& python) {
+MpiRank::MpiRank(const BetterboxMpi& mpi) {
   spdlog::set_default_logger(
       std::make_shared<spdlog::logger>("betterbox mpi", std::make_shared<spdlog::sinks::stderr_sink_mt>()));
   spdlog::set_level(spdlog::level::warn);
@@ -80,7 +78,7 @@ MpiRank::MpiRank(const BetterboxMpi& mpi, const std::string& python) {
   };
   carrier_.roam = [this] { node_->roam(); };
   carrier_.own_cpus = node_->cpus_elsewhere();
-  if (node_->rank() == 0) scheduler_ = std::make_unique<JobScheduler>(*node_, scheduler_endpoint(), python);
+  if (node_->rank() == 0) scheduler_ = std::make_unique<JobScheduler>(*node_, scheduler_endpoint());
 }
 
 std::string MpiRank::scheduler_endpoint() { return "mpi://0/" + std::string(kScheduler); }

@@ -19,8 +19,8 @@ class JobScheduler;
 /// Once per process, and never destroyed: it ends the process.
 class MpiRank {
  public:
-  /// `python`: MAJOR.MINOR, for the scheduler's report. Throws std::runtime_error.
-  MpiRank(const BetterboxMpi& mpi, const std::string& python);
+  /// Throws std::runtime_error.
+  explicit MpiRank(const BetterboxMpi& mpi);
   ~MpiRank() = delete;
   MpiRank(const MpiRank&) = delete;
   MpiRank& operator=(const MpiRank&) = delete;

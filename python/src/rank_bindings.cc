@@ -39,7 +39,7 @@ void start_rank(const std::string& shim) {
   const BetterboxMpi& mpi = load(shim);
   try {
     const GilRelease release;
-    rank_of_job = new MpiRank(mpi, std::to_string(PY_MAJOR_VERSION) + "." + std::to_string(PY_MINOR_VERSION));
+    rank_of_job = new MpiRank(mpi);
   } catch (const std::runtime_error& error) {
     throw BusError(error.what());
   }

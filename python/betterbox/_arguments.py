@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,17 @@ MOST_SLOTS = 4096
 
 class UsageError(BetterBoxError):
     """An argument that argparse has let pass."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Of the program and, as argparse makes them alike, of its verbs."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse of Python 3.12 and newer passes over an output that takes nothing."""
+        file = file or sys.stderr  # None: it was closed before we began
+        if message and file is not None:
+            file.write(message)
+            file.flush()
 
 
 def add_verb(verbs: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from betterbox import __version__, _script, _settings
 from betterbox._arguments import (
     MOST_SLOTS,
+    Parser,
     UsageError,
     add_script,
     add_verb,
@@ -31,7 +32,7 @@ OK, FAILED, USAGE = 0, 1, 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="betterbox",
         description="Python objects served on a bus, and work spread over them.",
         epilog="BETTERBOX_BUS names the bus (a bus file or an address); unset, it is ~/.betterbox/bus.json, "

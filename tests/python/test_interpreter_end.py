@@ -74,7 +74,7 @@ ALL_REFUSED = {"late hook", "late hook, unused", "imported in a hook"} | {name f
 
 def start(scripts: Scripts, name: str, text: str) -> Running:
     scripts.write(name, "import atexit, os, sys, threading\n" + text)
-    return scripts.command(name)
+    return scripts.command("-W", "ignore::DeprecationWarning", name)  # of forks with threads, from Python 3.12 on
 
 
 def test_every_way_in_is_done_or_refused_in_every_stage(scripts: Scripts) -> None:

@@ -167,7 +167,7 @@ def test_remote_methods_have_signature_and_docstring_of_their_method() -> None:
             )
             assert str(inspect.signature(box.plain)) == "() -> 'None'"
             told = pydoc.plain(pydoc.render_doc(box.greet))
-            assert "greet(name: 'str' = 'you'" in told and "To whom it may concern." in told
+            assert "name: 'str' = 'you'" in told and "To whom it may concern." in told
             assert {"greet", "plain", "wait"} <= set(dir(box)) and not any("describe" in name for name in dir(box))
 
 

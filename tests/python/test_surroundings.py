@@ -34,7 +34,8 @@ def look() -> dict[str, Any]:
     }
 
 
-NOT_CARRIED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+NOT_CARRIED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "COLUMNS", "LINES")
+"""The last two readline sets, which pytest imports: children have them, and `os.environ` here does not know."""
 
 
 def environment(name: str) -> str | None:

@@ -36,9 +36,9 @@ class Child:
     ) -> None:
         self.name = name
         self.role = role
+        self._errors = None if output is None else open(output, "w+b")
         die_fd, self._life = os.pipe()
         self._ready, ready_fd = os.pipe()
-        self._errors = None if output is None else open(output, "w+b")
         try:
             self._process = subprocess.Popen(
                 [*command, "--die-with-fd", str(die_fd), "--ready-fd", str(ready_fd)],

@@ -20,7 +20,7 @@ from betterbox import _context, _registry, _serving, _surroundings
 from betterbox._boxes import Box, RemoteBox, make_instance
 from betterbox._described import DESCRIBE, describe
 from betterbox._errors import BetterBoxError
-from betterbox._exports import CONCURRENT, exports, find_method, is_sandbox
+from betterbox._exports import ASYNC, CONCURRENT, exports, find_method, is_sandbox
 from betterbox._printable import printable_lines
 
 FUNCTION_SLOT = 0xFFFFFFFF
@@ -48,6 +48,8 @@ class State:
     def offer(self, box: Any) -> None:
         self.box = box
         self.exported = dict(exports(box))
+        if self.in_process and any(flags & ASYNC for flags in self.exported.values()):
+            self.loop()  # Python 3.12.0 to 3.12.2 starts no thread once the script has ended, and waits
 
     def find(self, name: str) -> Callable[..., Any]:
         if name == DESCRIBE:
@@ -70,17 +72,22 @@ class State:
 
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._loop_thread = threading.Thread(target=self._run_loop, name="betterbox-loop", daemon=True)
-                self._loop_thread.start()
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=self._run_loop, args=(loop,), name="betterbox-loop", daemon=True)
+                try:
+                    thread.start()
+                except BaseException:
+                    loop.close()
+                    raise
+                self._loop, self._loop_thread = loop, thread
             return self._loop
 
-    def _run_loop(self) -> None:
+    def _run_loop(self, loop: Any) -> None:
         import asyncio
 
         adopt(self)
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        asyncio.set_event_loop(loop)
+        loop.run_forever()
 
     def await_on_loop(self, coroutine: Any) -> Any:
         """The `concurrent.futures.Future` of a coroutine on the box's loop; None, and nothing is run, once it ends."""
@@ -409,7 +416,7 @@ def express(
     """Run a concurrent or async method next to what the box is doing; `reply` is called from there."""
     state = _state()
     fn = state.find(method)
-    if state.exported.get(method, 0) & 2:
+    if state.exported.get(method, 0) & ASYNC:
         state.await_on_loop(_express_async(state, fn, args, kwargs, reply))
     else:
         state.pool().submit(_express_thread, state, fn, args, kwargs, reply)

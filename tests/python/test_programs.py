@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 
 import betterbox
@@ -385,6 +386,7 @@ sys.stdout = Stream()
     assert server.output == ""
 
 
+@pytest.mark.skipif((3, 12) <= sys.version_info < (3, 12, 3), reason="Python 3.12.0 to 3.12.2 starts no thread once a script has ended")
 def test_methods_may_use_threads_until_the_end(scripts: Scripts) -> None:
     server = scripts.start(
         "server.py",

@@ -1,6 +1,6 @@
 """The paths in a SerializationError (test_by_value.py): what the caller wrote, whatever the culprit raises when it is asked."""
 
-import collections, functools, threading
+import collections, functools, sys, threading
 
 import betterbox
 from betterbox import Executor, GroupBox, RemoteBox, SerializationError, SpreadBox, spread
@@ -103,7 +103,7 @@ class Callable:
         raise RuntimeError("no comparison while training")
 
     def __getattr__(self, name):
-        if name.startswith("__array"):
+        if name.startswith(("__array", "__getstate__")):
             raise AttributeError(name)
         raise RuntimeError(f"no {name} while training")
 
@@ -124,7 +124,8 @@ CULPRITS = [
     (Reduced, "._lock", "lock"),
     (NoRepr, "._lock", "lock"),
     (NoHash, "._lock", "lock"),
-    (NoAttribute, "._lock", "lock"),
+    # Before Python 3.11 objects had no __getstate__, and pickle asks for it.
+    (NoAttribute, "._lock", "lock") if sys.version_info >= (3, 11) else (NoAttribute, "", "NoAttribute"),
     (NoLength, "._lock", "lock"),
     (NoLook, "", "NoLook"),
     (Shared, ".__class__.lock", "lock"),

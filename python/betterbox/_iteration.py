@@ -89,7 +89,7 @@ class _Loop:
             return self._fetch()
         except KeyboardInterrupt as interrupt:
             self._promise._interrupted(interrupt)
-            raise
+            raise interrupt
         finally:
             del self
 

@@ -50,7 +50,7 @@ def _interruptible(wait: Callable[Concatenate[Promise[Any], P], R]) -> Callable[
             return wait(self, *args, **kwargs)
         except KeyboardInterrupt as interrupt:
             self._interrupted(interrupt)
-            raise
+            raise interrupt  # `raise` alone brings the frames back in Python 3.10
         finally:
             del self
 
@@ -183,7 +183,7 @@ class Promise(Generic[T]):
             return cast(T, value)
         except KeyboardInterrupt as interrupt:
             self._interrupted(interrupt)
-            raise
+            raise interrupt  # `raise` alone brings the frames back in Python 3.10
         finally:  # no cycles with an exception
             del self, value
 

@@ -224,7 +224,7 @@ def _watch(fn: Any, functions: list[FunctionType], names: dict[tuple[int, str], 
 
 def _is_constant_hint(hint: Any) -> bool:
     """True for annotations that always give the same pickle: such, and what is made of them by brackets and bars."""
-    if _stays(hint) or hint is Ellipsis or hint is NoneType:
+    if _stays(hint) or hint is Ellipsis or hint is NoneType or hint is Any:
         return True
     origin, parts = get_origin(hint), get_args(hint)
     return bool(parts) and (origin is Union or _stays(origin)) and all(_is_constant_hint(part) for part in parts)

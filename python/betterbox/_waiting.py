@@ -47,7 +47,7 @@ class _Group:
         except KeyboardInterrupt as interrupt:
             interrupt.__traceback__ = None  # the frames of the wait would keep what it waited for
             self._give_up()
-            raise
+            raise interrupt
 
     def _next(self, deadline: float | None) -> Any:
         while True:

@@ -45,7 +45,7 @@ struct Hello {
   Role role = Role::kClient;
   PeerId peer;
   std::uint64_t session = 0;  ///< counts this peer's connections to this listener, from 1
-  std::string python;         ///< "3.11", for people
+  std::string python;         ///< "3.11"; nothing depends on it
   std::string host;
   std::string boot_id;
   std::uint32_t pid = 0;
@@ -83,7 +83,7 @@ struct Welcome {
 };
 
 enum class RefusalCode : std::uint16_t {
-  kVersion = 1,   ///< another version of the protocol
+  kVersion = 1,   ///< of earlier schedulers, for another Python; not sent
   kIdentity = 2,  ///< peer id in use, or role not allowed here
   kProtocol = 3,  ///< a message that is not allowed at this point
   kCapacity = 4,  ///< a limit was passed

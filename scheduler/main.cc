@@ -214,7 +214,7 @@ int run(int argc, char** argv) {
   CLI::App app{"The scheduler of a BetterBox bus", "betterbox-scheduler"};
   app.add_option("--bus", arguments.bus_file, "the bus file to write")->required()->type_name("FILE");
   app.add_option("--name", arguments.name, "a name for people");
-  app.add_option("--python", arguments.python, "MAJOR.MINOR of who starts it, for people")->required();
+  app.add_option("--python", arguments.python, "MAJOR.MINOR of who starts it, for the bus file")->required();
   app.add_option(
          "--interface", arguments.interface,
          "the interface (or address of this host) that other hosts are to use; default: the one towards the "

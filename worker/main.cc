@@ -69,7 +69,7 @@ void add_options(CLI::App& app, Arguments& a) {
                  "Where its betterbox is: put in front of sys.path unless it is there");
   app.add_option("--interpreter", a.interpreter,
                  "The number by which calls name that interpreter, if they do");
-  app.add_option("--python-version", a.python_version, "Its MAJOR.MINOR, for people");
+  app.add_option("--python-version", a.python_version, "Its MAJOR.MINOR");
   app.add_option("--preload", a.preload, "Modules that slots start with")->delimiter(',');
   app.add_option("--host-fd", a.host_fd, "Host the box whose definition is read from this descriptor");
   app.add_option("--port", a.port, "The port of that box");
